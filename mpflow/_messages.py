@@ -1,0 +1,191 @@
+"""What the engine and the places to run say to each other: attempts go out, outcomes come back.
+
+Both sides import this and nothing of one another. The structs are slotted and mutable because they are made by the
+ten thousand; an outcome is a plain tuple ``(kind, attempt, payload, seconds)``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+# Kinds of outcome. Exactly one of DONE, FAILED, LOST and CANCELLED ends an attempt; EVENT may precede it any number
+# of times.
+DONE = 0
+"""The attempt finished. Payload: the diff, a list of ``(channel, value)`` in the order they were written."""
+FAILED = 1
+"""The node raised, or its result could not be carried. Payload: the exception."""
+LOST = 2
+"""Its worker died while it ran. Payload: a `WorkerDeath`."""
+CANCELLED = 3
+"""It was cancelled, before or after it started. Payload: None."""
+EVENT = 4
+"""Something said while it runs. Payload: ``(event kind, data)``, for example ``("custom", chunk)``."""
+
+Outcome = tuple[int, "Attempt", Any, float]
+
+
+class Outbox(Protocol):
+    """Where a place to run puts outcomes. `post` is called from any thread, never blocks and never raises."""
+
+    def post(self, outcome: Outcome) -> None: ...
+
+
+class StepFacts:
+    """What all the attempts of one superstep share, shipped once to each worker and step.
+
+    ``config`` is the run's merged config (plain dict); ``checkpoint_ns`` and ``checkpoint_id`` name the checkpoint the
+    step started from; ``context`` is the user's run context; ``stop`` the step at which the recursion limit strikes.
+    ``local`` is what only the parent has (store, stream writer, control); it never travels.
+    """
+
+    __slots__ = ("checkpoint_id", "checkpoint_ns", "config", "context", "local", "previous", "step", "stop")
+
+    def __init__(
+        self,
+        config: dict[str, Any],
+        step: int,
+        stop: int,
+        checkpoint_ns: str = "",
+        checkpoint_id: str = "",
+        context: Any = None,
+        previous: Any = None,
+        local: Any = None,
+    ) -> None:
+        self.config = config
+        self.step = step
+        self.stop = stop
+        self.checkpoint_ns = checkpoint_ns
+        self.checkpoint_id = checkpoint_id
+        self.context = context
+        self.previous = previous
+        self.local = local
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (
+            StepFacts,
+            (
+                self.config,
+                self.step,
+                self.stop,
+                self.checkpoint_ns,
+                self.checkpoint_id,
+                self.context,
+                self.previous,
+            ),
+        )
+
+
+class Program(Protocol):
+    """A node as a place to run sees it: picklable (by cloudpickle if need be), the same object in every run of a graph."""
+
+    name: str
+
+    def run(self, input: Any, scope: Any) -> list[tuple[str, Any]]:
+        """Call the user's function on `input` inside `scope` (a `TaskScope`); return the diff."""
+        ...
+
+
+class Attempt:
+    """One try at one task. ``task`` is the scheduler's own handle, opaque to a place to run.
+
+    ``number`` counts from 1. ``alone`` asks for a fresh worker with nothing queued beside it (after a death).
+    ``timeout_s`` counts from the attempt's start; None means none. ``outbox`` takes the outcomes. ``held`` is free for
+    the place that runs it.
+    """
+
+    __slots__ = (
+        "alone",
+        "facts",
+        "held",
+        "input",
+        "number",
+        "outbox",
+        "path",
+        "program",
+        "rerun_on_loss",
+        "task",
+        "timeout_s",
+        "triggers",
+    )
+
+    def __init__(
+        self,
+        task: Any,
+        number: int,
+        program: Any,
+        input: Any,
+        facts: StepFacts,
+        path: tuple[Any, ...],
+        triggers: Sequence[str],
+        outbox: Outbox | None = None,
+        timeout_s: float | None = None,
+        alone: bool = False,
+        rerun_on_loss: bool = True,
+    ) -> None:
+        self.task = task
+        self.number = number
+        self.program = program
+        self.input = input
+        self.facts = facts
+        self.path = path
+        self.triggers = triggers
+        self.outbox = outbox
+        self.timeout_s = timeout_s
+        self.alone = alone
+        self.rerun_on_loss = rerun_on_loss
+        self.held: Any = None
+
+
+class WorkerDeath:
+    """How a worker ended: its pid, exit code or signal, peak memory and last words on stderr."""
+
+    __slots__ = ("exit_code", "peak_rss_bytes", "pid", "reason", "signal", "stderr_tail")
+
+    def __init__(
+        self,
+        pid: int,
+        exit_code: int | None = None,
+        signal: int | None = None,
+        peak_rss_bytes: int = 0,
+        stderr_tail: str = "",
+        reason: str = "died",
+    ) -> None:
+        self.pid = pid
+        self.exit_code = exit_code
+        self.signal = signal
+        self.peak_rss_bytes = peak_rss_bytes
+        self.stderr_tail = stderr_tail
+        self.reason = reason  # "died", "out of memory", "protocol"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (
+            WorkerDeath,
+            (self.pid, self.exit_code, self.signal, self.peak_rss_bytes, self.stderr_tail, self.reason),
+        )
+
+    def __str__(self) -> str:
+        import signal as _signal
+
+        how = f"exit code {self.exit_code}"
+        if self.signal is not None:
+            try:
+                how = f"{_signal.Signals(self.signal).name}(-{self.signal})"
+            except ValueError:
+                how = f"signal {self.signal}"
+        peak = f", peak memory {self.peak_rss_bytes / 2**20:.0f} MiB" if self.peak_rss_bytes else ""
+        tail = f"\n{self.stderr_tail.rstrip()}" if self.stderr_tail.strip() else ""
+        return f"worker {self.pid} {self.reason}: {how}{peak}{tail}"
+
+
+class Place(Protocol):
+    """A place to run: takes attempts, posts one ending outcome for each to its outbox."""
+
+    def submit(self, attempts: Sequence[Attempt]) -> None: ...
+
+    def cancel(self, attempts: Sequence[Attempt], *, kill: bool = False) -> None:
+        """Drop what has not started (posts CANCELLED); with `kill`, end what runs, where that is possible."""
+        ...
+
+
+Notify = Callable[[], None]
