@@ -1,0 +1,198 @@
+"""Where the running task is: the one context variable through which user code finds its run.
+
+A scope is made for every attempt, in the parent or in a worker, and computes what it is asked for (config, task id,
+runtime) on first use: most nodes ask for nothing. It must not import the engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextvars import ContextVar
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mpflow._messages import Attempt, StepFacts
+    from mpflow.runtime import Runtime
+
+NS_SEP = "|"
+NS_END = ":"
+SCOPE_KEY = "__pregel_scope"
+"""Where a task's config carries its scope, so that a config passed on by hand nests as well as the context does."""
+
+Emit = Callable[[str, Any], None]
+
+
+def task_id_of(checkpoint_id: str, ns: str, step: int, name: str, path: Sequence[Any], triggers: Sequence[str]) -> str:
+    """The id of a task: a hash of what makes it that task, equal in every process that resumes the run (EX-14)."""
+    source = "\x1f".join((checkpoint_id, ns, str(step), name, repr(tuple(path)), *triggers))
+    digest = blake2b(source.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+    return f"{digest[:8]}-{digest[8:12]}-{digest[12:16]}-{digest[16:20]}-{digest[20:]}"
+
+
+class TaskScope:
+    """One attempt as user code may see it: its config, runtime, stream writer and place in the graph."""
+
+    __slots__ = (
+        "_config",
+        "_runtime",
+        "_task_id",
+        "calls",
+        "emit",
+        "extras",
+        "facts",
+        "metadata",
+        "name",
+        "number",
+        "path",
+        "started_at",
+        "tags",
+        "triggers",
+    )
+
+    def __init__(
+        self,
+        facts: StepFacts,
+        name: str,
+        path: tuple[Any, ...],
+        triggers: Sequence[str],
+        number: int = 1,
+        emit: Emit | None = None,
+        tags: Sequence[str] | None = None,
+        metadata: dict[str, Any] | None = None,
+    ) -> None:
+        self.facts = facts
+        self.name = name
+        self.path = path
+        self.triggers = triggers
+        self.number = number
+        self.emit = emit
+        self.tags = tags
+        self.metadata = metadata
+        self.calls = 0  # nested graph runs so far, for their namespaces (SG-3)
+        self.extras: Any = None  # what the engine keeps beside it: answers, readers
+        self.started_at: float | None = None
+        self._task_id: str | None = None
+        self._config: dict[str, Any] | None = None
+        self._runtime: Any = None
+
+    @classmethod
+    def of(cls, attempt: Attempt, emit: Emit | None = None) -> TaskScope:
+        program = attempt.program
+        return cls(
+            attempt.facts,
+            program.name,
+            attempt.path,
+            attempt.triggers,
+            attempt.number,
+            emit,
+            getattr(program, "tags", None),
+            getattr(program, "metadata", None),
+        )
+
+    @property
+    def task_id(self) -> str:
+        if self._task_id is None:
+            facts = self.facts
+            ns = facts.checkpoint_ns
+            self._task_id = task_id_of(facts.checkpoint_id, ns, facts.step, self.name, self.path, self.triggers)
+        return self._task_id
+
+    @property
+    def namespace(self) -> str:
+        """The checkpoint namespace of this task: its graph's, then ``node:task_id`` (SG-3)."""
+        ns = self.facts.checkpoint_ns
+        own = f"{self.name}{NS_END}{self.task_id}"
+        return f"{ns}{NS_SEP}{own}" if ns else own
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The config of this task (CF-2), made once."""
+        if self._config is None:
+            facts = self.facts
+            base = facts.config
+            namespace = self.namespace
+            metadata = dict(base.get("metadata") or ())
+            if self.metadata:
+                metadata.update(self.metadata)
+            metadata["langgraph_step"] = facts.step
+            metadata["langgraph_node"] = self.name
+            metadata["langgraph_triggers"] = tuple(self.triggers)
+            metadata["langgraph_path"] = self.path
+            metadata["langgraph_checkpoint_ns"] = namespace
+            configurable = dict(base.get("configurable") or ())
+            configurable["checkpoint_ns"] = namespace
+            configurable["checkpoint_id"] = None
+            parents = dict(configurable.get("checkpoint_map") or ())
+            parents[facts.checkpoint_ns] = facts.checkpoint_id or None
+            configurable["checkpoint_map"] = parents
+            configurable[SCOPE_KEY] = self
+            config = dict(base)
+            config["metadata"] = metadata
+            config["configurable"] = configurable
+            tags = [*(base.get("tags") or ()), *(self.tags or ())]
+            config["tags"] = tags
+            self._config = config
+        return self._config
+
+    @property
+    def runtime(self) -> Runtime[Any]:
+        """The `Runtime` of this task, made once."""
+        if self._runtime is None:
+            self._runtime = _make_runtime(self)
+        runtime: Runtime[Any] = self._runtime
+        return runtime
+
+    @property
+    def store(self) -> Any:
+        local = self.facts.local
+        return None if local is None else local.store
+
+    def write_custom(self, chunk: Any) -> None:
+        """The stream writer: hand a chunk to the consumer of ``stream_mode="custom"``, or do nothing."""
+        if self.emit is not None:
+            self.emit("custom", chunk)
+
+    def interrupt(self, value: Any, response_schema: Any = None) -> Any:
+        """Stop the task with a question, or return the answer it was resumed with."""
+        from mpflow.errors import GraphInterrupt
+        from mpflow.types import Interrupt
+
+        identity = blake2b(self.namespace.encode(), digest_size=16).hexdigest()
+        raise GraphInterrupt((Interrupt(value=value, id=identity),))
+
+
+def _make_runtime(scope: TaskScope) -> Any:
+    from mpflow.runtime import ExecutionInfo, Runtime
+
+    facts = scope.facts
+    local = facts.local
+    configurable = facts.config.get("configurable") or {}
+    info = ExecutionInfo(
+        checkpoint_id=facts.checkpoint_id or "",
+        checkpoint_ns=scope.namespace,
+        task_id=scope.task_id,
+        thread_id=configurable.get("thread_id"),
+        run_id=str(facts.config["run_id"]) if facts.config.get("run_id") else None,
+        node_attempt=scope.number,
+        node_first_attempt_time=scope.started_at,
+    )
+    return Runtime(
+        context=facts.context,
+        store=scope.store,
+        stream_writer=scope.write_custom,
+        previous=facts.previous,
+        execution_info=info,
+        control=None if local is None else local.control,
+    )
+
+
+current: ContextVar[TaskScope | None] = ContextVar("mpflow_task", default=None)
+
+
+def current_scope() -> TaskScope:
+    """The scope of the running task. Raises RuntimeError outside of one."""
+    scope = current.get()
+    if scope is None:
+        raise RuntimeError("Called get_config outside of a runnable context")
+    return scope
