@@ -1,0 +1,136 @@
+"""`LastValue`, the default channel, and its variant for deferred nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Generic
+
+from mpflow._names import MISSING
+from mpflow.channels.base import BaseChannel, Value, at_key
+from mpflow.errors import EmptyChannelError, ErrorCode, InvalidUpdateError, create_error_message
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ("LastValue", "LastValueAfterFinish")
+
+
+class LastValue(BaseChannel[Value, Value, Value], Generic[Value]):
+    """Keeps the last value written; takes at most one write a step (ST-4)."""
+
+    __slots__ = ("value",)
+
+    resets = False
+    value: Value | Any
+
+    def __init__(self, typ: Any, key: str = "") -> None:
+        super().__init__(typ, key)
+        self.value = MISSING
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, LastValue)
+
+    @property
+    def ValueType(self) -> Any:
+        return self.typ
+
+    @property
+    def UpdateType(self) -> Any:
+        return self.typ
+
+    def copy(self) -> Self:
+        return self.from_checkpoint(self.value)
+
+    def checkpoint(self) -> Value | Any:
+        return self.value
+
+    def from_checkpoint(self, checkpoint: Value | Any) -> Self:
+        new = self.__class__(self.typ, self.key)
+        new.value = checkpoint
+        return new
+
+    def get(self) -> Value:
+        value: Value = self.value
+        if value is MISSING:
+            raise EmptyChannelError
+        return value
+
+    def is_available(self) -> bool:
+        return self.value is not MISSING
+
+    def update(self, values: Sequence[Value]) -> bool:
+        if not values:
+            return False
+        if len(values) != 1:
+            raise InvalidUpdateError(
+                create_error_message(
+                    message=at_key(self.key) + "Can receive only one value per step. "
+                    "Use an Annotated key to handle multiple values.",
+                    error_code=ErrorCode.INVALID_CONCURRENT_GRAPH_UPDATE,
+                )
+            )
+        self.value = values[0]
+        return True
+
+
+class LastValueAfterFinish(BaseChannel[Value, Value, Any], Generic[Value]):
+    """Keeps the last value written, shows it only once the run would otherwise end, then drops it (ST-10)."""
+
+    __slots__ = ("finished", "value")
+
+    resets = False
+    value: Value | Any
+
+    def __init__(self, typ: Any, key: str = "") -> None:
+        super().__init__(typ, key)
+        self.value = MISSING
+        self.finished = False
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, LastValueAfterFinish)
+
+    @property
+    def ValueType(self) -> Any:
+        return self.typ
+
+    @property
+    def UpdateType(self) -> Any:
+        return self.typ
+
+    def checkpoint(self) -> tuple[Value | Any, bool] | Any:
+        return MISSING if self.value is MISSING else (self.value, self.finished)
+
+    def from_checkpoint(self, checkpoint: tuple[Value | Any, bool] | Any) -> Self:
+        new = self.__class__(self.typ, self.key)
+        if checkpoint is not MISSING:
+            new.value, new.finished = checkpoint
+        return new
+
+    def get(self) -> Value:
+        value: Value = self.value
+        if value is MISSING or not self.finished:
+            raise EmptyChannelError
+        return value
+
+    def is_available(self) -> bool:
+        return self.finished and self.value is not MISSING
+
+    def update(self, values: Sequence[Value | Any]) -> bool:
+        if not values:
+            return False
+        self.value = values[-1]
+        self.finished = False
+        return True
+
+    def consume(self) -> bool:
+        if not self.finished:
+            return False
+        self.finished = False
+        self.value = MISSING
+        return True
+
+    def finish(self) -> bool:
+        if self.finished or self.value is MISSING:
+            return False
+        self.finished = True
+        return True

@@ -1,0 +1,454 @@
+"""Every exception a user of mpflow can see; the type says whose fault it was.
+
+LangGraph's names keep their place in its hierarchy. mpflow's own fall into four families: `GraphFault` (the graph or
+the call is wrong), `WorkerLost` (a process died or misbehaved), `ContentionError` (another process has it) and
+`InternalError` (ours). All of them carry fields and survive pickling; nothing here catches or logs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from warnings import warn
+
+if TYPE_CHECKING:
+    from mpflow.types import Command, Interrupt
+
+__all__ = (
+    "ContentionError",
+    "EmptyChannelError",
+    "EmptyInputError",
+    "EngineUnhealthy",
+    "ErrorCode",
+    "GraphBubbleUp",
+    "GraphChangedError",
+    "GraphDrained",
+    "GraphFault",
+    "GraphInterrupt",
+    "GraphRecursionError",
+    "InternalError",
+    "InvalidUpdateError",
+    "NodeCancelledError",
+    "NodeError",
+    "NodeInterrupt",
+    "NodeNotPicklableError",
+    "NodeTimeoutError",
+    "OutcomeUnknown",
+    "ParentCommand",
+    "PoisonTaskError",
+    "PoolClosedError",
+    "ProtocolError",
+    "ReducerError",
+    "RunOwnedElsewhere",
+    "StrictGraphError",
+    "TaskNotFound",
+    "UnknownInterruptError",
+    "WorkerLost",
+    "WorkerStartError",
+    "WrongProcessError",
+    "add_note",
+    "is_invalid_resume",
+)
+
+
+class ErrorCode(Enum):
+    """Names for the common mistakes, shown at the end of their messages (ER-6)."""
+
+    GRAPH_RECURSION_LIMIT = "GRAPH_RECURSION_LIMIT"
+    INVALID_CONCURRENT_GRAPH_UPDATE = "INVALID_CONCURRENT_GRAPH_UPDATE"
+    INVALID_GRAPH_NODE_RETURN_VALUE = "INVALID_GRAPH_NODE_RETURN_VALUE"
+    MULTIPLE_SUBGRAPHS = "MULTIPLE_SUBGRAPHS"
+    INVALID_CHAT_HISTORY = "INVALID_CHAT_HISTORY"
+
+
+def create_error_message(*, message: str, error_code: ErrorCode) -> str:
+    """Return `message` with the code a reader can look up."""
+    return f"{message}\nError code: {error_code.value} (explained in the mpflow docs, page 'errors')"
+
+
+def add_note(exc: BaseException, text: str) -> None:
+    """Attach `text` to `exc` as `BaseException.add_note` does, on Python 3.10 too. Never raises."""
+    notes = getattr(exc, "__notes__", None)
+    try:
+        if isinstance(notes, list):
+            notes.append(text)
+        else:
+            exc.__notes__ = [text]  # type: ignore[attr-defined]
+    except Exception:  # an exception whose class forbids attributes simply goes without
+        return
+
+
+def _rebuild(cls: type[BaseException], fields: dict[str, Any]) -> BaseException:
+    return cls(**fields)
+
+
+class _Fielded(Exception):
+    """An exception rebuilt from its fields, so that keyword-only and required parameters survive pickling."""
+
+    _fields: ClassVar[tuple[str, ...]] = ()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        fields = {name: getattr(self, name) for name in self._fields}
+        rest = {name: value for name, value in self.__dict__.items() if name not in fields}
+        return (_rebuild, (type(self), fields), rest or None)
+
+
+# -- LangGraph's ---------------------------------------------------------------------------------------------------
+
+
+class EmptyChannelError(Exception):
+    """A channel was read that holds no value."""
+
+
+class GraphRecursionError(RecursionError):
+    """The run took `recursion_limit` steps without coming to an end.
+
+    The last step was saved. Either the graph loops by mistake, or the limit in `config` is too low.
+    """
+
+
+class InvalidUpdateError(Exception):
+    """The writes to a channel, or what a node returned, do not fit the graph."""
+
+
+class EmptyInputError(Exception):
+    """The run got no input and had nothing to resume."""
+
+
+class TaskNotFound(Exception):
+    """A task id was given that the run does not have."""
+
+
+class GraphBubbleUp(Exception):
+    """Base of the exceptions that steer a run. They are never retried nor given to error handlers (ER-8)."""
+
+
+class GraphDrained(_Fielded, GraphBubbleUp):
+    """The run stopped at a step's end because `RunControl.request_drain` asked for it; it can be resumed."""
+
+    _fields = ("reason",)
+
+    def __init__(self, reason: str = "shutdown") -> None:
+        self.reason = reason
+        super().__init__(f"Graph drained: {reason}")
+
+
+class GraphInterrupt(GraphBubbleUp):
+    """A node asked a question by `interrupt`. The root graph catches it; users need not."""
+
+    def __init__(self, interrupts: Sequence[Interrupt[Any]] = ()) -> None:
+        super().__init__(interrupts)
+
+
+class NodeInterrupt(GraphInterrupt):
+    """Deprecated: raised by nodes to pause. Call `mpflow.types.interrupt` instead."""
+
+    def __init__(self, value: Any, id: str | None = None) -> None:
+        warn("NodeInterrupt is deprecated: call mpflow.types.interrupt instead", DeprecationWarning, stacklevel=2)
+        from mpflow.types import Interrupt
+
+        super().__init__([Interrupt(value) if id is None else Interrupt(value, id)])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_rebuild_node_interrupt, (type(self), self.args), self.__dict__ or None)
+
+
+def _rebuild_node_interrupt(cls: type[NodeInterrupt], args: tuple[Any, ...]) -> NodeInterrupt:
+    exc = cls.__new__(cls)
+    exc.args = args
+    return exc
+
+
+class ParentCommand(GraphBubbleUp):
+    """Carries a `Command(graph=Command.PARENT)` out of a subgraph, to the graph it addresses."""
+
+    args: tuple[Command[Any]]
+
+    def __init__(self, command: Command[Any]) -> None:
+        super().__init__(command)
+
+
+class NodeCancelledError(_Fielded):
+    """A node raised `asyncio.CancelledError` although nobody had cancelled it."""
+
+    _fields = ("node", "message")
+
+    def __init__(self, node: str, message: str | None = None) -> None:
+        self.node = node
+        self.message = message
+        super().__init__(message or f"Node '{node}' raised asyncio.CancelledError")
+
+
+class NodeTimeoutError(_Fielded):
+    """A node ran longer, or was silent for longer, than its `TimeoutPolicy` allows (TO-3).
+
+    ``timeout`` is the limit that struck, in seconds; ``elapsed`` the seconds since the attempt began. Not a
+    `TimeoutError`, so the default retry policy retries it.
+    """
+
+    _fields = ("node", "elapsed", "kind", "idle_timeout", "run_timeout")
+
+    def __init__(
+        self,
+        node: str,
+        elapsed: float,
+        *,
+        kind: Literal["idle", "run"],
+        idle_timeout: float | None = None,
+        run_timeout: float | None = None,
+    ) -> None:
+        limit = run_timeout if kind == "run" else idle_timeout
+        if limit is None:
+            raise ValueError(f"{kind}_timeout is required when kind='{kind}'")
+        self.node = node
+        self.elapsed = elapsed
+        self.kind: Literal["idle", "run"] = kind
+        self.idle_timeout = idle_timeout
+        self.run_timeout = run_timeout
+        self.timeout: float = limit
+        how = "ran for longer than its run timeout" if kind == "run" else "made no progress within its idle timeout"
+        super().__init__(f"Node '{node}' {how} of {limit:.3f}s (elapsed: {elapsed:.3f}s)")
+
+
+@dataclass(frozen=True, slots=True)
+class NodeError:
+    """What an error handler is given: the node that failed and the exception of its last attempt (EH-3)."""
+
+    node: str
+    error: BaseException
+
+
+class UnknownInterruptError(_Fielded):
+    """A strict resume names no, unknown or ambiguous interrupts (IN-12)."""
+
+    _fields = ("message", "reason", "interrupt_ids", "pending_ids")
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        reason: Literal["not_pending", "empty_map", "ambiguous"],
+        interrupt_ids: Sequence[str] = (),
+        pending_ids: Sequence[str] = (),
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.reason: Literal["not_pending", "empty_map", "ambiguous"] = reason
+        self.interrupt_ids = tuple(interrupt_ids)
+        self.pending_ids = tuple(pending_ids)
+
+
+_INVALID_RESUME = "_mpflow_invalid_resume"
+
+
+def mark_invalid_resume(error: BaseException) -> None:
+    """Remember on `error` that it was a resume answer that failed validation."""
+    setattr(error, _INVALID_RESUME, True)
+
+
+def is_invalid_resume(error: BaseException) -> bool:
+    """True if `error` says that the answer to an interrupt did not fit its `response_schema` (IN-11)."""
+    return getattr(error, _INVALID_RESUME, False) is True
+
+
+# -- mpflow's: the graph or the call is wrong ----------------------------------------------------------------------
+
+
+class GraphFault(_Fielded):
+    """Base: the graph's author or the caller can mend it."""
+
+
+class ReducerError(GraphFault):
+    """A reducer raised; the step was not committed and the channel kept its old value. ``__cause__`` says why."""
+
+    _fields = ("channel", "detail")
+
+    def __init__(self, channel: str, detail: str = "") -> None:
+        self.channel = channel
+        self.detail = detail
+        tail = f": {detail}" if detail else ""
+        super().__init__(f"the reducer of channel '{channel}' failed{tail}; the step was not committed")
+
+
+class StrictGraphError(GraphFault):
+    """`compile(strict=True)` refused what would otherwise be a warning: ``kind`` of fault, ``where`` and ``detail``."""
+
+    _fields = ("kind", "where", "detail")
+
+    def __init__(self, kind: str, where: str, detail: str) -> None:
+        self.kind = kind
+        self.where = where
+        self.detail = detail
+        super().__init__(f"{where}: {detail} ({kind}); mend it, or compile without strict=True")
+
+
+class GraphChangedError(GraphFault):
+    """A saved run cannot go on with this graph: it needs what the graph no longer has (``kind``, ``name``)."""
+
+    _fields = ("kind", "name", "thread_id", "checkpoint_id")
+
+    def __init__(self, kind: str, name: str, thread_id: str = "", checkpoint_id: str = "") -> None:
+        self.kind = kind
+        self.name = name
+        self.thread_id = thread_id
+        self.checkpoint_id = checkpoint_id
+        super().__init__(
+            f"thread '{thread_id}', checkpoint '{checkpoint_id}': the saved run needs the {kind} '{name}', which the "
+            f"graph no longer has; put it back, or fork from an earlier checkpoint"
+        )
+
+
+class NodeNotPicklableError(GraphFault):
+    """A node, or its input, cannot travel to a process. ``path`` leads to the culprit, ``detail`` is pickle's word."""
+
+    _fields = ("node", "path", "detail")
+
+    def __init__(self, node: str, path: str, detail: str = "") -> None:
+        self.node = node
+        self.path = path
+        self.detail = detail
+        tail = f" ({detail})" if detail else ""
+        super().__init__(
+            f"node '{node}' cannot be sent to a worker process: {path} cannot be pickled{tail}; build it inside the "
+            f"node, or place the node with executor='thread'"
+        )
+
+
+class PoolClosedError(GraphFault):
+    """Work was given to a pool after its `close`."""
+
+    _fields = ("detail",)
+
+    def __init__(self, detail: str = "") -> None:
+        self.detail = detail
+        super().__init__(f"the worker pool is closed{': ' + detail if detail else ''}; open a new one")
+
+
+class WrongProcessError(GraphFault):
+    """A pool was used in a forked child of the process that made it."""
+
+    _fields = ("owner_pid", "pid")
+
+    def __init__(self, owner_pid: int, pid: int) -> None:
+        self.owner_pid = owner_pid
+        self.pid = pid
+        super().__init__(
+            f"the worker pool belongs to process {owner_pid}, but was used in process {pid}, forked from it; "
+            f"make a pool of its own in the child"
+        )
+
+
+# -- mpflow's: a process died or misbehaved ------------------------------------------------------------------------
+
+
+class WorkerLost(_Fielded):
+    """Base: worker processes failed, not the Python code of a node. The default retry policy leaves these alone."""
+
+
+def _death_list(deaths: Sequence[Any]) -> str:
+    return "".join(f"\n  {number}. {death}" for number, death in enumerate(deaths, 1))
+
+
+class PoisonTaskError(WorkerLost):
+    """A task killed every worker it ran on and was put in quarantine.
+
+    ``deaths`` holds one record an attempt (a `WorkerDeath`, or its text): pid, signal or exit code, peak memory.
+    """
+
+    _fields = ("node", "task_id", "deaths")
+
+    def __init__(self, node: str, task_id: str, deaths: Sequence[Any] = ()) -> None:
+        self.node = node
+        self.task_id = task_id
+        self.deaths = tuple(deaths)
+        super().__init__(
+            f"node '{node}' (task {task_id}) was quarantined: its worker died in each of {len(self.deaths)} "
+            f"attempts{_death_list(self.deaths)}"
+        )
+
+
+class OutcomeUnknown(WorkerLost):
+    """A `rerun_on_loss=False` task was lost after its start, so whether its side effects happened is not known."""
+
+    _fields = ("node", "task_id", "death")
+
+    def __init__(self, node: str, task_id: str, death: Any = None) -> None:
+        self.node = node
+        self.task_id = task_id
+        self.death = death
+        tail = f": {death}" if death is not None else ""
+        super().__init__(
+            f"node '{node}' (task {task_id}) started and was lost{tail}; it was not run again because of "
+            f"rerun_on_loss=False. Find out whether it took effect, then update the state by hand"
+        )
+
+
+class WorkerStartError(WorkerLost):
+    """A worker process could not be started in ``attempts`` tries; ``detail`` is what it said on stderr."""
+
+    _fields = ("attempts", "detail")
+
+    def __init__(self, attempts: int, detail: str = "") -> None:
+        self.attempts = attempts
+        self.detail = detail
+        tail = f"\n{detail}" if detail else ""
+        super().__init__(f"no worker process could be started in {attempts} tries{tail}")
+
+
+class EngineUnhealthy(WorkerLost):
+    """Workers kept dying although they ran no task, so the pool gave up instead of spawning for ever."""
+
+    _fields = ("deaths",)
+
+    def __init__(self, deaths: Sequence[Any] = ()) -> None:
+        self.deaths = tuple(deaths)
+        super().__init__(
+            f"{len(self.deaths)} workers in a row died without a task{_death_list(self.deaths)}\n"
+            f"look for an import that fails in a fresh interpreter, a memory limit, or a supervisor that kills them"
+        )
+
+
+class ProtocolError(WorkerLost):
+    """Bytes came from a worker that mpflow does not send: its socket was written to or closed by other code."""
+
+    _fields = ("detail", "pid", "node")
+
+    def __init__(self, detail: str, pid: int | None = None, node: str | None = None) -> None:
+        self.detail = detail
+        self.pid = pid
+        self.node = node
+        while_running = f" while it ran node '{node}'" if node else ""
+        super().__init__(f"worker {pid if pid is not None else '?'} broke the protocol{while_running}: {detail}")
+
+
+# -- mpflow's: another process has it; our bug ---------------------------------------------------------------------
+
+
+class ContentionError(_Fielded):
+    """Base: another process holds what this one needs; nothing was changed."""
+
+
+class RunOwnedElsewhere(ContentionError):
+    """Another process runs this thread right now. Its end or death frees the thread at once."""
+
+    _fields = ("thread_id", "owner")
+
+    def __init__(self, thread_id: str, owner: str = "") -> None:
+        self.thread_id = thread_id
+        self.owner = owner
+        who = f" ({owner})" if owner else ""
+        super().__init__(f"thread '{thread_id}' is being run by another process{who}; wait for it, or end it")
+
+
+class InternalError(_Fielded):
+    """A bug in mpflow. ``story`` tells what happened to the task before; please send it along with a report."""
+
+    _fields = ("detail", "story")
+
+    def __init__(self, detail: str, story: Sequence[Any] = ()) -> None:
+        self.detail = detail
+        self.story = tuple(story)
+        told = "".join(f"\n  {line}" for line in self.story)
+        super().__init__(f"bug in mpflow: {detail}{told}")
