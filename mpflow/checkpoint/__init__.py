@@ -1,0 +1,1 @@
+"""Where runs are remembered: the saver contract in `base`, its implementations beside it."""
