@@ -1,0 +1,61 @@
+"""What every test gets: a check that it left nothing behind, and the two colours of a run.
+
+Leaks are compared around each test, and once more around each module for what its wider fixtures hold. Tests that share
+the default pool because starting one for each would take too long are marked `warm_pool`: they are checked by module.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from tests.colours import AsyncRun, Run, SyncRun
+from tests.leaks import Holdings, holdings, leaked
+
+# Generated cases take the time they take, and the leak check is a function-scoped fixture that no example depends on.
+_COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]}
+settings.register_profile("default", max_examples=50, **_COMMON)
+settings.register_profile("ci", max_examples=100, derandomize=True, print_blob=True, **_COMMON)
+settings.register_profile("thorough", max_examples=5_000, **_COMMON)
+settings.load_profile("ci" if os.environ.get("CI") else "default")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _module_leaves_nothing(request: pytest.FixtureRequest) -> Iterator[None]:
+    before = holdings()
+    yield
+    _check(before, f"the tests of {request.node.name}")
+
+
+@pytest.fixture(autouse=True)
+def _leaves_nothing(request: pytest.FixtureRequest, _module_leaves_nothing: None) -> Iterator[None]:
+    if request.node.get_closest_marker("warm_pool"):
+        yield
+        return
+    before = holdings()
+    yield
+    _check(before, "the test")
+
+
+def _check(before: Holdings, who: str) -> None:
+    lines = leaked(before, grace_s=0.0)
+    if not lines:
+        return
+    # The default pool lives on by design; closing it here shows whether it gives everything back.
+    process = sys.modules.get("mpflow._exec.process")
+    shutdown = getattr(process, "shutdown_default_pool", None)
+    if shutdown is not None:
+        shutdown()
+    lines = leaked(before)
+    if lines:
+        pytest.fail(f"{who} left behind:\n  " + "\n  ".join(lines), pytrace=False)
+
+
+@pytest.fixture(params=[SyncRun, AsyncRun], ids=["sync", "async"])
+def run(request: pytest.FixtureRequest) -> Run:
+    """Calls on a graph in either colour: ``run.invoke(graph, input)``, ``run.stream(...)``: see `tests.colours.Run`."""
+    return request.param()

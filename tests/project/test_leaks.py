@@ -1,0 +1,110 @@
+"""The leak check sees each kind of thing that a test can leave behind, and lets what ends in time go."""
+
+import mmap
+import os
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from tests.leaks import holdings, leaked
+
+linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+
+
+def test_nothing_new_is_no_leak():
+    assert leaked(holdings()) == []
+
+
+def test_names_a_thread_and_lets_it_go_once_it_ended():
+    before, go = holdings(), threading.Event()
+    thread = threading.Thread(target=go.wait, name="left-over")
+    thread.start()
+    try:
+        assert leaked(before, grace_s=0.0) == ["thread 'left-over' (runs Event.wait)"]
+    finally:
+        go.set()
+    assert leaked(before) == []
+    thread.join()
+
+
+@linux
+def test_names_a_child_and_its_own_child():
+    before = holdings()
+    script = "import subprocess, sys; subprocess.Popen(['cat'], stdin=0); print(1, flush=True); sys.stdin.read()"
+    child = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    try:
+        child.stdout.readline()
+        found = [line for line in leaked(before, grace_s=0.0) if line.startswith("process")]
+        assert len(found) == 2
+        assert any(line.endswith(": cat") for line in found)
+    finally:
+        child.communicate()
+    assert leaked(before) == []
+
+
+@linux
+def test_names_an_unreaped_child():
+    before = holdings()
+    pid = os.posix_spawn("/bin/true", ["true"], {})
+    try:
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        assert leaked(before, grace_s=0.0) == [f"process {pid}: ended, but nobody has waited for it"]
+    finally:
+        os.waitpid(pid, 0)
+
+
+@linux
+def test_names_a_descriptor_and_one_reopened_on_something_else():
+    fd = os.open("/dev/null", os.O_RDONLY)
+    before = holdings()
+    other = os.open("/dev/zero", os.O_RDONLY)
+    try:
+        os.dup2(other, fd)
+        assert sorted(leaked(before, grace_s=0.0)) == sorted(f"descriptor {n}: /dev/zero" for n in (fd, other))
+    finally:
+        os.close(other)
+        os.close(fd)
+
+
+@linux
+def test_names_a_mapping_that_outlives_its_descriptor():
+    before = holdings()
+    fd = os.memfd_create("left-over")
+    os.ftruncate(fd, mmap.PAGESIZE)
+    mapping = mmap.mmap(fd, mmap.PAGESIZE)
+    os.close(fd)
+    try:
+        mapping[0] = 1
+        assert "shared memory mapped: /memfd:left-over (deleted)" in leaked(before, grace_s=0.0)
+    finally:
+        mapping.close()
+    assert leaked(before) == []
+
+
+@linux
+def test_shared_memory_of_another_process_is_not_ours():
+    before = holdings()
+    ours, theirs = (f"/dev/shm/mpflow-test-{pid}-x" for pid in (os.getpid(), 1))
+    for path in (ours, theirs):
+        open(path, "w").close()
+    try:
+        assert leaked(before, grace_s=0.0) == [f"shared memory {ours}"]
+    finally:
+        os.unlink(ours)
+        os.unlink(theirs)
+
+
+def test_cycles_that_hold_descriptors_are_collected_first():
+    class Holder:
+        def __init__(self):
+            self.me = self
+            self.file = open(os.devnull, "rb", buffering=0)
+
+        def __del__(self):
+            self.file.close()
+
+    before = holdings()
+    Holder()
+    assert leaked(before) == []
