@@ -1,0 +1,127 @@
+"""What a compiled graph is to the scheduler: nodes, their triggers and limits, and the channels between them.
+
+A plan never changes once a run has begun; many runs share one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mpflow.channels.base import BaseChannel
+    from mpflow.types import RetryPolicy
+
+Reads = tuple[str, ...] | str
+
+
+class NodePlan:
+    """One node: what triggers it, what it reads, and the rules for running it.
+
+    ``reads`` is a tuple of channels (the input is a dict of those that have a value) or one channel (the input is its
+    bare value). ``executor`` is what the user asked for, or None for the graph's default. ``writes`` are the node's
+    unconditional edges, appended to every diff.
+    """
+
+    __slots__ = (
+        "branches",
+        "defer",
+        "executor",
+        "hidden",
+        "max_concurrency",
+        "name",
+        "on_error",
+        "program",
+        "reads",
+        "rerun_on_loss",
+        "retry",
+        "subgraph",
+        "timeout_s",
+        "triggers",
+        "writes",
+    )
+
+    def __init__(
+        self,
+        name: str,
+        program: Any,
+        triggers: Sequence[str],
+        reads: Reads,
+        *,
+        writes: Sequence[tuple[str, Any]] = (),
+        branches: Sequence[Any] = (),
+        retry: Sequence[RetryPolicy] = (),
+        executor: Any = None,
+        max_concurrency: int | None = None,
+        timeout_s: float | None = None,
+        rerun_on_loss: bool = True,
+        on_error: Any = None,
+        hidden: bool = False,
+        defer: bool = False,
+        subgraph: Any = None,
+    ) -> None:
+        self.name = name
+        self.program = program
+        self.triggers = tuple(triggers)
+        self.reads = reads
+        self.writes = list(writes)
+        self.branches = list(branches)
+        self.retry = tuple(retry)
+        self.executor = executor
+        self.max_concurrency = max_concurrency
+        self.timeout_s = timeout_s
+        self.rerun_on_loss = rerun_on_loss
+        self.on_error = on_error
+        self.hidden = hidden
+        self.defer = defer
+        self.subgraph = subgraph
+
+
+class Plan:
+    """A whole graph. ``channels`` are prototypes: each run copies them empty."""
+
+    __slots__ = (
+        "channels",
+        "input",
+        "managed",
+        "name",
+        "nodes",
+        "output",
+        "stream",
+        "strict",
+        "trigger_to_nodes",
+    )
+
+    def __init__(
+        self,
+        name: str,
+        nodes: Mapping[str, NodePlan],
+        channels: Mapping[str, BaseChannel[Any, Any, Any]],
+        *,
+        input: Reads,
+        output: Reads,
+        stream: Reads,
+        managed: Mapping[str, Any] | None = None,
+        strict: bool = False,
+    ) -> None:
+        self.name = name
+        self.nodes = dict(nodes)
+        self.channels = dict(channels)
+        self.managed = dict(managed or {})
+        self.input = input
+        self.output = output
+        self.stream = stream
+        self.strict = strict
+        self.trigger_to_nodes = triggers_of(self.nodes.values())
+
+
+def triggers_of(nodes: Iterable[NodePlan]) -> dict[str, tuple[str, ...]]:
+    """For each trigger channel the nodes that it starts."""
+    found: dict[str, list[str]] = {}
+    for node in nodes:
+        for trigger in node.triggers:
+            found.setdefault(trigger, []).append(node.name)
+    return {trigger: tuple(names) for trigger, names in found.items()}
+
+
+Warn = Callable[[str], None]

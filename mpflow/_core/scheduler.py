@@ -1,0 +1,432 @@
+"""The state machine of one run. ``handle(stimulus) -> instructions`` is its only mutator.
+
+A run goes from superstep to superstep. `ADVANCE` starts one: the scheduler finds the tasks that are due and answers
+with what to dispatch. Each outcome of an attempt is a stimulus; the last one of a step merges all diffs in path order.
+What is due next is found at the next `ADVANCE`, which the consumer of the run drives. Time, dice and ids come with the
+stimulus. Outcomes are recognised by the attempt they belong to: stale and repeated ones change nothing.
+
+Task states and stimuli are the rows of `TRANSITIONS`; what is not in it is our own bug and raises with the task's story.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from mpflow._core.merge import Merge, merge
+from mpflow._core.records import place_records, record_of
+from mpflow._core.retry import MAX_DEATHS, interval_s
+from mpflow._core.steps import due_tasks
+from mpflow._core.task import (
+    CANCELLED as TASK_CANCELLED,
+)
+from mpflow._core.task import (
+    ENDED,
+    FINISHED,
+    INTERRUPTED,
+    READY,
+    RUNNING,
+    WAITING,
+    Task,
+)
+from mpflow._core.task import (
+    FAILED as TASK_FAILED,
+)
+from mpflow._messages import CANCELLED, DONE, FAILED, LOST, Attempt, StepFacts
+from mpflow.errors import (
+    ErrorCode,
+    GraphBubbleUp,
+    GraphInterrupt,
+    GraphRecursionError,
+    InternalError,
+    NodeCancelledError,
+    OutcomeUnknown,
+    PoisonTaskError,
+    create_error_message,
+)
+
+if TYPE_CHECKING:
+    from mpflow._core.plan import Plan
+    from mpflow._core.state import ChannelState
+
+# Stimuli besides the outcomes of attempts (`DONE`, `FAILED`, `LOST`, `CANCELLED`, first the kind, then the attempt).
+BEGIN = 10  # (BEGIN, writes): the run's input, as writes to its input channels
+ADVANCE = 11  # (ADVANCE, facts): start the next superstep
+DUE = 12  # (DUE, task): a retry interval has passed
+STOP = 13  # (STOP, error, kill): give the run up, with this error
+
+# Instructions.
+DISPATCH = "dispatch"  # (DISPATCH, attempts)
+CANCEL = "cancel"  # (CANCEL, attempts, kill): drop what has not started; with kill, end what runs
+RETRY = "retry"  # (RETRY, task, delay_s): answer with DUE after the delay
+ENDED_TASK = "ended"  # (ENDED_TASK, task): a task reached its last state
+MERGED = "merged"  # (MERGED, tasks, merge): the step is over and its writes are in the state
+OVER = "over"  # (OVER,): nothing is due; the run has its result
+PAUSED = "paused"  # (PAUSED, interrupted tasks): the step ended with questions
+BROKEN = "broken"  # (BROKEN, error): the run has failed; nothing runs any more
+
+Stimulus = tuple[Any, ...]
+Instruction = tuple[Any, ...]
+
+# Phases of the run.
+NEW, BETWEEN, STEPPING, ENDING, CLOSED = "new", "between steps", "in a step", "ending", "closed"
+
+
+class Scheduler:
+    """One run of a plan. Not thread-safe: its one driver feeds it."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        state: ChannelState,
+        *,
+        step: int = -1,
+        recursion_limit: int,
+        max_concurrency: int | None = None,
+        kill_on_failure: bool = False,
+        on_error: str | None = None,
+        warn: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        self.plan = plan
+        self.state = state
+        self.step = step
+        self.recursion_limit = recursion_limit
+        self.stop = step + recursion_limit + 1
+        self.phase = NEW
+        self.max_concurrency = max_concurrency
+        self.kill_on_failure = kill_on_failure
+        self.on_error = on_error
+        self.warn = warn
+        self.facts: StepFacts | None = None
+        self.updated: set[str] | None = None
+        self.tasks: list[Task] = []
+        self.open = 0  # tasks of the step that have not ended
+        self.running = 0
+        self.ready: deque[Task] = deque()
+        self.parked: dict[str, deque[Task]] = {}
+        self.node_load: dict[str, int] = {}
+        self.error: BaseException | None = None
+
+    # -- the only mutator ---------------------------------------------------------------------------------------------
+
+    def handle(self, stimulus: Stimulus) -> list[Instruction]:
+        kind = stimulus[0]
+        if kind <= CANCELLED:
+            attempt: Attempt = stimulus[1]
+            task: Task = attempt.task
+            if task.attempt is not attempt:
+                return []  # a stale attempt, or an outcome that was delivered twice
+        elif kind == DUE:
+            task = stimulus[1]
+            if task.state != WAITING:
+                return []
+        else:
+            return self._handle_run(kind, stimulus)
+        row = self.TRANSITIONS.get((task.state, kind))
+        if row is None:
+            raise InternalError(f"stimulus {kind} is not possible for {task!r}", [*task.story, task.state])
+        task.story.append(task.state)
+        out: list[Instruction] = []
+        row(self, task, stimulus, out)
+        if self.ready and self.phase is STEPPING:
+            self._dispatch(out)
+        if self.open == 0:
+            self._end_step(out)
+        return out
+
+    def _handle_run(self, kind: int, stimulus: Stimulus) -> list[Instruction]:
+        row = self.RUN_TRANSITIONS.get((self.phase, kind))
+        if row is None:
+            raise InternalError(f"stimulus {kind} is not possible while the run is {self.phase}, at step {self.step}")
+        out: list[Instruction] = []
+        row(self, stimulus, out)
+        return out
+
+    # -- the run ------------------------------------------------------------------------------------------------------
+
+    def _begin(self, stimulus: Stimulus, out: list[Instruction]) -> None:
+        source = _Source(stimulus[1])
+        merged = merge(self.state, [source], self.plan.trigger_to_nodes)  # type: ignore[list-item]
+        self.updated = merged.updated
+        self.step += 1
+        self.phase = BETWEEN
+        out.append((MERGED, (), merged))
+
+    def _advance(self, stimulus: Stimulus, out: list[Instruction]) -> None:
+        if self.step > self.stop:
+            self._break(_recursion_error(self.recursion_limit), out)
+            return
+        facts: StepFacts = stimulus[1]
+        tasks = due_tasks(self.plan, self.state, self.step, self.stop, self.updated, self.warn)
+        if not tasks:
+            self.phase = CLOSED
+            out.append((OVER,))
+            return
+        self.facts = facts
+        self.tasks = tasks
+        self.open = len(tasks)
+        self.phase = STEPPING
+        self.ready.extend(tasks)
+        self._dispatch(out)
+
+    def _stop(self, stimulus: Stimulus, out: list[Instruction]) -> None:
+        error, kill = stimulus[1], stimulus[2]
+        if self.error is None:
+            self.error = error
+        if self.phase is BETWEEN or self.phase is NEW:
+            self._break(error, out)
+            return
+        self._give_up(out, kill=kill)
+        if self.open == 0:
+            self._end_step(out)
+
+    def _break(self, error: BaseException, out: list[Instruction]) -> None:
+        self.phase = CLOSED
+        self.error = error
+        out.append((BROKEN, error))
+
+    # -- tasks --------------------------------------------------------------------------------------------------------
+
+    def _done(self, task: Task, stimulus: Stimulus, out: list[Instruction]) -> None:
+        task.writes = stimulus[2]
+        self._finish(task, FINISHED, out)
+
+    def _failed(self, task: Task, stimulus: Stimulus, out: list[Instruction]) -> None:
+        error: BaseException = stimulus[2]
+        if isinstance(error, GraphBubbleUp):
+            if isinstance(error, GraphInterrupt):
+                task.error = error
+                self._finish(task, INTERRUPTED, out)
+            else:
+                self._fail(task, error, out)
+            return
+        task.failures += 1
+        policies = task.node.retry
+        wait_s = None
+        if policies and self.phase is STEPPING and isinstance(error, Exception):
+            wait_s = interval_s(policies, error, task.failures, stimulus[3])
+        if wait_s is None:
+            self._fail(task, error, out)
+        else:
+            self._leave(task)
+            task.state = WAITING
+            out.append((RETRY, task, wait_s))
+
+    def _lost(self, task: Task, stimulus: Stimulus, out: list[Instruction]) -> None:
+        death = stimulus[2]
+        deaths = task.deaths = [*(task.deaths or ()), death]
+        if not task.node.rerun_on_loss:
+            self._fail(task, OutcomeUnknown(task.name, self._task_id(task), death), out)
+        elif len(deaths) >= MAX_DEATHS or (death.reason == "out of memory" and len(deaths) > 1):
+            self._fail(task, PoisonTaskError(task.name, self._task_id(task), deaths), out)
+        elif self.phase is ENDING:
+            self._finish(task, TASK_CANCELLED, out)
+        else:
+            self._leave(task)
+            task.state = READY
+            self.ready.append(task)
+
+    def _cancelled(self, task: Task, stimulus: Stimulus, out: list[Instruction]) -> None:
+        if self.phase is ENDING:
+            self._finish(task, TASK_CANCELLED, out)
+        else:  # nobody gave the run up: a step without this task's diff would be a wrong one
+            self._fail(task, NodeCancelledError(task.name), out)
+
+    def _due(self, task: Task, stimulus: Stimulus, out: list[Instruction]) -> None:
+        task.state = READY
+        self.ready.append(task)
+
+    def _leave(self, task: Task) -> None:
+        """The task's attempt is over: free its place among the running ones."""
+        self.running -= 1
+        node = task.node
+        if node.max_concurrency is not None:
+            self.node_load[node.name] -= 1
+            parked = self.parked.get(node.name)
+            if parked:
+                self.ready.append(parked.popleft())
+        task.attempt = None
+
+    def _finish(self, task: Task, state: str, out: list[Instruction]) -> None:
+        self._leave(task)
+        task.state = state
+        self.open -= 1
+        out.append((ENDED_TASK, task))
+
+    def _fail(self, task: Task, error: BaseException, out: list[Instruction]) -> None:
+        task.error = error
+        if (record := record_of(task, error, self.on_error, self._task_id)) is not None:
+            task.record = record
+            self._leave(task)
+            task.state = FINISHED
+            self.open -= 1
+            return
+        self._finish(task, TASK_FAILED, out)
+        if self.error is None:
+            self.error = error
+            self._give_up(out, kill=self.kill_on_failure)
+
+    def _give_up(self, out: list[Instruction], *, kill: bool) -> None:
+        """Drop what has not started and cancel what runs; the step ends when the last place has answered."""
+        self.phase = ENDING
+        running = []
+        for task in self.tasks:
+            if task.state == RUNNING:
+                running.append(task.attempt)
+            elif task.state == READY or task.state == WAITING:
+                task.story.append(task.state)
+                task.state = TASK_CANCELLED
+                self.open -= 1
+        self.ready.clear()
+        self.parked.clear()
+        if running:
+            out.append((CANCEL, running, kill))
+
+    # -- dispatch and the end of a step -------------------------------------------------------------------------------
+
+    def _dispatch(self, out: list[Instruction]) -> None:
+        attempts: list[Attempt] = []
+        ready = self.ready
+        limit = self.max_concurrency
+        facts = self.facts
+        assert facts is not None
+        while ready and (limit is None or self.running < limit):
+            task = ready.popleft()
+            node = task.node
+            if node.max_concurrency is not None:
+                load = self.node_load.get(node.name, 0)
+                if load >= node.max_concurrency:
+                    self.parked.setdefault(node.name, deque()).append(task)
+                    continue
+                self.node_load[node.name] = load + 1
+            deaths = len(task.deaths) if task.deaths else 0
+            attempt = Attempt(
+                task,
+                task.failures + deaths + 1,
+                node.program,
+                task.input,
+                facts,
+                task.path,
+                task.triggers,
+                None,
+                task.timeout_s,
+                deaths > 0,
+                node.rerun_on_loss,
+            )
+            task.story.append(task.state)
+            task.state = RUNNING
+            task.attempt = attempt
+            self.running += 1
+            attempts.append(attempt)
+        if attempts:
+            out.append((DISPATCH, attempts))
+
+    def _end_step(self, out: list[Instruction]) -> None:
+        if self.error is not None:
+            self._break(self.error, out)
+            return
+        interrupted = [task for task in self.tasks if task.state == INTERRUPTED]
+        if interrupted:
+            self.phase = CLOSED
+            out.append((PAUSED, interrupted))
+            return
+        tasks = self.tasks
+        try:
+            for task in place_records(tasks, self.state):
+                out.append((ENDED_TASK, task))
+            merged = merge(self.state, tasks, self.plan.trigger_to_nodes, explain=self._writers)
+        except Exception as error:
+            self._break(error, out)
+            return
+        self._note_unknown(merged)
+        self.updated = merged.updated
+        self.tasks = []
+        self.step += 1
+        self.phase = BETWEEN
+        out.append((MERGED, tasks, merged))
+
+    def _note_unknown(self, merged: Merge) -> None:
+        for name in merged.unknown:
+            self.warn(f"wrote to unknown channel {name}, ignoring it.")
+
+    def _writers(self, channel: str) -> str:
+        """Who wrote a channel in this step, for the error of one that takes a single write."""
+        names = [task.name for task in self.tasks for name, _ in task.writes if name == channel]
+        if len(names) < 2:
+            return ""
+        return "Written in this step by: " + ", ".join(f"'{name}'" for name in names) + "."
+
+    def _task_id(self, task: Task) -> str:
+        from mpflow._scope import task_id_of
+
+        facts = self.facts
+        assert facts is not None
+        return task_id_of(facts.checkpoint_id, facts.checkpoint_ns, facts.step, task.name, task.path, task.triggers)
+
+    TRANSITIONS: ClassVar[dict[tuple[str, int], Callable[[Scheduler, Task, Stimulus, list[Instruction]], None]]] = {
+        (RUNNING, DONE): _done,
+        (RUNNING, FAILED): _failed,
+        (RUNNING, LOST): _lost,
+        (RUNNING, CANCELLED): _cancelled,
+        (WAITING, DUE): _due,
+    }
+
+    RUN_TRANSITIONS: ClassVar[dict[tuple[str, int], Callable[[Scheduler, Stimulus, list[Instruction]], None]]] = {
+        (NEW, BEGIN): _begin,
+        (BETWEEN, ADVANCE): _advance,
+        (NEW, STOP): _stop,
+        (BETWEEN, STOP): _stop,
+        (STEPPING, STOP): _stop,
+        (ENDING, STOP): _stop,
+    }
+
+
+def _recursion_error(limit: int) -> GraphRecursionError:
+    return GraphRecursionError(
+        create_error_message(
+            message=f"Recursion limit of {limit} reached without hitting a stop condition. A graph that is meant to take "
+            "more steps needs a higher limit: config={'recursion_limit': N}.",
+            error_code=ErrorCode.GRAPH_RECURSION_LIMIT,
+        )
+    )
+
+
+class _Source:
+    """The run's input as a merge sees it: writes without a task, which end no step."""
+
+    __slots__ = ("name", "pulled", "triggers", "writes")
+
+    def __init__(self, writes: Sequence[tuple[str, Any]]) -> None:
+        self.name = ""
+        self.pulled = False
+        self.triggers = ()
+        self.writes = writes
+
+
+def invariants(scheduler: Scheduler) -> list[str]:
+    """What must hold after every stimulus; the list of what does not."""
+    broken = []
+    tasks = scheduler.tasks
+    if scheduler.phase in (STEPPING, ENDING):
+        if scheduler.open != sum(task.state not in ENDED for task in tasks):
+            broken.append(f"open counts {scheduler.open}")
+        if scheduler.running != sum(task.state == RUNNING for task in tasks):
+            broken.append(f"running counts {scheduler.running}")
+        limit = scheduler.max_concurrency
+        if limit is not None and scheduler.running > limit:
+            broken.append(f"{scheduler.running} run at once, {limit} may")
+        for name, load in scheduler.node_load.items():
+            if load != sum(task.state == RUNNING and task.name == name for task in tasks):
+                broken.append(f"load of {name} counts {load}")
+        queued = {id(task) for task in scheduler.ready} | {id(t) for line in scheduler.parked.values() for t in line}
+        if queued != {id(task) for task in tasks if task.state == READY}:
+            broken.append("a ready task is in no queue, or a queued one is not ready")
+    for task in tasks:
+        if (task.state == RUNNING) != (task.attempt is not None):
+            broken.append(f"{task!r} runs without an attempt, or has one and does not run")
+        if len(task.deaths or ()) > MAX_DEATHS:
+            broken.append(f"{task!r} died too often")
+    if scheduler.phase == BETWEEN and tasks:
+        broken.append("tasks outlive their step")
+    return broken

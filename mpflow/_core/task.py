@@ -1,0 +1,74 @@
+"""One task of one step: its state, its attempts so far, and the story of its states, which an illegal transition is told with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mpflow._core.plan import NodePlan
+    from mpflow._messages import Attempt, WorkerDeath
+
+# Task states.
+READY = "ready"  # waits for a place within the concurrency limits
+RUNNING = "running"  # its attempt is with a place to run
+WAITING = "waiting"  # failed, and waits for its retry interval to pass
+FINISHED = "finished"  # has a diff
+FAILED = "failed"  # has an error that no policy retries
+INTERRUPTED = "interrupted"  # asked a question
+CANCELLED = "cancelled"  # given up because the step was
+
+ENDED = frozenset((FINISHED, FAILED, INTERRUPTED, CANCELLED))
+
+
+class Task:
+    """A node's run in one step. ``path`` orders it among its siblings; ``key`` is the sortable form of it."""
+
+    __slots__ = (
+        "attempt",
+        "deaths",
+        "error",
+        "failures",
+        "input",
+        "key",
+        "name",
+        "node",
+        "path",
+        "pulled",
+        "record",
+        "state",
+        "story",
+        "timeout_s",
+        "triggers",
+        "writes",
+    )
+
+    def __init__(
+        self,
+        node: NodePlan,
+        path: tuple[Any, ...],
+        key: tuple[Any, ...],
+        triggers: Sequence[str],
+        input: Any,
+        pulled: bool,
+        timeout_s: float | None,
+    ) -> None:
+        self.node = node
+        self.name = node.name
+        self.path = path
+        self.key = key
+        self.triggers = triggers
+        self.input = input
+        self.pulled = pulled
+        self.timeout_s = timeout_s
+        self.state = READY
+        self.attempt: Attempt | None = None
+        self.failures = 0
+        self.deaths: list[WorkerDeath] | None = None
+        self.error: BaseException | None = None
+        self.record: Any = None
+        self.writes: Sequence[tuple[str, Any]] = ()
+        self.story: list[str] = []
+
+    def __repr__(self) -> str:
+        return f"<Task {self.name} {self.path} {self.state}>"

@@ -1,0 +1,22 @@
+"""The names of the places to run, and what may stand for one in the public API."""
+
+from __future__ import annotations
+
+from concurrent.futures import Executor as FuturesExecutor
+from typing import Any, Literal, Union
+
+PLACES = ("auto", "process", "thread", "inline")
+
+Executor = Union[Literal["auto", "process", "thread", "inline"], FuturesExecutor]
+
+
+def check_executor(executor: Any, where: str) -> Any:
+    """Return `executor` if it names a place or is a ``concurrent.futures.Executor``. Raises ValueError otherwise."""
+    if executor is None or (isinstance(executor, str) and executor in PLACES):
+        return executor
+    if not isinstance(executor, (str, type)) and callable(getattr(executor, "submit", None)):
+        return executor
+    raise ValueError(
+        f"{where}: executor={executor!r} is no place to run; expected one of {', '.join(map(repr, PLACES))} "
+        "or a concurrent.futures.Executor"
+    )

@@ -1,0 +1,198 @@
+"""A node as it travels: what is called, how its input is built and how its return value becomes a diff.
+
+The same object runs inline, in a thread, on the event loop and in a worker. It knows no executor and no engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from mpflow._names import BRANCH_TO, ROOT, TASKS
+from mpflow._scope import TaskScope, current
+from mpflow.constants import END
+from mpflow.errors import ErrorCode, InvalidUpdateError, ParentCommand, create_error_message
+from mpflow.schema import updates_of
+from mpflow.types import Command, Send
+
+if TYPE_CHECKING:
+    from mpflow.runnables.base import Callables
+
+UNKNOWN = "__unknown__"
+"""A mark in a diff, not a channel: the dict of returned keys that no channel has (GB-18, RT-2)."""
+
+Diff = list[tuple[str, Any]]
+
+
+class NodeProgram:
+    """One node. ``keys`` are the channels it may write; ``coerce`` makes its input from the values read."""
+
+    __slots__ = ("callables", "coerce", "keys", "metadata", "name", "tags")
+
+    def __init__(
+        self,
+        name: str,
+        callables: Callables,
+        keys: Collection[str],
+        *,
+        coerce: Callable[[Any], Any] | None = None,
+        tags: Sequence[str] | None = None,
+        metadata: dict[str, Any] | None = None,
+    ) -> None:
+        self.name = name
+        self.callables = callables
+        self.keys = frozenset(keys)
+        self.coerce = coerce
+        self.tags = tags
+        self.metadata = metadata
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (self.name, self.callables, self.keys, self.coerce, self.tags, self.metadata)
+
+    @property
+    def is_async(self) -> bool:
+        """Whether it can only be awaited."""
+        return self.callables.func is None
+
+    def run(self, input: Any, scope: TaskScope) -> Diff:
+        """Call the node on what was read for it; return its diff.
+
+        Sets the current scope, so it must be called in a context of its own. A node that is only async is run to its
+        end on an event loop of its own: in a worker, where there is no other.
+        """
+        current.set(scope)
+        callables = self.callables
+        func = callables.func
+        if func is None:
+            import asyncio
+
+            return asyncio.run(self.arun(input, scope))
+        try:
+            if self.coerce is not None:
+                input = self.coerce(input)
+            if callables.inject:
+                result = func(input, **callables.arguments(scope))
+            else:
+                result = func(input)
+            return self.diff(result)
+        except ParentCommand as error:
+            return self._addressed(error, scope)
+
+    async def arun(self, input: Any, scope: TaskScope) -> Diff:
+        """As `run`, awaiting the node's async form."""
+        current.set(scope)
+        callables = self.callables
+        assert callables.afunc is not None
+        try:
+            if self.coerce is not None:
+                input = self.coerce(input)
+            result = await callables.afunc(input, **callables.arguments(scope))
+            return self.diff(result)
+        except ParentCommand as error:
+            return self._addressed(error, scope)
+
+    def diff(self, result: Any) -> Diff:
+        """The ordered writes of a node's return value (GB-17, CM-2). Raises InvalidUpdateError for what is none."""
+        if result is None:
+            return []
+        keys = self.keys
+        if type(result) is dict and ROOT not in keys:
+            if keys.issuperset(result):
+                return list(result.items())
+            return self._known(result.items())
+        if isinstance(result, Command):
+            return self._command(result)
+        if isinstance(result, (list, tuple)) and any(isinstance(item, Command) for item in result):
+            writes: Diff = []
+            routes: Diff = []
+            for item in result:
+                for write in self.diff(item):
+                    (routes if write[0] == TASKS or write[0].startswith(BRANCH_TO) else writes).append(write)
+            return writes + routes
+        if ROOT in keys:
+            return [(ROOT, result)]
+        if isinstance(result, dict):
+            return self._known(result.items())
+        updates = updates_of(result, keys)
+        if updates is None:
+            raise InvalidUpdateError(
+                create_error_message(
+                    message=f"Expected dict, got {_short(result)} from node '{self.name}'. A node returns the keys of "
+                    "the state that it changes, None, or a Command.",
+                    error_code=ErrorCode.INVALID_GRAPH_NODE_RETURN_VALUE,
+                )
+            )
+        return updates
+
+    def _known(self, items: Any) -> Diff:
+        writes: Diff = []
+        unknown: dict[Any, Any] = {}
+        for key, value in items:
+            if key in self.keys:
+                writes.append((key, value))
+            else:
+                unknown[key] = value
+        if unknown:
+            writes.append((UNKNOWN, unknown))
+        return writes
+
+    def _command(self, command: Command[Any]) -> Diff:
+        if command.graph is not None:
+            raise ParentCommand(command)
+        update = command.update
+        if update is None:
+            writes = []
+        elif isinstance(update, (list, tuple)) and all(
+            isinstance(item, tuple) and len(item) == 2 and isinstance(item[0], str) for item in update
+        ):
+            writes = self._known(update)
+        else:
+            writes = self.diff(update)
+        return writes + routes_to(command.goto, self.name)
+
+    def _addressed(self, error: ParentCommand, scope: TaskScope) -> Diff:
+        """Take a command meant for this graph as the node's own result; send others on to the graph they name."""
+        command = error.args[0]
+        if command.graph == scope.namespace or command.graph == self.name:
+            return self._command(replace(command, graph=None))
+        if command.graph == Command.PARENT and scope.facts.checkpoint_ns:
+            raise ParentCommand(replace(command, graph=scope.facts.checkpoint_ns)) from error
+        raise error
+
+
+def _rebuild(
+    name: str,
+    callables: Callables,
+    keys: Collection[str],
+    coerce: Callable[[Any], Any] | None,
+    tags: Sequence[str] | None,
+    metadata: dict[str, Any] | None,
+) -> NodeProgram:
+    return NodeProgram(name, callables, keys, coerce=coerce, tags=tags, metadata=metadata)
+
+
+def routes_to(goto: Any, node: str) -> Diff:
+    """The writes that send control to `goto`: a node name, a Send, or a sequence of both."""
+    if not goto:
+        return []
+    targets = goto if isinstance(goto, (list, tuple)) else (goto,)
+    writes: Diff = []
+    for target in targets:
+        if isinstance(target, Send):
+            if target.node == END:
+                raise InvalidUpdateError(f"Cannot send a packet to the END node (node '{node}' did)")
+            writes.append((TASKS, target))
+        elif isinstance(target, str):
+            if target != END:
+                writes.append((BRANCH_TO + target, None))
+        else:
+            raise TypeError(
+                f"In Command.goto of node '{node}', expected a node name or a Send, got {type(target).__name__}"
+            )
+    return writes
+
+
+def _short(value: Any, limit: int = 200) -> str:
+    text = repr(value)
+    return text if len(text) <= limit else text[: limit - 3] + "..."

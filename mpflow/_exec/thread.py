@@ -1,0 +1,133 @@
+"""Threads: one growing, process-wide set of idle ones, and for each run a queue that a bounded number of them empty.
+
+A node may block its thread for as long as it likes: no other run waits for it, and no nested run can deadlock. Threads
+are daemons, since a thread cannot be killed and must not keep the interpreter from ending.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from mpflow._messages import CANCELLED, Attempt, Outcome
+
+IDLE_S = 2.0
+"""How long a thread waits for more work before it ends."""
+
+Job = Callable[[], None]
+
+
+class _Idler:
+    """A thread of the set, while it waits for a job."""
+
+    __slots__ = ("bell", "job")
+
+    def __init__(self) -> None:
+        self.bell = threading.Lock()
+        self.bell.acquire()
+        self.job: Job | None = None
+
+
+class ThreadSet:
+    """Threads that run jobs. `start` takes an idle one or makes one; those idle for long end."""
+
+    def __init__(self) -> None:
+        self._idle: deque[_Idler] = deque()
+        self._count = 0
+
+    def start(self, job: Job) -> None:
+        try:
+            idler = self._idle.pop()
+        except IndexError:
+            self._count += 1
+            thread = threading.Thread(target=self._live, args=(job,), name=f"mpflow-thread-{self._count}", daemon=True)
+            thread.start()
+            return
+        idler.job = job
+        idler.bell.release()
+
+    def _live(self, job: Job) -> None:
+        idler = _Idler()
+        while True:
+            job()
+            del job
+            self._idle.append(idler)
+            if not idler.bell.acquire(timeout=IDLE_S):
+                try:
+                    self._idle.remove(idler)
+                except ValueError:  # taken at this very moment: its job is about to come
+                    idler.bell.acquire()
+                else:
+                    return
+            assert idler.job is not None
+            job = idler.job
+            idler.job = None
+
+    def reset(self) -> None:
+        """Forget all threads: after a fork the child has none of them."""
+        self._idle = deque()
+
+
+THREADS = ThreadSet()
+
+
+class ThreadPlace:
+    """The threads of one run. `perform` runs an attempt and returns its outcome, never raising."""
+
+    def __init__(self, perform: Callable[[Attempt], Outcome], limit: int) -> None:
+        self._perform = perform
+        self._limit = limit
+        self._queue: deque[Attempt] = deque()
+        self._active = 0
+        self._lock = threading.Lock()
+
+    def submit(self, attempts: Sequence[Attempt]) -> None:
+        self._queue.extend(attempts)
+        self._grow(len(attempts))
+
+    def _grow(self, wanted: int) -> None:
+        with self._lock:
+            count = min(wanted, self._limit - self._active)
+            if count <= 0:
+                return
+            self._active += count
+        for _ in range(count):
+            THREADS.start(self._empty)
+
+    def _empty(self) -> None:
+        queue = self._queue
+        perform = self._perform
+        while True:
+            try:
+                attempt = queue.popleft()
+            except IndexError:
+                with self._lock:
+                    self._active -= 1
+                if queue:  # filled between the look and the leave, when this thread still counted as active
+                    self._grow(1)
+                return
+            outbox = attempt.outbox
+            assert outbox is not None
+            outbox.post(perform(attempt))
+
+    def cancel(self, attempts: Sequence[Attempt], *, kill: bool = False) -> None:
+        """Drop what no thread has taken yet. What runs goes on: a thread cannot be killed."""
+        for attempt in attempts:
+            try:
+                self._queue.remove(attempt)
+            except ValueError:
+                continue
+            assert attempt.outbox is not None
+            attempt.outbox.post((CANCELLED, attempt, None, 0.0))
+
+
+def default_threads() -> int:
+    """How many threads a run uses if nothing else is said (AS-4)."""
+    from mpflow._exec.cpu import cpu_count
+
+    return min(32, cpu_count() + 4)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=THREADS.reset)

@@ -1,0 +1,126 @@
+"""Conditional edges: a path function of the user's, and the writes that its answer stands for (RT-1 to RT-6)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
+
+from mpflow._names import BRANCH_TO, TASKS
+from mpflow._scope import TaskScope
+from mpflow.constants import END, START
+from mpflow.errors import InvalidUpdateError
+from mpflow.runnables.base import Callables, coerce, is_invokable
+from mpflow.schema import callable_hints, input_hint
+from mpflow.types import Send
+
+if TYPE_CHECKING:
+    from mpflow._core.plan import Reads
+
+PathMap = Mapping[Any, str] | Sequence[str] | None
+
+
+class BranchSpec:
+    """A conditional edge as it was added. ``ends`` maps what the path returns to nodes; None lets it name any node."""
+
+    __slots__ = ("callables", "ends", "input_schema", "name")
+
+    def __init__(self, path: Any, path_map: PathMap, name: str | None = None) -> None:
+        self.callables: Callables = coerce(path)
+        self.name = name or self.callables.name or "condition"
+        self.ends = _ends_of(path, path_map)
+        self.input_schema = input_hint(path)
+
+    def bind(self, source: str, reads: Reads, make: Callable[[Any], Any] | None) -> Branch:
+        return Branch(self, source, reads, make)
+
+
+class Branch:
+    """A conditional edge of a compiled graph: what it reads and how it is asked."""
+
+    __slots__ = ("callables", "ends", "make", "name", "plain", "reads", "source")
+
+    def __init__(self, spec: BranchSpec, source: str, reads: Reads, make: Callable[[Any], Any] | None) -> None:
+        self.name = spec.name
+        self.callables = spec.callables
+        self.ends = spec.ends
+        self.source = source
+        self.reads = reads
+        self.make = make
+        self.plain = spec.input_schema is None and make is None
+
+    @property
+    def is_async(self) -> bool:
+        return self.callables.func is None
+
+    def input(self, values: Any, unknown: dict[str, Any]) -> Any:
+        """What the path is given: the state with its node's writes, and what else the node returned (RT-2)."""
+        if self.make is not None:
+            return self.make(values)
+        if unknown and self.plain and isinstance(values, dict):
+            return {**unknown, **values}
+        return values
+
+    def run(self, value: Any, scope: TaskScope) -> list[tuple[str, Any]]:
+        func = self.callables.func
+        if func is None:
+            raise TypeError(
+                f"No synchronous function provided to \"{self.name}\", the conditional edge of node '{self.source}'. "
+                "Run the graph with ainvoke or astream"
+            )
+        return self.writes(func(value, **self.callables.arguments(scope)))
+
+    async def arun(self, value: Any, scope: TaskScope) -> list[tuple[str, Any]]:
+        func = self.callables.afunc
+        if func is None:
+            return self.run(value, scope)
+        return self.writes(await func(value, **self.callables.arguments(scope)))
+
+    def writes(self, result: Any) -> list[tuple[str, Any]]:
+        """The writes that send control where the path's answer says."""
+        answers = result if isinstance(result, (list, tuple)) else [result]
+        ends = self.ends
+        found: list[tuple[str, Any]] = []
+        for answer in answers:
+            if isinstance(answer, Send):
+                if answer.node == END:
+                    raise InvalidUpdateError(
+                        f"Cannot send a packet to the END node (conditional edge '{self.name}' of '{self.source}' did)"
+                    )
+                found.append((TASKS, answer))
+                continue
+            target = answer if ends is None else ends[answer]
+            if target is None or target == START:
+                raise ValueError(
+                    f"Branch did not return a valid destination: '{self.name}' of node '{self.source}' "
+                    f"returned {answer!r}, expected a node's name, END or a Send"
+                )
+            if isinstance(target, Send):
+                found.append((TASKS, target))
+            elif target != END:
+                found.append((f"{BRANCH_TO}{target}", None))
+        return found
+
+
+def _ends_of(path: Any, path_map: PathMap) -> dict[Any, str] | None:
+    if path_map is not None:
+        if isinstance(path_map, Mapping):
+            return dict(path_map)
+        return {name: name for name in path_map}
+    function = path
+    if is_invokable(path):
+        function = getattr(path, "func", None) or getattr(path, "afunc", None)
+    elif not hasattr(path, "__annotations__"):
+        function = getattr(type(path), "__call__", None)
+    if function is None:
+        return None
+    hint = callable_hints(function).get("return")
+    if hint is None:
+        return None
+    literals = _literals(hint)
+    return {name: name for name in literals} if literals else None
+
+
+def _literals(hint: Any) -> tuple[Any, ...]:
+    if get_origin(hint) is Literal:
+        return get_args(hint)
+    return ()

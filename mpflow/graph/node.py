@@ -1,0 +1,111 @@
+"""One node as it was added to a builder, and the checks that need nothing but the node itself."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
+
+from mpflow.constants import END, START
+from mpflow.schema import callable_hints
+from mpflow.types import Command, RetryPolicy, TimeoutPolicy
+
+if TYPE_CHECKING:
+    from mpflow.runnables.base import Callables
+
+_RESERVED_CHARACTERS = "|:"
+
+
+class NodeSpec:
+    """A node of a builder. ``destinations`` are where a Command of it may go, as far as it says."""
+
+    __slots__ = (
+        "callables",
+        "defer",
+        "destinations",
+        "executor",
+        "input_schema",
+        "max_concurrency",
+        "metadata",
+        "name",
+        "on_error",
+        "rerun_on_loss",
+        "retry",
+        "timeout",
+    )
+
+    def __init__(
+        self,
+        name: str,
+        callables: Callables,
+        input_schema: Any,
+        *,
+        defer: bool,
+        metadata: dict[str, Any] | None,
+        retry_policy: RetryPolicy | Sequence[RetryPolicy] | None,
+        destinations: tuple[str, ...] | dict[str, str] | None,
+        timeout: Any,
+        executor: Any,
+        max_concurrency: int | None,
+        rerun_on_loss: bool,
+        on_error: str | None,
+    ) -> None:
+        if max_concurrency is not None and (not isinstance(max_concurrency, int) or max_concurrency < 1):
+            raise ValueError(f"node '{name}': max_concurrency takes a count of at least 1, got {max_concurrency!r}")
+        if on_error not in (None, "raise", "record"):
+            raise ValueError(f"node '{name}': on_error takes 'raise' or 'record', got {on_error!r}")
+        self.name = name
+        self.callables = callables
+        self.input_schema = input_schema
+        self.defer = defer
+        self.metadata = metadata
+        self.retry: tuple[RetryPolicy, ...]
+        if retry_policy is None:
+            self.retry = ()
+        elif isinstance(retry_policy, RetryPolicy):
+            self.retry = (retry_policy,)
+        else:
+            self.retry = tuple(retry_policy)
+        self.destinations = destinations
+        self.timeout = TimeoutPolicy.coerce(timeout)
+        self.executor = executor
+        self.max_concurrency = max_concurrency
+        self.rerun_on_loss = rerun_on_loss
+        self.on_error = on_error
+        if self.timeout is not None and callables.func is not None and executor in ("thread", "inline"):
+            raise ValueError(
+                f"Node timeouts are only supported for async nodes and for nodes on processes, which can be killed. "
+                f"Node '{name}' is sync and bound to executor='{executor}'."
+            )
+
+    @property
+    def timeout_s(self) -> float | None:
+        return None if self.timeout is None else self.timeout.run_timeout  # type: ignore[return-value]  # plain seconds once coerced
+
+
+def check_name(name: str, taken: Collection[str]) -> None:
+    """Raise ValueError for a node name that is taken or cannot be one (GB-3)."""
+    if name in taken:
+        raise ValueError(f"Node `{name}` already present.")
+    if name in (START, END):
+        raise ValueError(f"Node `{name}` is reserved.")
+    for character in _RESERVED_CHARACTERS:
+        if character in name:
+            raise ValueError(f"'{character}' is a reserved character and is not allowed in the node names: '{name}'")
+
+
+def destinations_of(
+    action: Any, given: tuple[str, ...] | dict[str, str] | None
+) -> tuple[str, ...] | dict[str, str] | None:
+    """Where a node's Command may go: as given, else as its return annotation ``Command[Literal[...]]`` says (GB-5)."""
+    if given is not None:
+        return given
+    function = action if hasattr(action, "__annotations__") else getattr(type(action), "__call__", None)
+    if function is None or isinstance(action, type):
+        return None
+    hint = callable_hints(function).get("return")
+    for candidate in (hint, *get_args(hint)):
+        if get_origin(candidate) is Command:
+            (names,) = get_args(candidate)
+            if get_origin(names) is Literal:
+                return tuple(get_args(names))
+    return None

@@ -1,0 +1,95 @@
+"""From a builder to the scheduler's plan: edges become channels that nodes write and are triggered by."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from mpflow._core.plan import NodePlan, Plan
+from mpflow._exec.program import NodeProgram
+from mpflow._names import BRANCH_TO, JOIN, ROOT, TASKS
+from mpflow.channels.base import BaseChannel
+from mpflow.channels.ephemeral_value import EphemeralValue
+from mpflow.channels.last_value import LastValueAfterFinish
+from mpflow.channels.named_barrier_value import NamedBarrierValue, NamedBarrierValueAfterFinish
+from mpflow.channels.topic import Topic
+from mpflow.constants import END, START
+from mpflow.runnables.base import Callables
+from mpflow.types import Send
+
+if TYPE_CHECKING:
+    from mpflow.graph.state import StateGraph
+
+
+def plan_of(graph: StateGraph[Any, Any, Any, Any], name: str, *, strict: bool) -> Plan:
+    """The plan of a checked builder. Copies what it needs: the builder may change later."""
+    channels: dict[str, BaseChannel[Any, Any, Any]] = {key: channel.copy() for key, channel in graph.channels.items()}
+    writable = frozenset(graph.channels)
+    _add(channels, TASKS, Topic(Send, accumulate=False))
+    _add(channels, START, EphemeralValue(graph.input_schema))
+    entry = graph.schemas[graph.input_schema]
+    nodes = {
+        START: NodePlan(
+            START,
+            NodeProgram(START, Callables(_identity, None, (), START, _identity), entry.channels),
+            [START],
+            START,
+            executor="inline",
+            hidden=True,
+        )
+    }
+    for key, spec in graph.nodes.items():
+        schema = graph.schemas[spec.input_schema]
+        trigger = BRANCH_TO + key
+        _add(channels, trigger, LastValueAfterFinish(Any) if spec.defer else EphemeralValue(Any, guard=False))
+        nodes[key] = NodePlan(
+            key,
+            NodeProgram(key, spec.callables, writable, coerce=schema.coerce, metadata=spec.metadata),
+            [trigger],
+            schema.reads,
+            retry=spec.retry,
+            executor=spec.executor,
+            max_concurrency=spec.max_concurrency,
+            timeout_s=spec.timeout_s,
+            rerun_on_loss=spec.rerun_on_loss,
+            on_error=spec.on_error,
+            defer=spec.defer,
+        )
+    for start, end in sorted(graph.edges):
+        if end != END:
+            nodes[start].writes.append((BRANCH_TO + end, None))
+    for starts, end in sorted(graph.waiting_edges):
+        if end == END:
+            continue
+        barrier = f"{JOIN}{'+'.join(starts)}:{end}"
+        kind = NamedBarrierValueAfterFinish if graph.nodes[end].defer else NamedBarrierValue
+        _add(channels, barrier, kind(str, set(starts)))
+        nodes[end].triggers += (barrier,)
+        for start in starts:
+            nodes[start].writes.append((barrier, start))
+    for source, branches in graph.branches.items():
+        for branch in branches.values():
+            own = branch.input_schema
+            schema = graph.schemas[
+                own or (graph.nodes[source].input_schema if source in graph.nodes else graph.state_schema)
+            ]
+            nodes[source].branches.append(branch.bind(source, schema.reads, schema.coerce))
+    output = graph.schemas[graph.output_schema]
+    return Plan(
+        name,
+        nodes,
+        channels,
+        input=START,
+        output=ROOT if output.root else tuple(output.channels),
+        stream=ROOT if ROOT in graph.channels else tuple(graph.channels),
+        managed=graph.managed,
+        strict=strict,
+    )
+
+
+def _add(channels: dict[str, BaseChannel[Any, Any, Any]], key: str, channel: BaseChannel[Any, Any, Any]) -> None:
+    channel.key = key
+    channels[key] = channel
+
+
+def _identity(value: Any) -> Any:
+    return value
