@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any, Generic, Literal, Union
-
-from mpflow.typing import OutputT, StateT
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, Union
 
 if TYPE_CHECKING:
     from typing_extensions import NotRequired, TypedDict
@@ -17,6 +15,9 @@ else:  # generic TypedDicts came with 3.11
 from mpflow.checkpoint.base import CheckpointMetadata
 from mpflow.config import RunnableConfig
 from mpflow.types import Interrupt, StateSnapshot
+
+StateT = TypeVar("StateT")
+OutputT = TypeVar("OutputT")
 
 
 class TaskPayload(TypedDict):

@@ -22,7 +22,7 @@ from mpflow._policies import (
     default_retry_on,
     omit_payload,
 )
-from mpflow.typing import OutputT, annotated_keys, object_writes
+from mpflow.typing import annotated_keys, object_writes
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -104,6 +104,7 @@ StreamWriter = Callable[[Any], None]
 
 N = TypeVar("N", bound=Hashable)
 ResponseT = TypeVar("ResponseT")
+OutputT = TypeVar("OutputT")
 
 _ON_DEMAND = frozenset(name for name in __all__ if name.endswith(("Part", "Payload"))) | {"CheckpointTask"}
 

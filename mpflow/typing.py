@@ -46,10 +46,8 @@ def annotated_keys(cls: type) -> tuple[str, ...]:
     if keys is None:
         found: dict[str, None] = {}
         for base in cls.__mro__:
-            # vars() sees nothing where annotations are computed on demand (Python 3.14), hence the attribute.
-            annotations = base.__dict__.get("__annotations__")
-            if annotations is None and base is not object:
-                annotations = getattr(base, "__annotations__", None)
+            # A class without annotations has none of its base's; builtin types have no such attribute.
+            annotations = getattr(base, "__annotations__", None)
             found.update(dict.fromkeys(annotations or ()))
         keys = _keys_of[cls] = tuple(found)
     return keys

@@ -43,7 +43,7 @@ class Topic(BaseChannel[Sequence[Value], "Value | list[Value]", "list[Value]"], 
 
     @property
     def UpdateType(self) -> Any:
-        return Union[self.typ, list[self.typ]]  # noqa: UP007 - typ is a value here, and | fails on some of them
+        return Union[self.typ, list[self.typ]]  # type: ignore[name-defined]  # noqa: UP007
 
     def copy(self) -> Self:
         return self.from_checkpoint(self.values)

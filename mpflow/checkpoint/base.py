@@ -258,7 +258,7 @@ class BaseCheckpointSaver(Generic[V]):
         """Return the version that follows `current`; whole numbers unless overridden."""
         if isinstance(current, str):
             raise self._lacks("get_next_version for strings")
-        return 1 if current is None else current + 1
+        return 1 if current is None else current + 1  # type: ignore[return-value]
 
     def with_allowlist(self, extra_allowlist: Collection[tuple[str, ...]]) -> BaseCheckpointSaver[V]:
         """Return a saver that also rebuilds these types; the same one where types need no permission."""

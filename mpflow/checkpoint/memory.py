@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import io
-import pickle
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from copy import deepcopy
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, cast
 
 from mpflow._names import CHECKPOINT_ID, CHECKPOINT_NS, THREAD_ID
+from mpflow._seal import copied, seal
 from mpflow.checkpoint.base import (
     WRITES_IDX_MAP,
     BaseCheckpointSaver,
@@ -29,49 +27,6 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 __all__ = ("InMemorySaver", "MemorySaver")
-
-_ATOMS = frozenset({type(None), bool, int, float, complex, str, bytes})
-
-
-class _Pickler(pickle.Pickler):
-    """Notes whether anything but plain data went in."""
-
-    plain = True
-
-    def reducer_override(self, obj: Any) -> Any:
-        self.plain = False
-        return NotImplemented
-
-
-def _sealed(value: Any) -> Callable[[], Any]:
-    """A function that returns the value as it is now, a copy of the caller's own each time, where it can be copied.
-
-    Bytes where possible: quicker than `deepcopy`, both ways. Objects are read back once, since some pickle and do
-    not unpickle. What can be copied in no way is kept as it is.
-    """
-    if type(value) in _ATOMS:
-        return lambda: value
-    out = io.BytesIO()
-    pickler = _Pickler(out, protocol=5)
-    try:
-        pickler.dump(value)
-        data = out.getvalue()
-        if not pickler.plain:
-            pickle.loads(data)
-    except Exception:
-        try:
-            kept = deepcopy(value)
-        except Exception:
-            return lambda: value
-        return lambda: _copied(kept)
-    return lambda: pickle.loads(data)
-
-
-def _copied(value: Any) -> Any:
-    try:
-        return deepcopy(value)
-    except Exception:
-        return value
 
 
 class _Saved:
@@ -141,7 +96,7 @@ class InMemorySaver(BaseCheckpointSaver[str]):
 
     def _tuple(self, thread_id: str, ns: str, space: _Namespace, checkpoint_id: str) -> CheckpointTuple:
         saved = space.saved[checkpoint_id]
-        checkpoint = {**saved.checkpoint, "versions_seen": _copied(saved.checkpoint["versions_seen"])}
+        checkpoint = {**saved.checkpoint, "versions_seen": copied(saved.checkpoint["versions_seen"])}
         checkpoint["channel_versions"] = saved.checkpoint["channel_versions"].copy()
         checkpoint["channel_values"] = {
             channel: unseal()
@@ -155,7 +110,7 @@ class InMemorySaver(BaseCheckpointSaver[str]):
         return CheckpointTuple(
             config=_config(thread_id, ns, checkpoint_id),
             checkpoint=cast(Checkpoint, checkpoint),
-            metadata=_copied(saved.metadata),
+            metadata=copied(saved.metadata),
             parent_config=parent,
             pending_writes=writes,
         )
@@ -206,13 +161,13 @@ class InMemorySaver(BaseCheckpointSaver[str]):
         thread_id, ns = _address(config)
         values = checkpoint["channel_values"]
         sealed = {
-            (channel, version): _sealed(values[channel]) if channel in values else None
+            (channel, version): seal(values[channel]) if channel in values else None
             for channel, version in new_versions.items()
         }
         kept = {key: value for key, value in checkpoint.items() if key != "channel_values"}
         kept["channel_versions"] = checkpoint["channel_versions"].copy()
         kept["versions_seen"] = {node: seen.copy() for node, seen in checkpoint["versions_seen"].items()}
-        saved = _Saved(kept, _copied(get_checkpoint_metadata(config, metadata)), get_checkpoint_id(config))
+        saved = _Saved(kept, copied(get_checkpoint_metadata(config, metadata)), get_checkpoint_id(config))
         with self._lock:
             space = self._threads.setdefault(thread_id, {}).setdefault(ns, _Namespace())
             space.values.update(sealed)
@@ -226,7 +181,7 @@ class InMemorySaver(BaseCheckpointSaver[str]):
     ) -> None:
         thread_id, ns = _address(config)
         checkpoint_id = config["configurable"][CHECKPOINT_ID]
-        sealed = [(channel, _sealed(value)) for channel, value in writes]
+        sealed = [(channel, seal(value)) for channel, value in writes]
         with self._lock:
             space = self._threads.setdefault(thread_id, {}).setdefault(ns, _Namespace())
             saved = space.saved.get(checkpoint_id)
@@ -245,19 +200,21 @@ class InMemorySaver(BaseCheckpointSaver[str]):
         with self._lock:
             for spaces in self._threads.values():
                 for space in spaces.values():
-                    kept = {key: saved for key, saved in space.saved.items() if saved.metadata.get("run_id") not in gone}
+                    kept = {
+                        key: saved for key, saved in space.saved.items() if saved.metadata.get("run_id") not in gone
+                    }
                     _keep(space, kept)
 
     def copy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
         with self._lock:
             target = self._threads.setdefault(target_thread_id, {})
             for ns, space in self._threads.get(source_thread_id, {}).items():
-                copied = target.setdefault(ns, _Namespace())
-                copied.values.update(space.values)
+                copy = target.setdefault(ns, _Namespace())
+                copy.values.update(space.values)
                 for checkpoint_id, saved in space.saved.items():
                     twin = _Saved(saved.checkpoint, saved.metadata, saved.parent_id)
                     twin.writes = dict(saved.writes)
-                    copied.saved[checkpoint_id] = twin
+                    copy.saved[checkpoint_id] = twin
 
     def prune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
         if strategy not in ("keep_latest", "delete"):
