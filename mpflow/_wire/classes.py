@@ -23,6 +23,8 @@ ENUM: Final = "enum"
 NAMEDTUPLE: Final = "namedtuple"
 PLAIN: Final = "plain object"
 
+_VOCABULARY: Final = "mpflow.types"
+
 Build = Callable[[list[Any]], Any]
 
 
@@ -279,24 +281,26 @@ class Registry:
 
     def name(self, cls: type) -> str | None:
         name = self.names.get(cls)
-        if name is None and cls.__module__ == "mpflow.types" and _vocabulary(cls.__qualname__) is cls:
-            name = name_of(cls)
+        if name is None and cls.__module__.startswith("mpflow.") and _vocabulary(cls.__qualname__) is cls:
+            name = f"{_VOCABULARY}:{cls.__qualname__}"
         return name
 
     def find(self, name: Any) -> type | None:
         cls = self.by_name.get(name)
-        if cls is None and isinstance(name, str) and name.startswith("mpflow.types:"):
+        if cls is None and type(name) is str and name.startswith(f"{_VOCABULARY}:"):
             cls = _vocabulary(name.partition(":")[2])
         return cls
 
 
 def _vocabulary(qualname: str) -> type | None:
-    """A dataclass of mpflow.types: these are always known, so that every graph can save its commands and interrupts."""
-    import mpflow.types
-
-    found = vars(mpflow.types).get(qualname)
-    is_ours = isinstance(found, type) and found.__module__ == "mpflow.types" and "__dataclass_fields__" in vars(found)
-    return found if is_ours else None
+    """A struct of mpflow.types: these are always known, so that every graph can save its commands and interrupts."""
+    # A value of one cannot exist before its module; a message may name one before.
+    if _VOCABULARY not in sys.modules:
+        importlib.import_module(_VOCABULARY)
+    found = vars(sys.modules[_VOCABULARY]).get(qualname)
+    if not isinstance(found, type) or not found.__module__.startswith("mpflow."):
+        return None
+    return found if kind_of(found) in (DATACLASS, NAMEDTUPLE) else None
 
 
 def name_of(cls: type) -> str:

@@ -53,7 +53,7 @@ class Codec:
         if arena is not None and not trust:
             raise ValueError("an arena needs trust=True: what is saved must not refer to shared memory")
         self.trust = trust
-        self._registry = classes.Registry(types)
+        self.registry = classes.Registry(types)
         self._limits = limits
         self._arena = arena
         self._mappings = mappings
@@ -71,7 +71,7 @@ class Codec:
         try:
             encoding = self._encodings.pop()
         except IndexError:
-            encoding = Encoding(self._registry, self.trust, self._arena)
+            encoding = Encoding(self.registry, self.trust, self._arena)
         try:
             data = encoding.encode(value)
             if not self.trust:
@@ -89,7 +89,7 @@ class Codec:
         try:
             decoding = self._decodings.pop()
         except IndexError:
-            decoding = Decoding(self._registry, self.trust, self._limits, self._mappings, self._inert)
+            decoding = Decoding(self.registry, self.trust, self._limits, self._mappings, self._inert)
         value = decoding.decode(data)
         self._decodings.append(decoding)
         return value
@@ -97,7 +97,7 @@ class Codec:
     def _explained(self, value: Any, path: str, error: BaseException) -> EncodeError:
         from mpflow._wire import explain
 
-        encoding = Encoding(self._registry, self.trust, None)
+        encoding = Encoding(self.registry, self.trust, None)
         return explain.explain(value, path, error, encoding)
 
 

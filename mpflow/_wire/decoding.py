@@ -45,7 +45,7 @@ class Decoding:
         self.registry = registry
         self.trust = trust
         self.mappings = mappings
-        self._caps = caps
+        self.caps = caps
         self._inert = inert
         self._plans: list[Any] = []
         self._pending = 0
@@ -58,7 +58,7 @@ class Decoding:
         self._pending = 0
         try:
             if not self.trust:
-                limits.check(data, self._caps)
+                limits.check(data, self.caps)
             value = msgpack.unpackb(
                 data,
                 list_hook=self._list_hook,
@@ -118,6 +118,7 @@ class Decoding:
         builders[tags.NAMEDTUPLE] = self._build_namedtuple
         builders[tags.MODEL] = self._build_model
         builders[tags.EXCEPTION] = self._build_exception
+        builders[tags.TYPE] = self._build_type
         builders[tags.SEND] = _build_send
         builders[tags.CHUNKS] = _build_chunks
         for tag in range(tags.NDARRAY, tags.NUMPY_DTYPE + 1):
@@ -200,6 +201,11 @@ class Decoding:
     def _build_model(self, items: list[Any]) -> Any:
         (_, ref, fields, fields_set, extra, private) = items
         return self._plan(ref).build_model(fields, fields_set, extra, private)
+
+    def _build_type(self, items: list[Any]) -> Any:
+        (_, ref) = items
+        plan = self._plan(ref)
+        return plan.cls if type(plan) is classes.Plan else plan.build_state(None)
 
     def _build_exception(self, items: list[Any]) -> Any:
         from mpflow._wire import failures

@@ -65,6 +65,7 @@ class Encoding:
         self.trust = trust
         self.arena = arena
         self.flags = 0
+        self.exceptions_open = 0
         self._careful = False
         self._refs: dict[type, int] = {}
         self.table = table = _Table(self._resolve)
@@ -108,6 +109,12 @@ class Encoding:
             self._begin_again()
             return self._pack_carefully(value)
         return data
+
+    def sibling(self) -> Encoding:
+        """Another for a message within this one; the arena is left out, since that message stands alone."""
+        sibling = Encoding(self.registry, self.trust, None)
+        sibling.exceptions_open = self.exceptions_open + 1
+        return sibling
 
     def _begin_again(self) -> None:
         self._packer.reset()
@@ -156,11 +163,38 @@ class Encoding:
             natives = [x for x in level if type(x) in _NATIVE] if kinds - _NATIVE else level
             below = gc.get_referents(*natives)
             for kind in kinds - _NATIVE:
-                children = _children_of(kind)
+                children = self._children_of(kind)
                 if children is not None:
                     below.extend(chain.from_iterable(children(x) for x in level if type(x) is kind))
             level = below
         return False
+
+    def _children_of(self, kind: type) -> Callable[[Any], Any] | None:
+        """How to list what a typed object holds; None if its encoder packs nothing of the user's as it is."""
+        if kind is defaultdict:
+            return lambda value: [*value.keys(), *value.values()]
+        root = kind.__module__.partition(".")[0]
+        if root in ("numpy", "pandas"):
+            return self._taken_apart
+        if kind.__module__ == "mpflow.types" and kind.__name__ == "Send":
+            return lambda value: (value.arg,)
+        what = classes.kind_of(kind)
+        if what == classes.NAMEDTUPLE:
+            return iter
+        if what == classes.MODEL:
+            return lambda value: (value.__dict__, value.__pydantic_extra__, value.__pydantic_private__)
+        if what in (classes.DATACLASS, classes.PLAIN):
+            slots = classes.slots_of(kind)
+            return lambda value: classes.state_of(value, slots).values()
+        return None
+
+    def _taken_apart(self, value: Any) -> list[Any]:
+        """What the encoder makes of a value, less what is ours in it; nothing goes to the arena meanwhile."""
+        arena, self.arena, self._careful = self.arena, None, True
+        try:
+            return [item for item in self.table[type(value)](value) if type(item) is not ExtType]
+        finally:
+            self.arena, self._careful = arena, False
 
     def _pack_carefully(self, value: Any) -> bytes:
         """Pack without letting the packer choose: containers are opened here, one stack of iterators deep."""
@@ -238,12 +272,14 @@ class Encoding:
             return own
         if issubclass(kind, BaseException):
             return self._encode_exception
-        return self._encode_unknown
+        if issubclass(kind, type):
+            return self._encode_class
+        return self.encode_unknown
 
     def _library_encoder(self, kind: type) -> Encoder | None:
         root = str(kind.__module__).partition(".")[0]
         if root == "zoneinfo":
-            return lambda value: scalars.encode_zone(value) or self._encode_unknown(value)
+            return lambda value: scalars.encode_zone(value) or self.encode_unknown(value)
         if root == "numpy":
             from mpflow._wire import arrays
 
@@ -277,12 +313,13 @@ class Encoding:
             return self._model_encoder(cls)
         return self._object_encoder(cls, classes.field_names(cls))
 
-    def _class_ref(self, cls: type, names: tuple[str, ...] = ()) -> Any:
+    def _class_ref(self, cls: type) -> Any:
         """The class's number in this message, or its definition if this is its first use."""
         number = self._refs.get(cls)
         if number is not None:
             return number
         self._refs[cls] = len(self._refs)
+        names = list(classes.field_names(cls))
         name = self.registry.name(cls)
         if name is None:
             if not self.trust:
@@ -290,10 +327,10 @@ class Encoding:
             if not pickling.is_importable(cls):
                 self.flags |= tags.PICKLED
                 class_id, data = pickling.pickle_class(cls)
-                return [MARKS[tags.CLASS_BY_VALUE], class_id, _Raw(data) if self._careful else data, list(names)]
+                return [MARKS[tags.CLASS_BY_VALUE], class_id, _Raw(data) if self._careful else data, names]
             self.flags |= tags.NAMES
             name = classes.name_of(cls)
-        return [MARKS[tags.CLASS], name, list(names)]
+        return [MARKS[tags.CLASS], name, names]
 
     def _object_encoder(self, cls: type, names: tuple[str, ...]) -> Encoder:
         slots = classes.slots_of(cls)
@@ -301,22 +338,25 @@ class Encoding:
         mark, state_mark = MARKS[tags.OBJECT], MARKS[tags.OBJECT_STATE]
 
         def encode_state(value: Any) -> list[Any]:
-            return [state_mark, class_ref(cls, names), classes.state_of(value, slots)]
+            return [state_mark, class_ref(cls), classes.state_of(value, slots)]
 
         if not names:
             return encode_state
         if slots:
-            if getattr(cls, "__dictoffset__", 0) or not set(names) == set(slots):
+            if set(names) != set(slots):
                 return encode_state
             get = attrgetter(*names)
             is_single = len(names) == 1
+            has_dict = bool(cls.__dictoffset__)  # a base without __slots__
 
             def encode_slots(value: Any) -> list[Any]:
                 try:
                     values = get(value)
                 except AttributeError:
                     return encode_state(value)
-                return [mark, class_ref(cls, names), values] if is_single else [mark, class_ref(cls, names), *values]
+                if has_dict and value.__dict__:
+                    return encode_state(value)
+                return [mark, class_ref(cls), values] if is_single else [mark, class_ref(cls), *values]
 
             return encode_slots
 
@@ -326,7 +366,7 @@ class Encoding:
                 return encode_state(value)
             if cls in refs:
                 return [mark, refs[cls], *attributes.values()]
-            return [mark, class_ref(cls, names), *attributes.values()]
+            return [mark, class_ref(cls), *attributes.values()]
 
         return encode
 
@@ -351,15 +391,20 @@ class Encoding:
 
         return encode
 
+    def _encode_class(self, cls: type) -> list[Any]:
+        if self.registry.name(cls) is None and (not self.trust or not pickling.is_importable(cls)):
+            return self.encode_unknown(cls)
+        return [MARKS[tags.TYPE], self._class_ref(cls)]
+
     def _encode_defaultdict(self, value: Any) -> list[Any]:
-        return scalars.encode_defaultdict(value) or self._encode_unknown(value)
+        return scalars.encode_defaultdict(value) or self.encode_unknown(value)
 
     def _encode_exception(self, value: BaseException) -> list[Any]:
         from mpflow._wire import failures
 
         return [MARKS[tags.EXCEPTION], failures.record_of(value, self)]
 
-    def _encode_unknown(self, value: Any) -> list[Any]:
+    def encode_unknown(self, value: Any) -> list[Any]:
         if not self.trust:
             raise Unencodable(f"{classes.name_of(type(value))} is no type that can be saved")
         self.flags |= tags.PICKLED
@@ -379,20 +424,3 @@ _ATOMS: Final = _PLAIN_ATOMS | {bytes, complex, range, slice, type(...)}
 _SPECIAL: Final = frozenset({bytearray, memoryview, ExtType})
 _NATIVE: Final = frozenset({list, dict, tuple, set, frozenset, deque, OrderedDict, Counter})
 _MAX_OPEN: Final = 1024
-
-
-def _children_of(kind: type) -> Callable[[Any], Any] | None:
-    """How to list what a typed object holds; None if its encoder packs nothing of the user's as it is."""
-    if kind is defaultdict:
-        return lambda value: [*value.keys(), *value.values()]
-    if kind.__module__ == "mpflow.types" and kind.__name__ == "Send":
-        return lambda value: (value.arg,)
-    what = classes.kind_of(kind)
-    if what == classes.NAMEDTUPLE:
-        return iter
-    if what == classes.MODEL:
-        return lambda value: (value.__dict__, value.__pydantic_extra__, value.__pydantic_private__)
-    if what in (classes.DATACLASS, classes.PLAIN):
-        slots = classes.slots_of(kind)
-        return lambda value: classes.state_of(value, slots).values()
-    return None

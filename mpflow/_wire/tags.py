@@ -42,6 +42,7 @@ tag  name             items after the marker
  45  NAMEDTUPLE       class, the items
  46  MODEL            class, dict of fields, names of fields set or None for all, extra or None, private or None
  47  EXCEPTION        record (see `failures`)
+ 48  TYPE             class: the class itself as a value
  50  NDARRAY          dtype, shape, order "C" or "F", buffer
  51  NDARRAY_OBJECT   shape, order, the items as a list
  52  NUMPY_SCALAR     dtype, bytes
@@ -103,6 +104,7 @@ ENUM: Final = 44
 NAMEDTUPLE: Final = 45
 MODEL: Final = 46
 EXCEPTION: Final = 47
+TYPE: Final = 48
 
 NDARRAY: Final = 50
 NDARRAY_OBJECT: Final = 51

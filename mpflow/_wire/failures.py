@@ -1,0 +1,285 @@
+"""Exceptions as records: what a worker's failure was, in plain data, and the exception again at best effort.
+
+Owns the layout of EXCEPTION records. An exception's own code may raise, exit or lie while it is taken apart or put
+together; nothing of that may leave this module: at worst a `RemoteError` stands in. A record is a list:
+
+    type name, message, traceback text, payload or None, cause record or None, context record or None,
+    is the context suppressed, notes
+
+The payload is an encoded message of its own, so that what fails to decode in it spoils nothing around it:
+``(0, class or name of a builtin one, arguments, attributes)`` or ``(1, pickle)``.
+"""
+
+from __future__ import annotations
+
+import builtins
+import traceback
+from typing import TYPE_CHECKING, Any, Final
+
+from mpflow._wire import classes, pickling
+from mpflow._wire.errors import DecodeError
+
+if TYPE_CHECKING:
+    from mpflow._wire.codec import Codec
+    from mpflow._wire.decoding import Decoding
+    from mpflow._wire.encoding import Encoding
+
+_MAX_CHAIN: Final = 16
+_MAX_TEXT: Final = 64 * 1024
+_BY_PARTS: Final = 0
+_BY_PICKLE: Final = 1
+
+
+class RemoteError(Exception):
+    """Stands in for an exception of a worker that cannot be rebuilt here. Its fields say what it was."""
+
+    def __init__(self, type_name: str, message: str, traceback_text: str = "") -> None:
+        super().__init__(type_name, message, traceback_text)
+        self.type_name = type_name
+        self.message = message
+        self.traceback_text = traceback_text
+
+    def __str__(self) -> str:
+        return f"{self.type_name}: {self.message}" if self.message else self.type_name
+
+
+class WorkerTraceback(Exception):
+    """Shown as the cause at the root of a rebuilt exception: the traceback as the worker printed it."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
+
+    def __str__(self) -> str:
+        return f'\n"""\n{self.text.rstrip()}\n"""'
+
+
+def encode_exception(error: BaseException, codec: Codec | None = None) -> list[Any]:
+    """The record of `error`: plain data for any codec. Never raises. Without a `codec`, for the private wire."""
+    encoding, decoding = _both(codec)
+    return _Recorder(encoding, decoding).record(error)
+
+
+def decode_exception(record: Any, codec: Codec | None = None) -> BaseException:
+    """The exception of a record, with the worker's traceback at the root of its causes. Raises DecodeError alone."""
+    return exception_of(record, _both(codec)[1])
+
+
+def record_of(error: BaseException, encoding: Encoding) -> list[Any]:
+    """The record of an exception met inside a value."""
+    from mpflow._wire.decoding import Decoding
+    from mpflow._wire.limits import DEFAULT_LIMITS
+
+    if encoding.exceptions_open >= _MAX_CHAIN:
+        return [_type_name(error), _message(error), "", None, None, None, False, []]
+    recorder = _Recorder(encoding.sibling(), Decoding(encoding.registry, encoding.trust, DEFAULT_LIMITS))
+    record = recorder.record(error)
+    encoding.flags |= recorder.flags
+    return record
+
+
+def exception_of(record: Any, decoding: Decoding) -> BaseException:
+    """The exception of a record met inside a value."""
+    if type(record) is not list or len(record) != 8 or not all(type(text) is str for text in record[:3]):
+        raise DecodeError("expected the record of an exception")
+    seen = 0
+    links: list[tuple[Any, BaseException]] = []
+    top = None
+    todo: list[tuple[Any, BaseException | None, str]] = [(record, None, "")]
+    while todo:
+        part, parent, slot = todo.pop()
+        seen += 1
+        if seen > _MAX_CHAIN or type(part) is not list or len(part) != 8:
+            raise DecodeError("expected the record of an exception and a short chain of causes")
+        error = _rebuild(part, decoding)
+        links.append((part, error))
+        if parent is None:
+            top = error
+        else:
+            setattr(parent, slot, error)
+        if part[4] is not None:
+            todo.append((part[4], error, "__cause__"))
+        if part[5] is not None:
+            todo.append((part[5], error, "__context__"))
+    for part, error in links:
+        error.__suppress_context__ = bool(part[6])
+    assert top is not None
+    if record[2]:
+        root = top
+        while (below := root.__cause__ or (None if root.__suppress_context__ else root.__context__)) is not None:
+            root = below
+        root.__cause__ = WorkerTraceback(record[2])
+    return top
+
+
+def _both(codec: Codec | None) -> tuple[Encoding, Decoding]:
+    from mpflow._wire.decoding import Decoding
+    from mpflow._wire.encoding import Encoding
+    from mpflow._wire.limits import DEFAULT_LIMITS
+
+    registry = codec.registry if codec is not None else classes.Registry(())
+    trust = codec.trust if codec is not None else True
+    return Encoding(registry, trust, None), Decoding(registry, trust, DEFAULT_LIMITS)
+
+
+class _Recorder:
+    def __init__(self, encoding: Encoding, decoding: Decoding) -> None:
+        self._encoding = encoding
+        self._decoding = decoding
+        self._seen: set[int] = set()
+        self.flags = 0
+
+    def record(self, error: BaseException, is_top: bool = True) -> list[Any]:
+        self._seen.add(id(error))
+        record = [_type_name(error), _message(error), _traceback_text(error) if is_top else "", None, None, None]
+        record += [bool(error.__suppress_context__), _notes(error)]
+        record[3] = self._payload(error, record)
+        record[4] = self._link(error.__cause__)
+        if not error.__suppress_context__:
+            record[5] = self._link(error.__context__)
+        return record
+
+    def _link(self, error: BaseException | None) -> list[Any] | None:
+        # A worker's traceback from further down is in the text already.
+        if error is None or isinstance(error, WorkerTraceback):
+            return None
+        if id(error) in self._seen or len(self._seen) >= _MAX_CHAIN:
+            return None
+        return self.record(error, is_top=False)
+
+    def _payload(self, error: BaseException, record: list[Any]) -> bytes | None:
+        """The first way that also leads back, tried here: what would kill or fail in the parent does so here."""
+        ways = [self._by_parts]
+        if self._encoding.trust:
+            ways.insert(0 if _has_own_pickling(type(error)) else 1, self._by_pickle)
+        for way in ways:
+            try:
+                payload = way(error)
+                flags = self._encoding.flags
+                rebuilt = _from_payload(payload, self._decoding)
+            except BaseException:
+                continue
+            if type(rebuilt).__name__ == type(error).__name__:
+                self.flags |= flags
+                return payload
+        return None
+
+    def _by_pickle(self, error: BaseException) -> bytes:
+        data = self._encoding.encode((_BY_PICKLE, pickling.dumps(error)))
+        self._encoding.flags |= 1
+        return data
+
+    def _by_parts(self, error: BaseException) -> bytes:
+        cls = type(error)
+        # CPython's own types know here what their constructors took, and what their fields are.
+        _, args, *rest = _builtin_base(cls).__reduce__(error)
+        state = dict(rest[0]) if rest and rest[0] else {}
+        name: Any = f"builtins:{cls.__qualname__}" if vars(builtins).get(cls.__qualname__) is cls else cls
+        carried = {key: self._carried(value) for key, value in state.items() if _may_set(key)}
+        return self._encoding.encode((_BY_PARTS, name, [self._carried(arg) for arg in args], carried))
+
+    def _carried(self, value: Any) -> Any:
+        """`value`, or its repr if it cannot be carried."""
+        try:
+            self._encoding.encode(value)
+        except BaseException:
+            return _bounded(_safely(repr, value))
+        return value
+
+
+def _rebuild(record: list[Any], decoding: Decoding) -> BaseException:
+    type_name, message, text, payload = record[:4]
+    error: BaseException | None = None
+    if payload is not None:
+        try:
+            error = _from_payload(payload, decoding)
+        except BaseException:
+            error = None
+    if error is None:
+        error = RemoteError(str(type_name), str(message), str(text))
+    notes = record[7]
+    if isinstance(notes, list) and notes and not getattr(error, "__notes__", None):
+        try:
+            error.__notes__ = [str(note) for note in notes]
+        except BaseException:
+            return RemoteError(str(type_name), str(message), str(text))
+    return error
+
+
+def _from_payload(payload: Any, decoding: Decoding) -> BaseException:
+    # A decoding of its own: the one given may be in the middle of the message around the record.
+    parts = type(decoding)(decoding.registry, decoding.trust, decoding.caps).decode(payload)
+    how, *rest = parts
+    if how == _BY_PICKLE and decoding.trust:
+        error = pickling.loads(rest[0])
+    elif how == _BY_PARTS:
+        cls, args, state = rest
+        error = _from_parts(cls, args, state)
+    else:
+        raise DecodeError(f"unknown form {how!r} of an exception")
+    if not isinstance(error, BaseException):
+        raise DecodeError(f"expected an exception, got {type(error).__name__}")
+    return error
+
+
+def _from_parts(cls: Any, args: list[Any], state: dict[str, Any]) -> BaseException:
+    if isinstance(cls, str):
+        module, _, name = cls.partition(":")
+        cls = vars(builtins).get(name) if module == "builtins" else None
+    if not isinstance(cls, type) or not issubclass(cls, BaseException):
+        raise DecodeError("expected the class of an exception")
+    # Never the class's own __init__: its signature need not take what it passed on as args.
+    error: BaseException = cls.__new__(cls, *args)
+    base = _builtin_base(cls)
+    base.__init__(error, *args)
+    base.__setstate__(error, {key: value for key, value in state.items() if _may_set(key)})
+    return error
+
+
+def _may_set(name: Any) -> bool:
+    return type(name) is str and (not name.startswith("__") or name == "__notes__")
+
+
+def _builtin_base(cls: type) -> Any:
+    return next(base for base in cls.__mro__ if base.__module__ == "builtins" and issubclass(base, BaseException))
+
+
+def _has_own_pickling(cls: type) -> bool:
+    base = _builtin_base(cls)
+    names = ("__reduce__", "__reduce_ex__", "__getstate__", "__setstate__", "__getnewargs__", "__getnewargs_ex__")
+    return any(getattr(cls, name, None) is not getattr(base, name, None) for name in names)
+
+
+def _type_name(error: BaseException) -> str:
+    cls = type(error)
+    return str(cls.__qualname__) if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _message(error: BaseException) -> str:
+    return _bounded(_safely(str, error))
+
+
+def _notes(error: BaseException) -> list[str]:
+    notes = _safely(lambda e: getattr(e, "__notes__", []), error)
+    return [_bounded(note) for note in notes if type(note) is str] if isinstance(notes, list) else []
+
+
+def _traceback_text(error: BaseException) -> str:
+    if error.__traceback__ is None and error.__cause__ is None and error.__context__ is None:
+        return ""
+    return _bounded(_safely(lambda e: "".join(traceback.format_exception(type(e), e, e.__traceback__)), error))
+
+
+def _safely(ask: Any, value: Any) -> Any:
+    try:
+        return ask(value)
+    except BaseException as failure:
+        return f"<{type(value).__name__} that raises {type(failure).__name__} when asked>"
+
+
+def _bounded(text: Any) -> str:
+    text = str.__str__(text) if isinstance(text, str) else "<no text>"
+    if len(text) <= _MAX_TEXT:
+        return text
+    half = _MAX_TEXT // 2
+    return f"{text[:half]}\n[... {len(text) - _MAX_TEXT} characters left out ...]\n{text[-half:]}"
