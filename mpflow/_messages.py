@@ -9,17 +9,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-# Kinds of outcome. Exactly one of DONE, FAILED, LOST and CANCELLED ends an attempt; EVENT may precede it any number
-# of times.
+# Kinds of outcome. Exactly one of DONE (or CLOSED), FAILED, LOST and CANCELLED ends an attempt; EVENT may precede it
+# any number of times.
 DONE = 0
-"""The attempt finished. Payload: the diff, a list of ``(channel, value)`` in the order they were written."""
+"""The program returned. Payload: its diff, a list of ``(channel, value)`` in the order they were written."""
 FAILED = 1
 """The node raised, or its result could not be carried. Payload: the exception."""
 LOST = 2
 """Its worker died while it ran. Payload: a `WorkerDeath`."""
 CANCELLED = 3
 """It was cancelled, before or after it started. Payload: None."""
-EVENT = 4
+CLOSED = 4
+"""The attempt finished: a diff that is complete, with the writes that say where control goes next."""
+EVENT = 5
 """Something said while it runs. Payload: ``(event kind, data)``, for example ``("custom", chunk)``."""
 
 Outcome = tuple[int, "Attempt", Any, float]
@@ -36,10 +38,10 @@ class StepFacts:
 
     ``config`` is the run's merged config (plain dict); ``checkpoint_ns`` and ``checkpoint_id`` name the checkpoint the
     step started from; ``context`` is the user's run context; ``stop`` the step at which the recursion limit strikes.
-    ``local`` is what only the parent has (store, stream writer, control); it never travels.
+    ``local`` is what only the parent has (store, control); it never travels. ``depth`` counts the graphs around this one.
     """
 
-    __slots__ = ("checkpoint_id", "checkpoint_ns", "config", "context", "local", "previous", "step", "stop")
+    __slots__ = ("checkpoint_id", "checkpoint_ns", "config", "context", "depth", "local", "previous", "step", "stop")
 
     def __init__(
         self,
@@ -51,6 +53,7 @@ class StepFacts:
         context: Any = None,
         previous: Any = None,
         local: Any = None,
+        depth: int = 0,
     ) -> None:
         self.config = config
         self.step = step
@@ -60,6 +63,7 @@ class StepFacts:
         self.context = context
         self.previous = previous
         self.local = local
+        self.depth = depth
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (
@@ -72,6 +76,8 @@ class StepFacts:
                 self.checkpoint_id,
                 self.context,
                 self.previous,
+                None,
+                self.depth,
             ),
         )
 

@@ -33,7 +33,7 @@ from mpflow._core.task import (
 from mpflow._core.task import (
     FAILED as TASK_FAILED,
 )
-from mpflow._messages import CANCELLED, DONE, FAILED, LOST, Attempt, StepFacts
+from mpflow._messages import CANCELLED, CLOSED, FAILED, LOST, Attempt, StepFacts
 from mpflow.errors import (
     ErrorCode,
     GraphBubbleUp,
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from mpflow._core.plan import Plan
     from mpflow._core.state import ChannelState
 
-# Stimuli besides the outcomes of attempts (`DONE`, `FAILED`, `LOST`, `CANCELLED`, first the kind, then the attempt).
+# Stimuli besides the outcomes of attempts (`CLOSED`, `FAILED`, `LOST`, `CANCELLED`; first the kind, then the attempt).
 BEGIN = 10  # (BEGIN, writes): the run's input, as writes to its input channels
 ADVANCE = 11  # (ADVANCE, facts): start the next superstep
 DUE = 12  # (DUE, task): a retry interval has passed
@@ -70,7 +70,7 @@ Stimulus = tuple[Any, ...]
 Instruction = tuple[Any, ...]
 
 # Phases of the run.
-NEW, BETWEEN, STEPPING, ENDING, CLOSED = "new", "between steps", "in a step", "ending", "closed"
+NEW, BETWEEN, STEPPING, ENDING, FINAL = "new", "between steps", "in a step", "ending", "final"
 
 
 class Scheduler:
@@ -112,7 +112,7 @@ class Scheduler:
 
     def handle(self, stimulus: Stimulus) -> list[Instruction]:
         kind = stimulus[0]
-        if kind <= CANCELLED:
+        if kind <= CLOSED:
             attempt: Attempt = stimulus[1]
             task: Task = attempt.task
             if task.attempt is not attempt:
@@ -160,7 +160,7 @@ class Scheduler:
         facts: StepFacts = stimulus[1]
         tasks = due_tasks(self.plan, self.state, self.step, self.stop, self.updated, self.warn)
         if not tasks:
-            self.phase = CLOSED
+            self.phase = FINAL
             out.append((OVER,))
             return
         self.facts = facts
@@ -182,7 +182,7 @@ class Scheduler:
             self._end_step(out)
 
     def _break(self, error: BaseException, out: list[Instruction]) -> None:
-        self.phase = CLOSED
+        self.phase = FINAL
         self.error = error
         out.append((BROKEN, error))
 
@@ -328,7 +328,7 @@ class Scheduler:
             return
         interrupted = [task for task in self.tasks if task.state == INTERRUPTED]
         if interrupted:
-            self.phase = CLOSED
+            self.phase = FINAL
             out.append((PAUSED, interrupted))
             return
         tasks = self.tasks
@@ -365,7 +365,7 @@ class Scheduler:
         return task_id_of(facts.checkpoint_id, facts.checkpoint_ns, facts.step, task.name, task.path, task.triggers)
 
     TRANSITIONS: ClassVar[dict[tuple[str, int], Callable[[Scheduler, Task, Stimulus, list[Instruction]], None]]] = {
-        (RUNNING, DONE): _done,
+        (RUNNING, CLOSED): _done,
         (RUNNING, FAILED): _failed,
         (RUNNING, LOST): _lost,
         (RUNNING, CANCELLED): _cancelled,

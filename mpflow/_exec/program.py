@@ -28,7 +28,7 @@ Diff = list[tuple[str, Any]]
 class NodeProgram:
     """One node. ``keys`` are the channels it may write; ``coerce`` makes its input from the values read."""
 
-    __slots__ = ("callables", "coerce", "keys", "metadata", "name", "tags")
+    __slots__ = ("__weakref__", "callables", "coerce", "keys", "metadata", "name", "tags")
 
     def __init__(
         self,

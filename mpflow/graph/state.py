@@ -6,10 +6,11 @@ import logging
 from collections.abc import Callable, Hashable, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from mpflow._exec.place import check_executor
 from mpflow.constants import END, START
 from mpflow.graph.branch import BranchSpec, PathMap
 from mpflow.graph.compiled import CompiledStateGraph
-from mpflow.graph.node import NodeSpec, check_executor, check_name, destinations_of
+from mpflow.graph.node import NodeSpec, check_name, destinations_of
 from mpflow.graph.planning import plan_of
 from mpflow.graph.validate import check_edges, lint
 from mpflow.runnables.base import coerce, name_of

@@ -1,0 +1,74 @@
+"""The async driver: the effects of the same run loop, performed on the running event loop."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any
+
+from mpflow._core.scheduler import CANCEL
+from mpflow._engine.drive import abandon, perform_all
+from mpflow._engine.loop import CLOSE, EMIT, START, WAIT, run_loop
+from mpflow._engine.places import INLINE, LOOP, Places
+from mpflow._exec.aio import LoopBell, LoopPlace, unwatch, watch
+
+if TYPE_CHECKING:
+    from mpflow._engine.run import Run
+
+
+async def adrive(run: Run, input: Any) -> AsyncIterator[Any]:
+    """As `drive`, on the event loop: async nodes are its tasks, sync ones run in threads (AS-1).
+
+    Cancelling it, or closing it early, cancels the async nodes and waits for them (AS-5).
+    """
+    places = Places(run, awaits=True)
+    loop = run_loop(run, input)
+    mailbox = run.mailbox
+    performer = run.performer
+    queue = run.streams.queue
+    bell = LoopBell(mailbox)
+    tasks = LoopPlace(performer.aperform, performer.context, bell)
+    watched = None
+    reply: Any = None
+    try:
+        while True:
+            try:
+                effect = loop.send(reply)
+            except StopIteration:
+                return
+            kind = effect[0]
+            reply = None
+            if kind is START:
+                reply = ()
+                for route, group in places.grouped(effect[1]):
+                    if route is LOOP:
+                        for attempt in group:
+                            attempt.outbox = mailbox
+                        tasks.submit(group)
+                    elif route is INLINE:
+                        reply = perform_all(run, group)
+                    else:
+                        places.submit(route, group)
+                if places.pool is not None and watched is None:
+                    watched = places.pool
+                    watch(watched)
+            elif kind is WAIT:
+                if not mailbox.items:
+                    await bell.wait(effect[1])
+                reply = mailbox.take()
+            elif kind is CLOSE:
+                attempt, diff = effect[1], effect[2]
+                tasks.start(attempt, performer.aclose_returned(attempt, diff))
+            elif kind is EMIT:
+                while queue:
+                    yield queue.popleft()
+            elif kind is CANCEL:
+                places.cancel(effect[1], kill=effect[2])
+                tasks.cancel(effect[1])
+    finally:
+        loop.close()
+        abandon(run, places)
+        tasks.cancel([task.attempt for task in run.scheduler.tasks if task.attempt is not None])
+        await tasks.join()
+        if watched is not None:
+            unwatch(watched)
+        mailbox.notify = None

@@ -1,0 +1,125 @@
+"""Performing one attempt in this process: the node, then its unconditional edges, then its branches (RT-1, RT-6)."""
+
+from __future__ import annotations
+
+from contextvars import Context
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from mpflow._exec.program import UNKNOWN
+from mpflow._messages import CLOSED, FAILED, Attempt, Outcome
+from mpflow._scope import TaskScope, current
+from mpflow.errors import StrictGraphError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from mpflow._core.plan import NodePlan, Plan
+    from mpflow._core.state import ChannelState
+    from mpflow._scope import Emit
+
+Diff = list[tuple[str, Any]]
+
+
+class Performer:
+    """How the attempts of one run are performed: against its state, in its context, telling its streams."""
+
+    __slots__ = ("context", "emit_for", "plan", "state", "warn")
+
+    def __init__(
+        self,
+        plan: Plan,
+        state: ChannelState,
+        context: Context,
+        warn: Callable[[str], None],
+        emit_for: Callable[[Attempt], Emit | None],
+    ) -> None:
+        self.plan = plan
+        self.state = state
+        self.context = context
+        self.warn = warn
+        self.emit_for = emit_for
+
+    def perform(self, attempt: Attempt) -> Outcome:
+        """Run an attempt here and now, in a context of its own. Never raises: what the node raises is its outcome."""
+        started = perf_counter()
+        try:
+            diff = self.context.copy().run(self._run, attempt)
+        except BaseException as error:
+            return FAILED, attempt, error, perf_counter() - started
+        return CLOSED, attempt, diff, perf_counter() - started
+
+    def _run(self, attempt: Attempt) -> Diff:
+        scope = TaskScope.of(attempt, self.emit_for(attempt))
+        node = attempt.task.node
+        if node.program.is_async:
+            raise TypeError(
+                f"No synchronous function provided to \"{node.name}\": it is async. Run the graph with ainvoke, astream "
+                "or abatch, or place the node with executor='process'"
+            )
+        diff: Diff = attempt.program.run(attempt.input, scope)
+        return self.close(node, diff, scope)
+
+    async def aperform(self, attempt: Attempt) -> Diff:
+        """As `perform`, awaiting; raises what the node raises. To be run as a task in a context of its own."""
+        scope = TaskScope.of(attempt, self.emit_for(attempt))
+        node = attempt.task.node
+        diff: Diff = await attempt.program.arun(attempt.input, scope)
+        diff, unknown = self._open(node, diff)
+        for branch in node.branches:
+            diff += await branch.arun(branch.input(self.state.read_with(branch.reads, diff), unknown), scope)
+        return diff
+
+    def close(self, node: NodePlan, diff: Diff, scope: TaskScope) -> Diff:
+        """Complete a node's diff with where control goes next."""
+        diff, unknown = self._open(node, diff)
+        for branch in node.branches:
+            diff += branch.run(branch.input(self.state.read_with(branch.reads, diff), unknown), scope)
+        return diff
+
+    def close_returned(self, attempt: Attempt, diff: Diff) -> Outcome:
+        """Complete the diff that came back from another process. Never raises."""
+        node = attempt.task.node
+        started = perf_counter()
+        try:
+            if node.branches:
+                scope = TaskScope.of(attempt, self.emit_for(attempt))
+                diff = self.context.copy().run(self._close_in, node, diff, scope)
+            else:
+                diff, _ = self._open(node, diff)
+        except BaseException as error:
+            return FAILED, attempt, error, perf_counter() - started
+        return CLOSED, attempt, diff, perf_counter() - started
+
+    def _close_in(self, node: NodePlan, diff: Diff, scope: TaskScope) -> Diff:
+        current.set(scope)
+        return self.close(node, diff, scope)
+
+    async def aclose_returned(self, attempt: Attempt, diff: Diff) -> Diff:
+        scope = TaskScope.of(attempt, self.emit_for(attempt))
+        current.set(scope)
+        node = attempt.task.node
+        diff, unknown = self._open(node, diff)
+        for branch in node.branches:
+            diff += await branch.arun(branch.input(self.state.read_with(branch.reads, diff), unknown), scope)
+        return diff
+
+    def _open(self, node: NodePlan, diff: Diff) -> tuple[Diff, dict[str, Any]]:
+        """The diff with the node's unconditional edges, and the keys it returned that no channel has (GB-18, D-10)."""
+        for name, _ in diff:
+            if name == UNKNOWN:
+                break
+        else:
+            diff += node.writes
+            return diff, {}
+        unknown: dict[str, Any] = {}
+        for name, value in diff:
+            if name == UNKNOWN:
+                unknown.update(value)
+        for key in unknown:
+            text = f"returned the unknown key {key!r}, which no channel of the graph '{self.plan.name}' has"
+            if self.plan.strict:
+                raise StrictGraphError("unknown key", f"node '{node.name}'", text)
+            if not node.hidden:
+                self.warn(f"node '{node.name}' {text}; ignoring it")
+        return [write for write in diff if write[0] != UNKNOWN] + node.writes, unknown

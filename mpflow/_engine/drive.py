@@ -1,0 +1,119 @@
+"""The sync driver: performs the run loop's effects in the calling thread, which waits for threads and workers alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from mpflow._core.scheduler import CANCEL
+from mpflow._engine.loop import CLOSE, EMIT, START, WAIT, run_loop
+from mpflow._engine.places import INLINE, THREAD, Places
+from mpflow._messages import CANCELLED, FAILED, Attempt, Outcome
+
+if TYPE_CHECKING:
+    from mpflow._engine.run import Run
+
+QUICK_S = 0.001
+"""A branch that takes longer than this is moved to a thread, so that it does not hold up the run."""
+
+
+def drive(run: Run, input: Any) -> Iterator[Any]:
+    """Run to the end, yielding the chunks of the run's streams. The result is then in ``run.result``.
+
+    Abandoning the iterator, or an exception out of it such as KeyboardInterrupt, cancels what runs: workers are killed,
+    threads are left to end by themselves.
+    """
+    places = Places(run, awaits=False)
+    loop = run_loop(run, input)
+    mailbox = run.mailbox
+    perform = run.performer.perform
+    queue = run.streams.queue
+    alone_inline = not run.streams.wants_events and run.step_timeout_s is None
+    slow: dict[str, float] = {}
+    reply: Any = None
+    try:
+        while True:
+            try:
+                effect = loop.send(reply)
+            except StopIteration:
+                return
+            kind = effect[0]
+            reply = None
+            if kind is START:
+                attempts: Sequence[Attempt] = effect[1]
+                if len(attempts) == 1:
+                    attempt = attempts[0]
+                    route = places.route(attempt.task.node)
+                    if route is INLINE or (route is THREAD and alone_inline and run.scheduler.running == 1):
+                        reply = (perform(attempt),)
+                    else:
+                        places.submit(route, attempts)
+                        reply = ()
+                else:
+                    reply = _start(run, places, attempts)
+            elif kind is WAIT:
+                if not mailbox.items:
+                    pool = places.pool
+                    if pool is None:
+                        mailbox.wait(effect[1])
+                    else:
+                        pool.wait(mailbox, effect[1])
+                reply = mailbox.take()
+            elif kind is CLOSE:
+                reply = _close(run, places, effect[1], effect[2], slow)
+            elif kind is EMIT:
+                while queue:
+                    yield queue.popleft()
+            elif kind is CANCEL:
+                places.cancel(effect[1], kill=effect[2])
+    finally:
+        loop.close()
+        abandon(run, places)
+
+
+def _start(run: Run, places: Places, attempts: Sequence[Attempt]) -> list[Outcome]:
+    """Hand attempts to their places; those that run inline come last, when the others are on their way."""
+    inline: list[Attempt] = []
+    for route, group in places.grouped(attempts):
+        if route is INLINE:
+            inline = group
+        else:
+            places.submit(route, group)
+    return perform_all(run, inline)
+
+
+def perform_all(run: Run, attempts: Sequence[Attempt]) -> list[Outcome]:
+    """Perform attempts here, one after the other. What ends more than a task, such as Ctrl-C, leaves the rest undone."""
+    outcomes: list[Outcome] = []
+    for position, attempt in enumerate(attempts):
+        outcome = run.performer.perform(attempt)
+        outcomes.append(outcome)
+        if outcome[0] is FAILED and not isinstance(outcome[2], Exception):
+            outcomes.extend((CANCELLED, rest, None, 0.0) for rest in attempts[position + 1 :])
+            break
+    return outcomes
+
+
+def _close(run: Run, places: Places, attempt: Attempt, diff: Any, slow: dict[str, float]) -> Outcome | None:
+    """Ask the branches of a node that ran elsewhere: here, or in a thread once they have shown to take long (D-6)."""
+    name = attempt.program.name
+    performer = run.performer
+    if slow.get(name, 0.0) < QUICK_S:
+        started = perf_counter()
+        outcome = performer.close_returned(attempt, diff)
+        slow[name] = perf_counter() - started
+        return outcome
+    from mpflow._exec.thread import THREADS
+
+    THREADS.start(lambda: run.mailbox.post(performer.close_returned(attempt, diff)))
+    return None
+
+
+def abandon(run: Run, places: Places) -> None:
+    """Cancel whatever of the run is still on its way, without waiting for it."""
+    running = [task.attempt for task in run.scheduler.tasks if task.attempt is not None]
+    if running:
+        places.cancel(running, kill=True)
+
+

@@ -1,0 +1,113 @@
+"""Where the tasks of one run go: resolves what the user asked for to places, and hands attempts out to them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from mpflow._exec.thread import ThreadPlace, default_threads
+from mpflow._messages import Attempt
+
+if TYPE_CHECKING:
+    from mpflow._core.plan import NodePlan
+    from mpflow._engine.run import Run
+    from mpflow._exec.foreign import ForeignPlace
+    from mpflow._exec.process import WorkerPool
+
+INLINE, THREAD, PROCESS, LOOP = "inline", "thread", "process", "loop"
+
+
+class Places:
+    """The places of one run. `route` says where a node runs; the rest is made at first use."""
+
+    def __init__(self, run: Run, *, awaits: bool) -> None:
+        self.run = run
+        self.awaits = awaits
+        self.default = run.options.get("executor")
+        self._pool: WorkerPool | None = run.options.get("pool")
+        self.pool: WorkerPool | None = None  # set once it is in use
+        self._threads: ThreadPlace | None = None
+        self._foreign: dict[int, ForeignPlace] = {}
+        self._routes: dict[str, Any] = {}
+
+    def route(self, node: NodePlan) -> Any:
+        """INLINE, THREAD, PROCESS, LOOP, or the user's own executor."""
+        found = self._routes.get(node.name)
+        if found is None:
+            found = self._routes[node.name] = self._resolve(node)
+        return found
+
+    def _resolve(self, node: NodePlan) -> Any:
+        asked = node.executor if node.executor is not None else self.default
+        if asked is None:
+            asked = "auto"
+        if not isinstance(asked, str):
+            return asked
+        if asked == "process":
+            return PROCESS
+        program = node.program
+        if self.awaits and program.callables.afunc is not None:
+            return LOOP
+        if asked == "auto" and node.timeout_s is not None and not program.is_async:
+            return PROCESS  # only there can a sync node be ended at its deadline (D-4)
+        if asked == "inline":
+            return INLINE
+        return THREAD
+
+    def threads(self) -> ThreadPlace:
+        if self._threads is None:
+            limit = self.run.scheduler.max_concurrency or default_threads()
+            self._threads = ThreadPlace(self.run.performer.perform, limit)
+        return self._threads
+
+    def processes(self) -> WorkerPool:
+        if self.pool is None:
+            if self._pool is None:
+                from mpflow._exec.process import default_pool
+
+                self._pool = default_pool()
+            self.pool = self._pool
+        return self.pool
+
+    def foreign(self, executor: Any) -> Any:
+        from mpflow._exec.foreign import ForeignPlace
+
+        place = self._foreign.get(id(executor))
+        if place is None:
+            place = self._foreign[id(executor)] = ForeignPlace(executor, self.run.performer.perform)
+        return place
+
+    def submit(self, route: Any, attempts: Sequence[Attempt]) -> None:
+        mailbox = self.run.mailbox
+        for attempt in attempts:
+            attempt.outbox = mailbox
+        if route is THREAD:
+            self.threads().submit(attempts)
+        elif route is PROCESS:
+            self.processes().submit(attempts)
+        else:
+            self.foreign(route).submit(attempts)
+
+    def cancel(self, attempts: Sequence[Attempt], *, kill: bool) -> None:
+        for route, group in self.grouped(attempts):
+            if route is THREAD:
+                self.threads().cancel(group, kill=kill)
+            elif route is PROCESS:
+                self.processes().cancel(group, kill=kill)
+            elif not isinstance(route, str):
+                self.foreign(route).cancel(group, kill=kill)
+
+    def grouped(self, attempts: Sequence[Attempt]) -> list[tuple[Any, list[Attempt]]]:
+        """The attempts by route, in order."""
+        groups: dict[Any, tuple[Any, list[Attempt]]] = {}
+        for attempt in attempts:
+            route = self.route(attempt.task.node)
+            key = route if isinstance(route, str) else id(route)
+            group = groups.get(key)
+            if group is None:
+                groups[key] = route, [attempt]
+            else:
+                group[1].append(attempt)
+        return list(groups.values())
+
+

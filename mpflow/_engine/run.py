@@ -1,0 +1,230 @@
+"""One run of a compiled graph: what it was asked, what it needs, and where its tasks go. The loop lives in loop.py."""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Callable, Mapping
+from contextvars import copy_context
+from typing import TYPE_CHECKING, Any
+
+from mpflow._core.scheduler import Scheduler
+from mpflow._core.state import ChannelState
+from mpflow._engine.attempts import Performer
+from mpflow._engine.streams import Streams
+from mpflow._exec.mailbox import Mailbox
+from mpflow._messages import EVENT, Attempt, StepFacts
+from mpflow._scope import SCOPE_KEY, TaskScope, current, task_id_of
+from mpflow.config import ensure_config
+from mpflow.errors import GraphRecursionError
+
+if TYPE_CHECKING:
+    from mpflow._core.plan import Plan
+    from mpflow._core.task import Task
+    from mpflow._scope import Emit
+
+logger = logging.getLogger("mpflow")
+
+PASSED_KEY = "__pregel_stream"
+"""Where a nested run finds the modes that the runs around it stream from it."""
+MAX_DEPTH = 64
+"""Graphs within graphs: beyond this a graph is taken to contain itself."""
+
+
+class Local:
+    """What a run's tasks can reach in this process only."""
+
+    __slots__ = ("control", "store")
+
+    def __init__(self, store: Any = None, control: Any = None) -> None:
+        self.store = store
+        self.control = control
+
+
+class Run:
+    """One run. Made by the compiled graph, obeyed by a driver, forgotten when it is over."""
+
+    __slots__ = (
+        "clock",
+        "context",
+        "depth",
+        "dice",
+        "facts",
+        "local",
+        "mailbox",
+        "namespace",
+        "options",
+        "output",
+        "parent",
+        "performer",
+        "plan",
+        "result",
+        "scheduler",
+        "state",
+        "step_timeout_s",
+        "streams",
+        "user_config",
+        "warned",
+    )
+
+    def __init__(
+        self,
+        plan: Plan,
+        config: Any,
+        *,
+        defaults: Any = None,
+        context: Any = None,
+        stream_mode: Any = None,
+        output: Any = None,
+        subgraphs: bool = False,
+        version: str = "v1",
+        options: Mapping[str, Any] | None = None,
+        step_timeout_s: float | None = None,
+        store: Any = None,
+        control: Any = None,
+    ) -> None:
+        self.plan = plan
+        self.options = dict(options or {})
+        parent = scope_around(config)
+        self.parent = parent
+        base = None if parent is None else parent.config
+        merged: dict[str, Any] = dict(ensure_config(base, defaults, config))
+        if parent is not None and (not config or "recursion_limit" not in config):
+            merged.pop("recursion_limit", None)
+            merged = dict(ensure_config(defaults, merged))
+        limit = merged["recursion_limit"]
+        if limit < 1:
+            raise ValueError(f"'recursion_limit' must be at least 1, got {limit}")
+        configurable = dict(merged.get("configurable") or {})
+        configurable.pop(SCOPE_KEY, None)
+        passed = configurable.pop(PASSED_KEY, ())
+        self.depth = 0
+        self.namespace = ""
+        if parent is not None:
+            self.depth = parent.facts.depth + 1
+            if self.depth > MAX_DEPTH:
+                raise GraphRecursionError(
+                    f"graph '{plan.name}' runs inside itself: {self.depth} graphs deep, last in node '{parent.name}' of "
+                    f"{parent.facts.checkpoint_ns or 'the root graph'}. A graph must not be a node of itself"
+                )
+            self.namespace = parent.namespace if not parent.calls else f"{parent.namespace}|{parent.calls}"
+            parent.calls += 1
+            if context is None:
+                context = parent.facts.context
+            if store is None:
+                store = parent.store
+        self.output = plan.output if output is None else output
+        upward = None if parent is None else parent.emit
+        self.streams = Streams(
+            stream_mode,
+            output=plan.stream if output is None else output,
+            ns=tuple(self.namespace.split("|")) if self.namespace else (),
+            subgraphs=subgraphs,
+            version=version,
+            passed=passed,
+            upward=upward,
+        )
+        if below := self.streams.wanted_below:
+            configurable[PASSED_KEY] = below
+        merged["configurable"] = configurable
+        self.user_config = merged
+        self.context = context
+        self.local = Local(store, control)
+        self.step_timeout_s = step_timeout_s
+        self.state = ChannelState(plan.channels)
+        self.mailbox = Mailbox()
+        self.clock: Callable[[], float] = time.monotonic
+        self.dice: Callable[[], float] = random.random
+        self.warned: set[str] = set()
+        self.result: Any = None
+        fail_fast = self.options.get("fail_fast")
+        self.scheduler = Scheduler(
+            plan,
+            self.state,
+            step=-1,
+            recursion_limit=limit,
+            max_concurrency=concurrency_of(merged),
+            kill_on_failure=fail_fast == "kill",
+            on_error=self.options.get("on_error"),
+            warn=self.warn,
+        )
+        if not self.streams.wants_events and upward is None:
+            emit_for: Callable[[Attempt], Emit | None] = _no_emit
+        else:
+            emit_for = self._emit_for
+        self.performer = Performer(plan, self.state, copy_context(), self.warn, emit_for)
+        self.facts: StepFacts | None = None
+
+    def warn(self, text: str) -> None:
+        """Log a suspicion, once a run; an error under ``compile(strict=True)``."""
+        if self.plan.strict:
+            from mpflow.errors import StrictGraphError
+
+            raise StrictGraphError("unknown name", f"graph '{self.plan.name}'", text)
+        if text not in self.warned:
+            self.warned.add(text)
+            logger.warning("%s", text)
+
+    def _emit_for(self, attempt: Attempt) -> Emit:
+        post = self.mailbox.post
+        upward = self.streams.upward
+        streams = self.streams
+
+        def emit(kind: str, data: Any) -> None:
+            # A custom chunk that this run does not stream is the surrounding run's: its writer is inherited.
+            if kind == "custom" and not streams.wants("custom"):
+                if upward is not None:
+                    upward(kind, data)
+                return
+            post((EVENT, attempt, (kind, data), 0.0))
+
+        return emit
+
+    def next_facts(self) -> StepFacts:
+        """The facts of the step that is about to start."""
+        scheduler = self.scheduler
+        self.facts = facts = StepFacts(
+            self.user_config,
+            scheduler.step,
+            scheduler.stop,
+            self.namespace,
+            "",
+            self.context,
+            None,
+            self.local,
+            self.depth,
+        )
+        return facts
+
+    def task_id(self, task: Task) -> str:
+        facts = self.facts
+        assert facts is not None
+        return task_id_of(facts.checkpoint_id, facts.checkpoint_ns, facts.step, task.name, task.path, task.triggers)
+
+
+def _no_emit(attempt: Attempt) -> None:
+    return None
+
+
+def scope_around(config: Any) -> TaskScope | None:
+    """The task this run is started from: named by the config that was passed on, else by the context."""
+    if config:
+        configurable = config.get("configurable")
+        if configurable:
+            scope = configurable.get(SCOPE_KEY)
+            if isinstance(scope, TaskScope):
+                return scope
+    return current.get()
+
+
+def concurrency_of(config: Mapping[str, Any]) -> int | None:
+    """The run's ``max_concurrency``, at the top of a config or under ``configurable``. Raises ValueError."""
+    limit = config.get("max_concurrency")
+    if limit is None:
+        limit = (config.get("configurable") or {}).get("max_concurrency")
+    if limit is None:
+        return None
+    if not isinstance(limit, int) or limit < 1:
+        raise ValueError(f"'max_concurrency' must be a count of at least 1, got {limit!r}")
+    return limit

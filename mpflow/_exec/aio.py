@@ -1,0 +1,160 @@
+"""The event loop as a place to run, and how a driver on it is woken by threads and worker processes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from contextvars import Context
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+from mpflow._messages import CANCELLED, CLOSED, FAILED, Attempt
+from mpflow.errors import NodeCancelledError, NodeTimeoutError
+
+if TYPE_CHECKING:
+    from mpflow._exec.mailbox import Mailbox
+    from mpflow._exec.process import WorkerPool
+
+Work = Callable[[Attempt], Coroutine[Any, Any, Any]]
+
+
+class LoopBell:
+    """Wakes the coroutine that waits for a mailbox, from any thread."""
+
+    def __init__(self, mailbox: Mailbox) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.mailbox = mailbox
+        self._waiter: asyncio.Future[None] | None = None
+        self._calling = False
+        mailbox.notify = self.notify
+
+    def notify(self) -> None:
+        if self._waiter is None or self._calling:
+            return
+        self._calling = True
+        try:
+            self.loop.call_soon_threadsafe(self.ring)
+        except RuntimeError:  # the loop is closed: nobody waits any more
+            self._waiter = None
+
+    def ring(self) -> None:
+        self._calling = False
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    async def wait(self, timeout_s: float | None) -> None:
+        """Return when the mailbox has something, or the time is up."""
+        self._waiter = waiter = self.loop.create_future()
+        timer = None if timeout_s is None else self.loop.call_later(timeout_s, self.ring)
+        try:
+            # A post before the waiter was there has rung no bell.
+            if not self.mailbox.items:
+                await waiter
+        finally:
+            self._waiter = None
+            if timer is not None:
+                timer.cancel()
+
+
+class LoopPlace:
+    """The asyncio tasks of one run. `work` awaits an attempt and returns its complete diff."""
+
+    def __init__(self, work: Work, context: Context, bell: LoopBell) -> None:
+        self._work = work
+        self._context = context
+        self._bell = bell
+        self._tasks: dict[Attempt, asyncio.Task[None]] = {}
+        self._cancelled: set[Attempt] = set()
+
+    def submit(self, attempts: Sequence[Attempt]) -> None:
+        loop = self._bell.loop
+        for attempt in attempts:
+            # A task copies the context it is made in; made inside the run's, it has a copy of that.
+            task = self._context.copy().run(loop.create_task, self._perform(attempt))
+            self._tasks[attempt] = task
+            task.add_done_callback(lambda _, attempt=attempt: self._tasks.pop(attempt, None))
+
+    def start(self, attempt: Attempt, coroutine: Coroutine[Any, Any, Any]) -> None:
+        """Await what completes an attempt that ran elsewhere, and post its outcome."""
+        task = self._context.copy().run(self._bell.loop.create_task, self._finish(attempt, coroutine))
+        self._tasks[attempt] = task
+        task.add_done_callback(lambda _: self._tasks.pop(attempt, None))
+
+    async def _perform(self, attempt: Attempt) -> None:
+        await self._finish(attempt, self._work(attempt))
+
+    async def _finish(self, attempt: Attempt, coroutine: Coroutine[Any, Any, Any]) -> None:
+        started = perf_counter()
+        timer = None
+        late = False
+        task = asyncio.current_task()
+        assert task is not None and attempt.outbox is not None
+        if attempt.timeout_s is not None:
+
+            def expire() -> None:
+                nonlocal late
+                late = True
+                task.cancel()
+
+            timer = self._bell.loop.call_later(attempt.timeout_s, expire)
+        try:
+            outcome: Any = (CLOSED, attempt, await coroutine, perf_counter() - started)
+        except BaseException as error:
+            seconds = perf_counter() - started
+            if late:
+                name = attempt.program.name
+                error = NodeTimeoutError(name, seconds, kind="run", run_timeout=attempt.timeout_s)
+            if not isinstance(error, asyncio.CancelledError):
+                outcome = (FAILED, attempt, error, seconds)
+            elif attempt in self._cancelled:
+                outcome = (CANCELLED, attempt, None, seconds)
+            else:  # nobody cancelled it: the node raised it (ER-7)
+                failure = NodeCancelledError(attempt.program.name)
+                failure.__cause__ = error
+                outcome = (FAILED, attempt, failure, seconds)
+        finally:
+            if timer is not None:
+                timer.cancel()
+        attempt.outbox.post(outcome)
+
+    def cancel(self, attempts: Sequence[Attempt], *, kill: bool = False) -> None:
+        for attempt in attempts:
+            task = self._tasks.get(attempt)
+            if task is not None and attempt not in self._cancelled:
+                self._cancelled.add(attempt)
+                task.cancel()
+
+    async def join(self) -> None:
+        """Wait until every task has ended, however often the waiting itself is cancelled."""
+        while self._tasks:
+            for task in list(self._tasks.values()):
+                try:
+                    await asyncio.wait([task])
+                except asyncio.CancelledError:
+                    continue
+
+
+_watched: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[WorkerPool, int]] = WeakKeyDictionary()
+
+
+def watch(pool: WorkerPool) -> None:
+    """Let the running loop read the pool's sockets while one of its runs uses the pool; `unwatch` once for each."""
+    loop = asyncio.get_running_loop()
+    counts = _watched.setdefault(loop, {})
+    if pool not in counts:
+        counts[pool] = 0
+        loop.add_reader(pool.fileno(), pool.drain)
+    counts[pool] += 1
+
+
+def unwatch(pool: WorkerPool) -> None:
+    loop = asyncio.get_running_loop()
+    counts = _watched.get(loop, {})
+    if pool in counts:
+        counts[pool] -= 1
+        if not counts[pool]:
+            del counts[pool]
+            if not pool.closed:
+                loop.remove_reader(pool.fileno())

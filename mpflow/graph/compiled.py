@@ -1,0 +1,65 @@
+"""`CompiledStateGraph`: the facade with what only a graph built from a `StateGraph` knows, its schemas."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from mpflow.pregel.main import Pregel
+from mpflow.schema import is_typed_dict
+
+if TYPE_CHECKING:
+    from mpflow._core.plan import Plan
+    from mpflow.graph.state import StateGraph
+
+StateT = TypeVar("StateT")
+ContextT = TypeVar("ContextT")
+InputT = TypeVar("InputT")
+OutputT = TypeVar("OutputT")
+
+
+class CompiledStateGraph(Pregel, Generic[StateT, ContextT, InputT, OutputT]):
+    """What `StateGraph.compile` returns. ``builder`` is the graph it was compiled from."""
+
+    stream_mode = "updates"
+
+    def __init__(
+        self,
+        builder: StateGraph[StateT, ContextT, InputT, OutputT],
+        plan: Plan,
+        *,
+        store: Any,
+        debug: bool,
+        checkpointer: Any,
+        **options: Any,
+    ) -> None:
+        super().__init__(plan, store=store, options=options)
+        self.builder = builder
+        self.debug = debug
+        self.checkpointer = checkpointer
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        # A graph travels without what only this process has: its pool and the user's executors.
+        state = dict(self.__dict__)
+        options = dict(self._options)
+        options["pool"] = None
+        if not isinstance(options.get("executor"), (str, type(None))):
+            options["executor"] = None
+        state["_options"] = options
+        return _rebuild, (type(self), state)
+
+    def _context(self, context: Any) -> Any:
+        schema = self.builder.context_schema
+        if schema is not None and isinstance(context, dict) and not is_typed_dict(schema):
+            return schema(**context)
+        return context
+
+    def _typed_output(self, value: Any) -> Any:
+        schema = self.builder.schemas[self.builder.output_schema]
+        make = schema.coerce
+        return value if make is None or value is None else make(value)
+
+
+def _rebuild(cls: type[Any], state: dict[str, Any]) -> Any:
+    graph = object.__new__(cls)
+    graph.__dict__.update(state)
+    return graph

@@ -1,0 +1,287 @@
+"""`Pregel`: a graph that runs. Each method makes a `Run` and hands it to a driver."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+from mpflow._engine.run import Run
+from mpflow.config import merge_configs
+from mpflow.pregel import batching
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from mpflow._core.plan import Plan
+    from mpflow.config import RunnableConfig
+    from mpflow.types import StreamMode
+
+
+class Pregel:
+    """A compiled graph. Reusable and thread-safe: runs share nothing but the pool, store and cache (AS-6).
+
+    ``step_timeout`` is the number of seconds that one superstep may take; None for no limit (EX-15).
+    """
+
+    stream_mode: Any = "values"
+
+    def __init__(
+        self,
+        plan: Plan,
+        *,
+        config: RunnableConfig | None = None,
+        store: Any = None,
+        step_timeout: float | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._plan = plan
+        self.config = config
+        self.store = store
+        self.step_timeout = step_timeout
+        self._options = dict(options or {})
+
+    @property
+    def name(self) -> str:
+        return self._plan.name
+
+    def get_name(self, suffix: str | None = None, *, name: str | None = None) -> str:
+        return (name or self.name) + (suffix or "")
+
+    def with_config(self, config: RunnableConfig | None = None, **kwargs: Any) -> Self:
+        """A copy of this graph with `config` merged into its own (CF-1)."""
+        copy = self._copy()
+        copy.config = merge_configs(self.config, config, kwargs)
+        return copy
+
+    def _copy(self) -> Self:
+        copy = object.__new__(type(self))
+        copy.__dict__.update(self.__dict__)
+        return copy
+
+    # -- one run ------------------------------------------------------------------------------------------------------
+
+    def _run(
+        self,
+        config: Any,
+        *,
+        context: Any = None,
+        stream_mode: Any = None,
+        output_keys: str | Sequence[str] | None = None,
+        subgraphs: bool = False,
+        version: str = "v1",
+        control: Any = None,
+    ) -> Run:
+        return Run(
+            self._plan,
+            config,
+            defaults=self.config,
+            context=self._context(context),
+            stream_mode=stream_mode,
+            output=self._output(output_keys),
+            subgraphs=subgraphs,
+            version=version,
+            options=self._options,
+            step_timeout_s=self.step_timeout,
+            store=self.store,
+            control=control,
+        )
+
+    def _context(self, context: Any) -> Any:
+        return context
+
+    def _output(self, keys: str | Sequence[str] | None) -> Any:
+        if keys is None:
+            return None
+        for key in (keys,) if isinstance(keys, str) else keys:
+            if key not in self._plan.channels:
+                raise ValueError(f"output_keys: graph '{self.name}' has no channel {key!r}")
+        return keys if isinstance(keys, str) else tuple(keys)
+
+    def invoke(
+        self,
+        input: Any,
+        config: RunnableConfig | None = None,
+        *,
+        context: Any = None,
+        stream_mode: StreamMode | Sequence[StreamMode] = "values",
+        output_keys: str | Sequence[str] | None = None,
+        version: str = "v1",
+        control: Any = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Run the graph on `input` and return its output; with another `stream_mode`, the list of its chunks.
+
+        Blocks until the run is over. Raises what a node raised, unwrapped, and the errors of `mpflow.errors`.
+        """
+        if stream_mode != "values":
+            return list(
+                self.stream(input, config, context=context, stream_mode=stream_mode, output_keys=output_keys, **kwargs)
+            )
+        from mpflow._engine.drive import drive
+
+        run = self._run(config, context=context, output_keys=output_keys, version=version, control=control)
+        for _ in drive(run, input):
+            pass
+        return self._result(run, version)
+
+    async def ainvoke(
+        self,
+        input: Any,
+        config: RunnableConfig | None = None,
+        *,
+        context: Any = None,
+        stream_mode: StreamMode | Sequence[StreamMode] = "values",
+        output_keys: str | Sequence[str] | None = None,
+        version: str = "v1",
+        control: Any = None,
+        **kwargs: Any,
+    ) -> Any:
+        """As `invoke`, awaited."""
+        if stream_mode != "values":
+            chunks = self.astream(
+                input, config, context=context, stream_mode=stream_mode, output_keys=output_keys, **kwargs
+            )
+            return [chunk async for chunk in chunks]
+        from mpflow._engine.adrive import adrive
+
+        run = self._run(config, context=context, output_keys=output_keys, version=version, control=control)
+        async for _ in adrive(run, input):
+            pass
+        return self._result(run, version)
+
+    def _result(self, run: Run, version: str) -> Any:
+        if version == "v1":
+            return run.result
+        from mpflow._names import INTERRUPT
+        from mpflow.types import GraphOutput
+
+        value = run.result
+        interrupts: tuple[Any, ...] = ()
+        if isinstance(value, dict) and INTERRUPT in value:
+            value = dict(value)
+            interrupts = tuple(value.pop(INTERRUPT))
+        return GraphOutput(value=self._typed_output(value), interrupts=interrupts)
+
+    def _typed_output(self, value: Any) -> Any:
+        return value
+
+    def stream(
+        self,
+        input: Any,
+        config: RunnableConfig | None = None,
+        *,
+        context: Any = None,
+        stream_mode: StreamMode | Sequence[StreamMode] | None = None,
+        output_keys: str | Sequence[str] | None = None,
+        subgraphs: bool = False,
+        version: str = "v1",
+        control: Any = None,
+        **kwargs: Any,
+    ) -> Iterator[Any]:
+        """Run the graph, yielding what happens as it happens, in the shapes of `stream_mode`.
+
+        The consumer drives the run: the next superstep starts when more is asked for. Closing the iterator early
+        cancels what runs.
+        """
+        from mpflow._engine.drive import drive
+
+        run = self._run(
+            config,
+            context=context,
+            stream_mode=self._mode(config, stream_mode),
+            output_keys=output_keys,
+            subgraphs=subgraphs,
+            version=version,
+            control=control,
+        )
+        yield from drive(run, input)
+
+    async def astream(
+        self,
+        input: Any,
+        config: RunnableConfig | None = None,
+        *,
+        context: Any = None,
+        stream_mode: StreamMode | Sequence[StreamMode] | None = None,
+        output_keys: str | Sequence[str] | None = None,
+        subgraphs: bool = False,
+        version: str = "v1",
+        control: Any = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[Any]:
+        """As `stream`, for ``async for``."""
+        from contextlib import aclosing
+
+        from mpflow._engine.adrive import adrive
+
+        run = self._run(
+            config,
+            context=context,
+            stream_mode=self._mode(config, stream_mode),
+            output_keys=output_keys,
+            subgraphs=subgraphs,
+            version=version,
+            control=control,
+        )
+        async with aclosing(cast("Any", adrive(run, input))) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
+    def _mode(self, config: Any, asked: Any) -> Any:
+        """The modes asked for; inside a node a nested graph defaults to whole values."""
+        from mpflow._engine.run import scope_around
+
+        if asked is not None:
+            return asked
+        return "values" if scope_around(config) is not None else self.stream_mode
+
+    # -- many runs ----------------------------------------------------------------------------------------------------
+
+    def batch(
+        self,
+        inputs: Iterable[Any],
+        config: RunnableConfig | list[RunnableConfig] | None = None,
+        *,
+        return_exceptions: bool = False,
+        **kwargs: Any,
+    ) -> list[Any]:
+        """Run the graph on every input and return the outputs in the order of the inputs (AS-3).
+
+        ``max_concurrency`` in the config bounds how many runs are under way. The first failure is raised when the runs
+        that had started are over; with `return_exceptions` failures are results; under ``on_error="record"`` they are
+        `FailureRecord`s.
+        """
+        return batching.batch(self, inputs, config, return_exceptions=return_exceptions, **kwargs)
+
+    async def abatch(
+        self,
+        inputs: Iterable[Any],
+        config: RunnableConfig | list[RunnableConfig] | None = None,
+        *,
+        return_exceptions: bool = False,
+        **kwargs: Any,
+    ) -> list[Any]:
+        """As `batch`, awaited."""
+        return await batching.abatch(self, inputs, config, return_exceptions=return_exceptions, **kwargs)
+
+    def batch_as_completed(
+        self,
+        inputs: Iterable[Any],
+        config: RunnableConfig | list[RunnableConfig] | None = None,
+        *,
+        return_exceptions: bool = False,
+        **kwargs: Any,
+    ) -> Iterator[tuple[int, Any]]:
+        """As `batch`, yielding ``(index, output)`` as runs finish. Inputs are taken as there is room for them."""
+        return batching.batch_as_completed(self, inputs, config, return_exceptions=return_exceptions, **kwargs)
+
+    def abatch_as_completed(
+        self,
+        inputs: Iterable[Any],
+        config: RunnableConfig | list[RunnableConfig] | None = None,
+        *,
+        return_exceptions: bool = False,
+        **kwargs: Any,
+    ) -> AsyncIterator[tuple[int, Any]]:
+        """As `batch_as_completed`, for ``async for``."""
+        return batching.abatch_as_completed(self, inputs, config, return_exceptions=return_exceptions, **kwargs)
