@@ -1,8 +1,11 @@
-"""Shapes of what streams deliver, for type checkers and readers. `mpflow.types` shows them, loading this on demand."""
+"""Shapes of what streams deliver, and others that few programs name. `mpflow.types` shows them, loading this on demand."""
 
 from __future__ import annotations
 
 import sys
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, Union
 
 if TYPE_CHECKING:
@@ -14,10 +17,29 @@ else:  # generic TypedDicts came with 3.11
 
 from mpflow.checkpoint.base import CheckpointMetadata
 from mpflow.config import RunnableConfig
-from mpflow.types import Interrupt, StateSnapshot
+from mpflow.types import CacheKey, Interrupt, RetryPolicy, StateSnapshot, TimeoutPolicy
 
 StateT = TypeVar("StateT")
 OutputT = TypeVar("OutputT")
+
+
+@dataclass(frozen=True, slots=True)
+class PregelExecutableTask:
+    """A task ready to run, as LangGraph's extension points describe it."""
+
+    name: str
+    input: Any
+    proc: Any
+    writes: deque[tuple[str, Any]]
+    config: RunnableConfig
+    triggers: Sequence[str]
+    retry_policy: Sequence[RetryPolicy]
+    cache_key: CacheKey | None
+    id: str
+    path: tuple[str | int | tuple[Any, ...], ...]
+    writers: Sequence[Any] = ()
+    subgraphs: Sequence[Any] = ()
+    timeout: TimeoutPolicy | None = None
 
 
 class TaskPayload(TypedDict):

@@ -6,7 +6,6 @@ name is loaded on demand.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NamedTuple, TypeVar, Union, final
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
         DebugPayload,
         DebugStreamPart,
         MessagesStreamPart,
+        PregelExecutableTask,
         StreamPart,
         TaskPayload,
         TaskResultPayload,
@@ -106,7 +106,7 @@ N = TypeVar("N", bound=Hashable)
 ResponseT = TypeVar("ResponseT")
 OutputT = TypeVar("OutputT")
 
-_ON_DEMAND = frozenset(name for name in __all__ if name.endswith(("Part", "Payload"))) | {"CheckpointTask"}
+_ON_DEMAND = frozenset(name for name in __all__ if name.endswith(("Part", "Payload"))) | {"CheckpointTask", "PregelExecutableTask"}
 
 
 def __getattr__(name: str) -> Any:
@@ -272,25 +272,6 @@ class CacheKey(NamedTuple):
     ns: tuple[str, ...]
     key: str
     ttl: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class PregelExecutableTask:
-    """A task ready to run, as LangGraph's extension points describe it."""
-
-    name: str
-    input: Any
-    proc: Any
-    writes: deque[tuple[str, Any]]
-    config: RunnableConfig
-    triggers: Sequence[str]
-    retry_policy: Sequence[RetryPolicy]
-    cache_key: CacheKey | None
-    id: str
-    path: tuple[str | int | tuple[Any, ...], ...]
-    writers: Sequence[Any] = ()
-    subgraphs: Sequence[Any] = ()
-    timeout: TimeoutPolicy | None = None
 
 
 class StateSnapshot(NamedTuple):

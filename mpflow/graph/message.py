@@ -137,7 +137,7 @@ def _make_messages_state() -> Any:
     except ImportError:
         message = Any
     # As a class it would have a string for its annotation, with nothing to resolve it by.
-    fields: Any = {"messages": Annotated[list[message], add_messages]}
+    fields = {"messages": Annotated[list[message], add_messages]}  # type: ignore[valid-type]
     make: Any = TypedDict
     state = make("MessagesState", fields)
     state.__module__ = __name__
