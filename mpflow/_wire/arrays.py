@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 
@@ -62,8 +62,9 @@ def _describe(dtype: np.dtype[Any]) -> Any:
         "offsets": [fields[name][1] for name in dtype.names],
         "itemsize": dtype.itemsize,
     }
-    if any(len(fields[name]) == 3 for name in dtype.names):
-        description["titles"] = [fields[name][2] if len(fields[name]) == 3 else None for name in dtype.names]
+    titles = [field[2] if len(field) == 3 else None for field in map(fields.__getitem__, dtype.names)]
+    if any(title is not None for title in titles):
+        description["titles"] = titles
     if dtype.isalignedstruct:
         description["aligned"] = True
     return description
@@ -92,7 +93,7 @@ def parse(description: Any) -> np.dtype[Any]:
 
 def encode_array(array: np.ndarray[Any, Any], encoding: Encoding) -> list[Any] | None:
     dtype = array.dtype
-    order = "F" if array.flags.f_contiguous and not array.flags.c_contiguous else "C"
+    order: Literal["C", "F"] = "F" if array.flags.f_contiguous and not array.flags.c_contiguous else "C"
     shape = list(array.shape)
     if dtype.kind == "O" and dtype.names is None and dtype.metadata is None:
         return [MARKS[tags.NDARRAY_OBJECT], shape, order, array.ravel(order).tolist()]
@@ -111,7 +112,8 @@ def _bytes_of(array: np.ndarray[Any, Any], order: str) -> memoryview:
         return memoryview(b"")
     # Through uint8: the buffer protocol knows neither datetimes nor half of the structured dtypes. A view of a
     # subclass or of a dtype with padding must be of the plain array.
-    return memoryview(flat.reshape(-1).view(np.uint8))
+    plain: Any = flat.reshape(-1).view(np.uint8)
+    return memoryview(plain)
 
 
 def _encode_dtype(dtype: np.dtype[Any]) -> list[Any] | None:

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from mpflow._wire import classes, limits
+from mpflow._wire import classes, failures, limits
 from mpflow._wire.decoding import Decoding, Opener
 from mpflow._wire.encoding import Encoding, Sharer
 from mpflow._wire.errors import DecodeError, DecodeLimitError, EncodeError, WireError
+from mpflow._wire.failures import RemoteError, WorkerTraceback
 from mpflow._wire.limits import DEFAULT_LIMITS, Limits
 from mpflow._wire.tags import NAMES, PICKLED, REFERS
 
@@ -26,7 +27,11 @@ __all__ = [
     "DecodeLimitError",
     "EncodeError",
     "Limits",
+    "RemoteError",
     "WireError",
+    "WorkerTraceback",
+    "decode_exception",
+    "encode_exception",
     "is_portable",
 ]
 
@@ -37,7 +42,7 @@ class Codec:
     ``trust=True`` is for the private socket between a parent and its own workers: classes are named by import or sent
     by value, and what the codec does not know is pickled. ``trust=False`` is for the disk: data only, classes only from
     ``types`` (given as a mapping, under the names of the user's choice). ``inert=True`` decodes objects of unknown
-    classes as `Record`, for tools. Large buffers go to the ``arena`` and are found again through ``mappings``.
+    classes as `Record`, for tools. Within a scope of the ``arena``, large buffers go there.
     """
 
     def __init__(
@@ -47,7 +52,6 @@ class Codec:
         trust: bool = False,
         limits: Limits = DEFAULT_LIMITS,
         arena: Sharer | None = None,
-        mappings: Opener | None = None,
         inert: bool = False,
     ) -> None:
         if arena is not None and not trust:
@@ -56,7 +60,6 @@ class Codec:
         self.registry = classes.Registry(types)
         self._limits = limits
         self._arena = arena
-        self._mappings = mappings
         self._inert = inert
         # Idle ones. A list's pop and append are atomic, and whoever finds it empty makes another.
         self._encodings: list[Encoding] = []
@@ -84,13 +87,16 @@ class Codec:
         self._encodings.append(encoding)
         return data, flags
 
-    def decode(self, data: bytes | memoryview) -> Any:
-        """The value of one message. Raises DecodeError or its subclass DecodeLimitError, and nothing else."""
+    def decode(self, data: bytes | memoryview, held: Opener | None = None) -> Any:
+        """The value of one message. Raises DecodeError or its subclass DecodeLimitError, and nothing else.
+
+        A message that refers to shared memory needs what ``Mappings.hold`` gave for its ticket.
+        """
         try:
             decoding = self._decodings.pop()
         except IndexError:
-            decoding = Decoding(self.registry, self.trust, self._limits, self._mappings, self._inert)
-        value = decoding.decode(data)
+            decoding = Decoding(self.registry, self.trust, self._limits, self._inert)
+        value = decoding.decode(data, held)
         self._decodings.append(decoding)
         return value
 
@@ -99,6 +105,21 @@ class Codec:
 
         encoding = Encoding(self.registry, self.trust, None)
         return explain.explain(value, path, error, encoding)
+
+
+def encode_exception(error: BaseException, codec: Codec | None = None) -> list[Any]:
+    """The record of `error`: plain data for any codec. Never raises. Without a `codec`, for the private wire."""
+    codec = codec or Codec(trust=True)
+    return failures.Recorder(codec.registry, codec.trust).record(error)
+
+
+def decode_exception(record: Any, codec: Codec | None = None) -> BaseException:
+    """The exception of a record, with the worker's traceback at the root of its causes. Raises DecodeError alone.
+
+    Where the exception cannot be rebuilt, a `RemoteError` with its type's name, message and traceback stands in.
+    """
+    codec = codec or Codec(trust=True)
+    return failures.exception_of(record, failures.Reader(codec.registry, codec.trust))
 
 
 def is_portable(flags: int, *, known_types: bool = False) -> bool:

@@ -17,9 +17,11 @@ from mpflow._wire.scalars import Builder
 
 
 class Opener(Protocol):
-    """Where references to shared memory lead: `shm.Mappings`."""
+    """Where references to shared memory lead: `mappings.Held`."""
 
     def open(self, file_id: int, offset: int, size_bytes: int, generation: int) -> memoryview: ...
+
+    def check(self) -> None: ...
 
 
 class Marker:
@@ -34,17 +36,10 @@ class Marker:
 class Decoding:
     """Decodes messages, one at a time and from one thread at a time."""
 
-    def __init__(
-        self,
-        registry: classes.Registry,
-        trust: bool,
-        caps: limits.Limits,
-        mappings: Opener | None = None,
-        inert: bool = False,
-    ) -> None:
+    def __init__(self, registry: classes.Registry, trust: bool, caps: limits.Limits, inert: bool = False) -> None:
         self.registry = registry
         self.trust = trust
-        self.mappings = mappings
+        self._held: Opener | None = None
         self.caps = caps
         self._inert = inert
         self._plans: list[Any] = []
@@ -53,9 +48,10 @@ class Decoding:
         self._ext_hook = markers.get if trust else self._counting_hook(markers)
         self._list_hook = _list_hook(markers[tags.TUPLE]) if trust else self._counting_list_hook()
 
-    def decode(self, data: bytes | memoryview) -> Any:
+    def decode(self, data: bytes | memoryview, held: Opener | None = None) -> Any:
         self._plans.clear()
         self._pending = 0
+        self._held = held
         try:
             if not self.trust:
                 limits.check(data, self.caps)
@@ -66,6 +62,8 @@ class Decoding:
                 strict_map_key=False,
                 unicode_errors="surrogatepass",
             )
+            if held is not None:
+                held.check()
         except WireError:
             raise
         except (MemoryError, msgpack.StackError) as error:
@@ -78,6 +76,7 @@ class Decoding:
             ) from error
         finally:
             self._plans.clear()
+            self._held = None
         if self._pending or type(value) is Marker:
             raise DecodeError("the message has a marker or a class where a value should be")
         return value
@@ -211,13 +210,15 @@ class Decoding:
         from mpflow._wire import failures
 
         (_, record) = items
-        return failures.exception_of(record, self)
+        return failures.exception_of(record, failures.Reader(self.registry, self.trust))
 
     def _open_shared(self, items: list[Any]) -> memoryview:
         (_, file_id, offset, size_bytes, generation) = items
-        if self.mappings is None:
-            raise DecodeError("the message refers to shared memory, and this codec has no mappings")
-        return self.mappings.open(file_id, offset, size_bytes, generation)
+        if self._held is None:
+            raise DecodeError(
+                "the message refers to shared memory: decode it with what Mappings.hold gave for its ticket"
+            )
+        return self._held.open(file_id, offset, size_bytes, generation)
 
 
 def _list_hook(tuple_marker: Marker) -> Callable[[list[Any]], Any]:

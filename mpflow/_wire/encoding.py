@@ -60,12 +60,12 @@ class _Table(dict[type, Encoder]):
 class Encoding:
     """Encodes values, one at a time and from one thread at a time. ``flags`` tells about the last one."""
 
-    def __init__(self, registry: classes.Registry, trust: bool, arena: Sharer | None) -> None:
+    def __init__(self, registry: classes.Registry, trust: bool, arena: Sharer | None, open_exceptions: int = 0) -> None:
         self.registry = registry
         self.trust = trust
         self.arena = arena
         self.flags = 0
-        self.exceptions_open = 0
+        self._open_exceptions = open_exceptions
         self._careful = False
         self._refs: dict[type, int] = {}
         self.table = table = _Table(self._resolve)
@@ -82,9 +82,7 @@ class Encoding:
 
         self._default = default
         self._packer = Packer(default=default, strict_types=True)
-        self._loose_packer = Packer(
-            default=default, strict_types=True, unicode_errors="surrogatepass", buf_size=4096
-        )
+        self._loose_packer = Packer(default=default, strict_types=True, unicode_errors="surrogatepass", buf_size=4096)
 
     def encode(self, value: Any) -> bytes:
         self.flags = 0
@@ -93,7 +91,7 @@ class Encoding:
         if type(value) in _SPECIAL or (self.arena is not None and self._is_large_at_a_glance(value)):
             return self._pack_carefully(value)
         try:
-            data = self._packer.pack(value)
+            data: bytes = self._packer.pack(value)
         except UnicodeEncodeError:
             # Lone surrogates. Not the default: it makes all strings slower by half.
             self._begin_again()
@@ -109,12 +107,6 @@ class Encoding:
             self._begin_again()
             return self._pack_carefully(value)
         return data
-
-    def sibling(self) -> Encoding:
-        """Another for a message within this one; the arena is left out, since that message stands alone."""
-        sibling = Encoding(self.registry, self.trust, None)
-        sibling.exceptions_open = self.exceptions_open + 1
-        return sibling
 
     def _begin_again(self) -> None:
         self._packer.reset()
@@ -234,7 +226,8 @@ class Encoding:
                 break
             else:
                 stack.pop()
-        return packer.bytes()
+        packed: bytes = packer.bytes()
+        return packed
 
     def buffer(self, view: memoryview, owner: Any = None) -> Any:
         """What stands for these contiguous bytes in the message; `owner` is the object that holds them."""
@@ -402,7 +395,10 @@ class Encoding:
     def _encode_exception(self, value: BaseException) -> list[Any]:
         from mpflow._wire import failures
 
-        return [MARKS[tags.EXCEPTION], failures.record_of(value, self)]
+        recorder = failures.Recorder(self.registry, self.trust, self._open_exceptions)
+        record = recorder.record(value)
+        self.flags |= recorder.flags
+        return [MARKS[tags.EXCEPTION], record]
 
     def encode_unknown(self, value: Any) -> list[Any]:
         if not self.trust:

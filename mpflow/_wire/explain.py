@@ -38,7 +38,7 @@ def explain(value: Any, path: str, error: BaseException, encoding: Encoding) -> 
         )
     else:
         message = f"Could not save {where}: {reason} (it is a {type_name})."
-        if classes.kind_of(type(culprit)) is not None and "not among" in reason or "no type" in reason:
+        if (classes.kind_of(type(culprit)) is not None and "not among" in reason) or "no type" in reason:
             message += f" If it is data, name its class: compile(types=[{type(culprit).__name__}])."
     return EncodeError(message, path=where, type_name=type_name, reason=reason)
 

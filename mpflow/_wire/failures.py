@@ -14,15 +14,13 @@ from __future__ import annotations
 
 import builtins
 import traceback
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable
+from typing import Any, Final
 
 from mpflow._wire import classes, pickling
 from mpflow._wire.errors import DecodeError
-
-if TYPE_CHECKING:
-    from mpflow._wire.codec import Codec
-    from mpflow._wire.decoding import Decoding
-    from mpflow._wire.encoding import Encoding
+from mpflow._wire.limits import DEFAULT_LIMITS
+from mpflow._wire.tags import PICKLED
 
 _MAX_CHAIN: Final = 16
 _MAX_TEXT: Final = 64 * 1024
@@ -54,31 +52,21 @@ class WorkerTraceback(Exception):
         return f'\n"""\n{self.text.rstrip()}\n"""'
 
 
-def encode_exception(error: BaseException, codec: Codec | None = None) -> list[Any]:
-    """The record of `error`: plain data for any codec. Never raises. Without a `codec`, for the private wire."""
-    encoding, decoding = _both(codec)
-    return _Recorder(encoding, decoding).record(error)
+class Reader:
+    """What it takes to decode payloads: whose classes may be named, and at which trust."""
+
+    def __init__(self, registry: classes.Registry, trust: bool) -> None:
+        self.registry = registry
+        self.trust = trust
+
+    def decode(self, payload: Any) -> Any:
+        # A decoding of its own: another may be in the middle of the message around the record.
+        from mpflow._wire.decoding import Decoding
+
+        return Decoding(self.registry, self.trust, DEFAULT_LIMITS).decode(payload)
 
 
-def decode_exception(record: Any, codec: Codec | None = None) -> BaseException:
-    """The exception of a record, with the worker's traceback at the root of its causes. Raises DecodeError alone."""
-    return exception_of(record, _both(codec)[1])
-
-
-def record_of(error: BaseException, encoding: Encoding) -> list[Any]:
-    """The record of an exception met inside a value."""
-    from mpflow._wire.decoding import Decoding
-    from mpflow._wire.limits import DEFAULT_LIMITS
-
-    if encoding.exceptions_open >= _MAX_CHAIN:
-        return [_type_name(error), _message(error), "", None, None, None, False, []]
-    recorder = _Recorder(encoding.sibling(), Decoding(encoding.registry, encoding.trust, DEFAULT_LIMITS))
-    record = recorder.record(error)
-    encoding.flags |= recorder.flags
-    return record
-
-
-def exception_of(record: Any, decoding: Decoding) -> BaseException:
+def exception_of(record: Any, reader: Reader) -> BaseException:
     """The exception of a record met inside a value."""
     if type(record) is not list or len(record) != 8 or not all(type(text) is str for text in record[:3]):
         raise DecodeError("expected the record of an exception")
@@ -91,7 +79,7 @@ def exception_of(record: Any, decoding: Decoding) -> BaseException:
         seen += 1
         if seen > _MAX_CHAIN or type(part) is not list or len(part) != 8:
             raise DecodeError("expected the record of an exception and a short chain of causes")
-        error = _rebuild(part, decoding)
+        error = _rebuild(part, reader)
         links.append((part, error))
         if parent is None:
             top = error
@@ -112,32 +100,28 @@ def exception_of(record: Any, decoding: Decoding) -> BaseException:
     return top
 
 
-def _both(codec: Codec | None) -> tuple[Encoding, Decoding]:
-    from mpflow._wire.decoding import Decoding
-    from mpflow._wire.encoding import Encoding
-    from mpflow._wire.limits import DEFAULT_LIMITS
+class Recorder:
+    """Makes the record of one exception and its chain. ``open_count`` is how many exceptions it lies within."""
 
-    registry = codec.registry if codec is not None else classes.Registry(())
-    trust = codec.trust if codec is not None else True
-    return Encoding(registry, trust, None), Decoding(registry, trust, DEFAULT_LIMITS)
+    def __init__(self, registry: classes.Registry, trust: bool, open_count: int = 0) -> None:
+        from mpflow._wire.encoding import Encoding
 
-
-class _Recorder:
-    def __init__(self, encoding: Encoding, decoding: Decoding) -> None:
-        self._encoding = encoding
-        self._decoding = decoding
+        self._encoding = Encoding(registry, trust, None, open_count + 1)
+        self._reader = Reader(registry, trust)
+        self._is_too_deep = open_count >= _MAX_CHAIN
         self._seen: set[int] = set()
         self.flags = 0
 
     def record(self, error: BaseException, is_top: bool = True) -> list[Any]:
         self._seen.add(id(error))
-        record = [_type_name(error), _message(error), _traceback_text(error) if is_top else "", None, None, None]
-        record += [bool(error.__suppress_context__), _notes(error)]
-        record[3] = self._payload(error, record)
-        record[4] = self._link(error.__cause__)
-        if not error.__suppress_context__:
-            record[5] = self._link(error.__context__)
-        return record
+        type_name, message, notes = _type_name(error), _message(error), _notes(error)
+        if self._is_too_deep:
+            return [type_name, message, "", None, None, None, False, notes]
+        text = _traceback_text(error) if is_top else ""
+        hides = bool(error.__suppress_context__)
+        cause = self._link(error.__cause__)
+        context = None if hides else self._link(error.__context__)
+        return [type_name, message, text, self._payload(error), cause, context, hides, notes]
 
     def _link(self, error: BaseException | None) -> list[Any] | None:
         # A worker's traceback from further down is in the text already.
@@ -147,7 +131,7 @@ class _Recorder:
             return None
         return self.record(error, is_top=False)
 
-    def _payload(self, error: BaseException, record: list[Any]) -> bytes | None:
+    def _payload(self, error: BaseException) -> bytes | None:
         """The first way that also leads back, tried here: what would kill or fail in the parent does so here."""
         ways = [self._by_parts]
         if self._encoding.trust:
@@ -156,7 +140,7 @@ class _Recorder:
             try:
                 payload = way(error)
                 flags = self._encoding.flags
-                rebuilt = _from_payload(payload, self._decoding)
+                rebuilt = _from_payload(payload, self._reader)
             except BaseException:
                 continue
             if type(rebuilt).__name__ == type(error).__name__:
@@ -166,7 +150,7 @@ class _Recorder:
 
     def _by_pickle(self, error: BaseException) -> bytes:
         data = self._encoding.encode((_BY_PICKLE, pickling.dumps(error)))
-        self._encoding.flags |= 1
+        self._encoding.flags |= PICKLED
         return data
 
     def _by_parts(self, error: BaseException) -> bytes:
@@ -187,12 +171,12 @@ class _Recorder:
         return value
 
 
-def _rebuild(record: list[Any], decoding: Decoding) -> BaseException:
+def _rebuild(record: list[Any], reader: Reader) -> BaseException:
     type_name, message, text, payload = record[:4]
     error: BaseException | None = None
     if payload is not None:
         try:
-            error = _from_payload(payload, decoding)
+            error = _from_payload(payload, reader)
         except BaseException:
             error = None
     if error is None:
@@ -200,17 +184,15 @@ def _rebuild(record: list[Any], decoding: Decoding) -> BaseException:
     notes = record[7]
     if isinstance(notes, list) and notes and not getattr(error, "__notes__", None):
         try:
-            error.__notes__ = [str(note) for note in notes]
+            error.__dict__["__notes__"] = [str(note) for note in notes]
         except BaseException:
             return RemoteError(str(type_name), str(message), str(text))
     return error
 
 
-def _from_payload(payload: Any, decoding: Decoding) -> BaseException:
-    # A decoding of its own: the one given may be in the middle of the message around the record.
-    parts = type(decoding)(decoding.registry, decoding.trust, decoding.caps).decode(payload)
-    how, *rest = parts
-    if how == _BY_PICKLE and decoding.trust:
+def _from_payload(payload: Any, reader: Reader) -> BaseException:
+    how, *rest = reader.decode(payload)
+    if how == _BY_PICKLE and reader.trust:
         error = pickling.loads(rest[0])
     elif how == _BY_PARTS:
         cls, args, state = rest
@@ -252,7 +234,7 @@ def _has_own_pickling(cls: type) -> bool:
 
 def _type_name(error: BaseException) -> str:
     cls = type(error)
-    return str(cls.__qualname__) if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
+    return cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
 
 
 def _message(error: BaseException) -> str:
@@ -270,7 +252,7 @@ def _traceback_text(error: BaseException) -> str:
     return _bounded(_safely(lambda e: "".join(traceback.format_exception(type(e), e, e.__traceback__)), error))
 
 
-def _safely(ask: Any, value: Any) -> Any:
+def _safely(ask: Callable[[Any], Any], value: Any) -> Any:
     try:
         return ask(value)
     except BaseException as failure:
@@ -278,8 +260,9 @@ def _safely(ask: Any, value: Any) -> Any:
 
 
 def _bounded(text: Any) -> str:
-    text = str.__str__(text) if isinstance(text, str) else "<no text>"
-    if len(text) <= _MAX_TEXT:
-        return text
+    # A subclass of str may lie about its length and slices; this makes it a plain one.
+    plain: str = str.__str__(text) if isinstance(text, str) else "<no text>"
+    if len(plain) <= _MAX_TEXT:
+        return plain
     half = _MAX_TEXT // 2
-    return f"{text[:half]}\n[... {len(text) - _MAX_TEXT} characters left out ...]\n{text[-half:]}"
+    return f"{plain[:half]}\n[... {len(plain) - _MAX_TEXT} characters left out ...]\n{plain[-half:]}"

@@ -117,9 +117,7 @@ def _decimal_encoders() -> dict[type, Encoder]:
 
 
 def _fraction_encoders() -> dict[type, Encoder]:
-    return {
-        sys.modules["fractions"].Fraction: lambda value: [MARKS[tags.FRACTION], value.numerator, value.denominator]
-    }
+    return {sys.modules["fractions"].Fraction: lambda value: [MARKS[tags.FRACTION], value.numerator, value.denominator]}
 
 
 def _uuid_encoders() -> dict[type, Encoder]:
