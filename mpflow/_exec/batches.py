@@ -1,0 +1,123 @@
+"""How many attempts travel in one frame, and how a frame of tasks or of results is laid out.
+
+Owns the layout on both sides and the rule of thumb behind it: a batch aims at a few milliseconds of work, so that its
+cost is shared and nobody waits long behind it.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Sequence
+from operator import attrgetter
+from typing import Any
+
+import msgpack
+
+from mpflow._messages import Attempt
+
+TARGET_S = 0.003
+"""What a batch aims to take. A frame costs some 20 us on both sides together: below one percent."""
+LIMIT = 256
+GROWTH = 8
+"""A batch is at most this many times what was measured of its program so far: one quick task proves little."""
+
+_PICKLED = 42
+_pathof = attrgetter("path")
+_inputof = attrgetter("input")
+
+
+def size(seen: int, mean_s: float, waiting: int, workers: int) -> int:
+    """How many tasks of a program go into its next batch; near the end of a fan-out less, so that all end together."""
+    if not seen:
+        return 1
+    fitting = int(TARGET_S / mean_s) if mean_s > 0 else LIMIT
+    share = -(-waiting // (2 * workers))
+    return max(1, min(fitting, seen * GROWTH, share, LIMIT))
+
+
+# -- tasks: [forward output, log level, [group, ...]] ------------------------------------------------------------------
+# group: [first number, program, facts, triggers, timeout, attempt, paths, inputs]; its tasks are numbered on from first
+
+
+def groups_of(
+    attempts: Sequence[Attempt],
+    first: int,
+    program: int,
+    facts_number: Callable[[Any], int],
+    inputs: Sequence[bytes],
+) -> list[list[Any]]:
+    """The groups of a batch of one program: runs of attempts that differ in path and input alone."""
+    groups = []
+    begin = 0
+    head = attempts[0]
+    for index in range(1, len(attempts) + 1):
+        if index < len(attempts):
+            other = attempts[index]
+            if (
+                other.facts is head.facts
+                and other.number == head.number
+                and other.timeout_s == head.timeout_s
+                and (other.triggers is head.triggers or list(other.triggers) == list(head.triggers))
+            ):
+                continue
+        groups.append(
+            [
+                first + begin,
+                program,
+                facts_number(head.facts),
+                list(head.triggers),
+                head.timeout_s,
+                head.number,
+                list(map(_pathof, attempts[begin:index])),
+                inputs[begin:index],
+            ]
+        )
+        if index < len(attempts):
+            begin, head = index, attempts[index]
+    return groups
+
+
+def encode_inputs(attempts: Sequence[Attempt], encode: Callable[[Any], bytes]) -> list[bytes]:
+    return list(map(encode, map(_inputof, attempts)))
+
+
+def _odd(value: Any) -> Any:
+    return msgpack.ExtType(_PICKLED, pickle.dumps(value))
+
+
+def _even(code: int, data: bytes) -> Any:
+    return pickle.loads(data) if code == _PICKLED else msgpack.ExtType(code, data)
+
+
+def pack(value: Any) -> bytes:
+    """Bytes of our own structures; a task's path may hold anything a user's Send key was made of."""
+    data: bytes = msgpack.packb(value, default=_odd, unicode_errors="surrogatepass")
+    return data
+
+
+def unpack(data: Any) -> Any:
+    """Undo `pack`; sequences become tuples."""
+    return msgpack.unpackb(data, use_list=False, ext_hook=_even, strict_map_key=False, unicode_errors="surrogatepass")
+
+
+# -- results: (rss, [number skipped, ...], [number, ...], [nanoseconds, ...], [payload, ...], [position failed, ...]) --
+
+
+class Results:
+    """What a worker has finished and not yet sent."""
+
+    __slots__ = ("failed", "numbers", "payloads", "size_bytes", "skipped", "times_ns")
+
+    def __init__(self) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        self.numbers: list[int] = []
+        self.times_ns: list[int] = []
+        self.payloads: list[bytes] = []
+        self.failed: list[int] = []
+        self.skipped: list[int] = []
+        self.size_bytes = 0
+
+    def frame(self, rss_bytes: int) -> bytes:
+        return pack((rss_bytes, self.skipped, self.numbers, self.times_ns, self.payloads, self.failed))

@@ -1,0 +1,202 @@
+"""One worker as the parent knows it: its link, its page, and its window: the attempts it was given and has not answered.
+
+Owns descriptors and signals of that process. Must not decide what becomes of an attempt: the pool does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+from typing import Any
+
+from mpflow._exec import batches, facts, link, slots
+from mpflow._exec.functions import Shipment
+from mpflow._exec.spawn import Started
+from mpflow._messages import Attempt, WorkerDeath
+
+STARTING = 0
+READY = 1
+LEAVING = 2  # told to end after its window, or killed by us
+GONE = 3
+
+
+class Worker:
+    """A worker process and what it has been sent."""
+
+    __slots__ = (
+        "baseline_rss",
+        "exclusive",
+        "facts",
+        "given",
+        "is_fresh",
+        "killed_for",
+        "leave_by",
+        "mean_s",
+        "next_number",
+        "note",
+        "page",
+        "pid",
+        "pidfd",
+        "programs",
+        "reader",
+        "sent_at",
+        "sock",
+        "spent",
+        "started_at",
+        "state",
+        "taken_back",
+        "wants_out",
+        "window",
+        "writer",
+    )
+
+    def __init__(self, started: Started, now: float) -> None:
+        self.pid = started.pid
+        self.pidfd = started.pidfd
+        self.sock = started.sock
+        self.page = started.page
+        self.reader = link.Reader()
+        self.writer = link.Writer()
+        self.state = STARTING
+        self.started_at = now
+        self.window: dict[int, Attempt] = {}
+        self.next_number = 1
+        self.programs: set[int] = set()
+        self.facts: dict[int, None] = {}
+        self.mean_s = 0.0
+        """What a task of its last batch was expected to take."""
+        self.given = 0
+        self.is_fresh = True
+        """It has not been given a task."""
+        self.exclusive = False
+        """Nothing may be queued behind what it runs."""
+        self.taken_back = False
+        """It was forbidden to start tasks and has not yet said which it skipped."""
+        self.wants_out = False
+        """Epoll tells when its socket takes more."""
+        self.killed_for = ""
+        """Why the pool killed it: "cancel", "timeout", "close", "protocol", "recycle"; "" if it did not."""
+        self.spent = False
+        """It is given no more, and ends when its window is empty: recycled."""
+        self.sent_at = now
+        self.note = ""
+        self.leave_by = float("inf")
+        self.baseline_rss = 0
+
+    @property
+    def running(self) -> int:
+        """The number of the task it runs, 0 for none."""
+        return int(self.page.words[slots.RUNNING])
+
+    @property
+    def started_ns(self) -> int:
+        return int(self.page.words[slots.STARTED_NS])
+
+    @property
+    def starts(self) -> int:
+        return int(self.page.words[slots.STARTS])
+
+    # -- sending -------------------------------------------------------------------------------------------------------
+
+    def send_batch(
+        self,
+        attempts: list[Attempt],
+        inputs: list[bytes],
+        shipment: Shipment,
+        encoded_facts: dict[int, bytes],
+        facts_number: Any,
+        head: tuple[bool, int],
+    ) -> None:
+        """Queue a batch and whatever of its program and facts this worker lacks. `flush` sends it."""
+        if shipment.number not in self.programs:
+            self.programs.add(shipment.number)
+            self.writer.add(link.PROGRAM, shipment.number.to_bytes(8, "little"), shipment.data)
+        first = self.next_number
+        groups = batches.groups_of(attempts, first, shipment.number, facts_number, inputs)
+        for group in groups:
+            number = group[2]
+            if number not in self.facts:
+                self.facts[number] = None
+                if len(self.facts) > facts.KEPT:
+                    del self.facts[next(iter(self.facts))]
+                self.writer.add(link.FACTS, number.to_bytes(8, "little"), encoded_facts[number])
+        body = batches.pack((*head, groups))
+        self.next_number = first + len(attempts)
+        self.window.update(zip(range(first, self.next_number), attempts, strict=True))
+        self.writer.add(link.TASKS, body)
+        self.given += len(attempts)
+        self.is_fresh = False
+        self.mean_s = shipment.mean_s if shipment.seen else float("inf")
+
+    def flush(self) -> bool:
+        """Send what the socket takes; whether all is sent. A peer that is gone counts as sent: its death tells."""
+        try:
+            return self.writer.flush(self.sock)
+        except (BrokenPipeError, ConnectionError):
+            return True
+
+    # -- signals and the end -------------------------------------------------------------------------------------------
+
+    def kill(self) -> None:
+        """End it and all it started, now."""
+        # Before its hello it may not lead its group yet; after its end the number may be another's.
+        with contextlib.suppress(OSError):
+            os.killpg(self.pid, signal.SIGKILL)
+        with contextlib.suppress(OSError):
+            os.kill(self.pid, signal.SIGKILL)
+
+    def stop(self) -> bool:
+        """Stop it; whether it stands still (False: it has ended)."""
+        try:
+            os.kill(self.pid, signal.SIGSTOP)
+            outcome = os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+        except OSError:
+            return False
+        return outcome is not None and outcome.si_code == os.CLD_STOPPED
+
+    def go_on(self) -> None:
+        with contextlib.suppress(OSError):
+            os.kill(self.pid, signal.SIGCONT)
+
+    def wait_for_end(self, timeout_s: float) -> bool:
+        """Whether it ends within a short time. For the gap between its socket's end and its own."""
+        if self.pidfd < 0:
+            return True
+        poll = select.poll()
+        poll.register(self.pidfd, select.POLLIN)
+        return bool(poll.poll(timeout_s * 1000))
+
+    def reap(self) -> WorkerDeath | None:
+        """How it ended, or None if it has not."""
+        exit_code: int | None = None
+        signal_number: int | None = None
+        peak = 0
+        try:
+            if os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+                return None
+            # What it started and left behind goes with it; while it is a zombie its number is nobody else's.
+            with contextlib.suppress(OSError):
+                os.killpg(self.pid, signal.SIGKILL)
+            _, status, usage = os.wait4(self.pid, 0)
+            if os.WIFSIGNALED(status):
+                signal_number = os.WTERMSIG(status)
+            else:
+                exit_code = os.waitstatus_to_exitcode(status)
+            # A child's peak begins at its parent's size, whose image it was for a moment: no measure unless exceeded.
+            if usage.ru_maxrss * 1024 > self.baseline_rss > 0:
+                peak = usage.ru_maxrss * 1024
+        except ChildProcessError:  # reaped by other code of this process: how it ended is not known
+            pass
+        notes = "\n".join(text for text in (self.note, self.page.notes()) if text.strip())
+        return WorkerDeath(self.pid, exit_code, signal_number, peak, notes)
+
+    def close(self) -> None:
+        """Close its descriptors. In a forked child of the parent too, where it must end nothing."""
+        self.state = GONE
+        self.sock.close()
+        self.page.close()
+        if self.pidfd >= 0:
+            os.close(self.pidfd)
+            self.pidfd = -1

@@ -1,0 +1,98 @@
+"""What all tasks of a step share, as it travels: encoded once a step, decoded by the tasks that ask for it.
+
+What cannot travel (callbacks, locks) stays behind; whoever uses it in a worker is told so by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from mpflow._messages import StepFacts
+
+KEPT = 32
+"""How many steps' facts a worker keeps. Both sides count alike, so no word is needed about what was dropped."""
+
+_PARENT_ONLY = frozenset({"callbacks"})
+
+Encode = Callable[..., bytes]
+
+
+class LeftBehind:
+    """In the place of a value that could not travel. Any use of it raises, naming the value."""
+
+    __slots__ = ("_reason", "_where")
+
+    def __init__(self, where: str, reason: str) -> None:
+        self._where = where
+        self._reason = reason
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (LeftBehind, (self._where, self._reason))
+
+    def __repr__(self) -> str:
+        return f"<{self._where} stayed in the parent process: {self._reason}>"
+
+    def _refuse(self, *_: Any, **__: Any) -> Any:
+        raise RuntimeError(f"{self._where} cannot be used in a worker process: {self._reason}")
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return self._refuse()
+
+    __call__ = __getitem__ = __iter__ = __len__ = __bool__ = __enter__ = __contains__ = _refuse
+
+
+def encode_facts(facts: StepFacts, encode: Encode) -> bytes:
+    """The bytes of a step's facts, without what cannot travel."""
+    state = facts.__getstate__()
+    config = state["config"] = {key: value for key, value in state["config"].items() if key not in _PARENT_ONLY}
+    try:
+        return encode(state, path="config")
+    except Exception:
+        state = {name: _or_left_behind(value, name, encode) for name, value in state.items() if name != "config"}
+        state["config"] = _portable(config, encode)
+        return encode(state, path="config")
+
+
+def _portable(config: dict[str, Any], encode: Encode) -> dict[str, Any]:
+    kept: dict[str, Any] = {}
+    for key, value in config.items():
+        where = f"config[{key!r}]"
+        if type(value) is dict:
+            kept[key] = {name: _or_left_behind(item, f"{where}[{name!r}]", encode) for name, item in value.items()}
+        else:
+            kept[key] = _or_left_behind(value, where, encode)
+    return kept
+
+
+def _or_left_behind(value: Any, where: str, encode: Encode) -> Any:
+    try:
+        encode(value, path=where)
+    except Exception as error:
+        return LeftBehind(where, getattr(error, "reason", None) or str(error))
+    return value
+
+
+class LazyFacts:
+    """A step's facts in a worker: a `StepFacts` that is decoded when it is asked something.
+
+    Made anew for each task, so that none sees what another did to the config.
+    """
+
+    local: Any = None
+
+    def __init__(self, data: bytes, decode: Callable[[bytes], Any]) -> None:
+        self._data = data
+        self._decode = decode
+
+    def __getattr__(self, name: str) -> Any:
+        # Reached only for what this object does not hold yet: the first question decodes it all.
+        if name.startswith("__"):
+            raise AttributeError(name)
+        if "step" not in self.__dict__:
+            self.__dict__.update(self._decode(self._data))
+            if name in self.__dict__:
+                return self.__dict__[name]
+        return getattr(StepFacts, name)

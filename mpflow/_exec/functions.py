@@ -1,0 +1,213 @@
+"""Node programs as bytes: pickled at their first dispatch, named by a hash, and again when what they close over is replaced.
+
+Owns the parent's side. A change made in place to what a function holds (a list appended to, a class patched) is not
+seen; a name, a cell or a default that is bound to another object is.
+"""
+
+from __future__ import annotations
+
+import sys
+import types
+import weakref
+from collections.abc import Iterator
+from hashlib import blake2b
+from itertools import count
+from typing import Any
+
+from mpflow.errors import NodeNotPicklableError
+
+_numbers = count(1)
+
+
+class Shipment:
+    """A program as it travels: its number, its bytes, their hash, and how long its tasks take."""
+
+    __slots__ = ("checked", "data", "digest", "mean_s", "number", "seen", "supports")
+
+    def __init__(self) -> None:
+        self.number = 0
+        self.data = b""
+        self.digest = b""
+        self.seen = 0
+        """How many of its tasks were measured."""
+        self.mean_s = 0.0
+        self.supports: list[Any] = []
+        """The objects it was pickled with, held so that an identity is never that of a dead one."""
+        self.checked: Any = None
+        """The run (by its config) for which `supports` was last compared."""
+
+    def measured(self, count: int, total_s: float) -> None:
+        """Move the mean towards what a batch of `count` tasks took; one long task outweighs a history of short ones."""
+        mean = total_s / count
+        if not self.seen or mean > self.mean_s * 4:
+            self.mean_s = mean
+        else:
+            self.mean_s += (mean - self.mean_s) * 0.3
+        self.seen += count
+
+
+class Shipments:
+    """All programs a pool has met, by identity, forgotten when they die."""
+
+    def __init__(self) -> None:
+        self._by_id: dict[int, tuple[Any, Shipment]] = {}
+
+    def of(self, program: Any) -> Shipment:
+        """The shipment of `program`, not yet packed if it is new."""
+        found = self._by_id.get(id(program))
+        if found is None:
+            key = id(program)
+            by_id = self._by_id
+            try:
+                holder: Any = weakref.ref(program, lambda _: by_id.pop(key, None) and None)
+            except TypeError:  # slots without __weakref__: it stays for as long as the pool
+                holder = program
+            found = self._by_id[key] = (holder, Shipment())
+        return found[1]
+
+    def packed(self, program: Any, run: Any) -> Shipment:
+        """The shipment of `program` for a run, pickled if need be. Raises NodeNotPicklableError."""
+        shipment = self.of(program)
+        if shipment.checked is run and shipment.number:
+            return shipment
+        supports = list(_supports(program))
+        before = shipment.supports
+        if not shipment.number or len(before) != len(supports) or any(map(_is_not, before, supports)):
+            data = pack(program)
+            digest = blake2b(data, digest_size=16).digest()
+            if digest != shipment.digest:
+                shipment.number = next(_numbers)
+                shipment.data = data
+                shipment.digest = digest
+            shipment.supports = supports
+        shipment.checked = run
+        return shipment
+
+
+def _is_not(a: Any, b: Any) -> bool:
+    return a is not b
+
+
+def pack(program: Any) -> bytes:
+    """Pickle bytes of a program: by reference where a worker can import it, by value otherwise."""
+    try:
+        from mpflow._wire import pickling
+
+        return pickling.dumps(program)
+    except Exception as error:
+        name = getattr(program, "name", type(program).__name__)
+        path, detail = _culprit(program, str(name), error)
+        raise NodeNotPicklableError(str(name), path, detail) from error
+
+
+def _supports(program: Any) -> Iterator[Any]:
+    """What the bytes of a program depend on and may be bound anew: cells, defaults and globals of by-value functions."""
+    todo = [program]
+    seen: set[int] = set()
+    while todo:
+        item = todo.pop()
+        if id(item) in seen or len(seen) > 1000:
+            continue
+        seen.add(id(item))
+        if isinstance(item, types.FunctionType):
+            if _is_importable(item):
+                continue
+            for _, value in _parts(item):
+                yield value
+                todo.append(value)
+        elif isinstance(item, types.MethodType):
+            todo += [item.__func__, item.__self__]
+        elif isinstance(item, (list, tuple)):
+            todo.extend(item[:64])
+        elif isinstance(item, (type, types.ModuleType, str, bytes, int, float, dict, set, types.BuiltinFunctionType)):
+            continue
+        elif item is program or _is_wrapper(item):
+            for _, value in _parts(item):
+                todo.append(value)
+
+
+def _is_wrapper(item: Any) -> bool:
+    """Whether it is worth looking for functions inside: partials and the runnables a program is made of."""
+    if type(item).__module__ == "functools":
+        return True
+    return type(item).__module__.partition(".")[0] == "mpflow"
+
+
+def _is_importable(function: types.FunctionType) -> bool:
+    module = sys.modules.get(function.__module__ or "")
+    if module is None or function.__module__ in ("__main__", "__mp_main__"):
+        return False
+    found: Any = module
+    for name in function.__qualname__.split("."):
+        found = getattr(found, name, None)
+    return found is function
+
+
+def _parts(item: Any) -> Iterator[tuple[str, Any]]:
+    """What an object is made of, each with how to write it down."""
+    if isinstance(item, types.FunctionType):
+        for name, cell in zip(item.__code__.co_freevars, item.__closure__ or (), strict=False):
+            try:
+                yield f"the variable '{name}' of {item.__qualname__}", cell.cell_contents
+            except ValueError:  # not yet bound
+                continue
+        for index, value in enumerate(item.__defaults__ or ()):
+            yield f"default {index} of {item.__qualname__}", value
+        for name, value in (item.__kwdefaults__ or {}).items():
+            yield f"the default of '{name}' of {item.__qualname__}", value
+        for name in _global_names(item.__code__):
+            if name in item.__globals__:
+                yield f"the global '{name}' used by {item.__qualname__}", item.__globals__[name]
+        return
+    if isinstance(item, types.MethodType):
+        yield "its function", item.__func__
+        yield "its self", item.__self__
+        return
+    if type(item).__module__ == "functools" and hasattr(item, "func"):
+        yield ".func", item.func
+        yield ".args", item.args
+        for name, value in item.keywords.items():
+            yield f"the argument '{name}'", value
+        return
+    if isinstance(item, (list, tuple)):
+        for index, value in enumerate(item):
+            yield f"[{index}]", value
+        return
+    if isinstance(item, dict):
+        for key, value in item.items():
+            yield f"[{key!r}]", value
+        return
+    for kind in type(item).__mro__:
+        slots = kind.__dict__.get("__slots__", ())
+        for slot in (slots,) if isinstance(slots, str) else slots:
+            if slot not in ("__weakref__", "__dict__") and hasattr(item, slot):
+                yield f".{slot}", getattr(item, slot)
+    for name, value in getattr(item, "__dict__", {}).items():
+        yield f".{name}", value
+
+
+def _global_names(code: types.CodeType) -> Iterator[str]:
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from _global_names(constant)
+
+
+def _culprit(program: Any, path: str, error: BaseException) -> tuple[str, str]:
+    """The way to the innermost part that cannot be pickled, and pickle's word on it."""
+    from mpflow._wire import pickling
+
+    item = program
+    for _ in range(20):
+        for way, part in _parts(item):
+            if isinstance(part, (types.ModuleType, str, bytes, int, float, type(None))):
+                continue
+            try:
+                pickling.dumps(part)
+            except Exception as inner:
+                item, error = part, inner
+                path = path + way if way[0] in ".[" else f"{path}: {way}"
+                break
+        else:
+            break
+    return path, str(error)

@@ -1,0 +1,143 @@
+"""What nodes say in a worker, on its way to the parent: log records, and prints where the parent's stdout is no file.
+
+A worker inherits the parent's stdout and stderr, so what nodes and C libraries print goes straight there, in order.
+Only where the parent has put another object in the place of ``sys.stdout`` (a notebook, a test that captures), text
+written through ``sys.stdout`` and ``sys.stderr`` travels as frames instead. Log records always do, and are handled by
+the parent's loggers as if they had been made there.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Callable
+from typing import Any
+
+WARNING = 30
+
+Send = Callable[[int, Any], None]
+
+# -- in the worker -----------------------------------------------------------------------------------------------------
+
+_FIELDS = ("name", "levelno", "levelname", "pathname", "filename", "module", "lineno", "funcName", "created", "msecs")
+_FIELDS += ("relativeCreated", "thread", "threadName", "process", "processName", "exc_text", "stack_info", "taskName")
+_STANDARD = frozenset((*_FIELDS, "msg", "args", "exc_info", "message", "asctime"))
+
+
+def install_handler(send: Callable[[dict[str, Any]], None], where: Callable[[], tuple[str, int]]) -> Any:
+    """Give the root logger a handler that sends records; `where` tells node and attempt. Returns ``set_level``."""
+    import logging
+
+    class ToParent(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            try:
+                if record.exc_info and not record.exc_text:
+                    record.exc_text = logging.Formatter().formatException(record.exc_info)
+                fields = {key: value for key in _FIELDS if (value := getattr(record, key, None)) is not None}
+                fields["msg"] = record.getMessage()
+                fields["node"], fields["attempt"] = where()
+                for key, value in record.__dict__.items():
+                    if key not in _STANDARD and isinstance(value, (str, int, float, bool)):
+                        fields.setdefault(key, value)
+                send(fields)
+            except Exception:
+                self.handleError(record)
+
+    root = logging.getLogger()
+    root.addHandler(ToParent())
+    return root.setLevel
+
+
+class Forwarded(io.TextIOBase):
+    """A standard stream of a worker whose text goes to the parent's stream of that name, line by line."""
+
+    def __init__(self, name: str, send: Callable[[str, str], None], original: Any) -> None:
+        self._name = name
+        self._send = send
+        self._original = original
+        self._held: list[str] = []
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return "utf-8"
+
+    @property
+    def errors(self) -> str:  # type: ignore[override]
+        return "replace"
+
+    @property
+    def buffer(self) -> Any:
+        return self._original.buffer
+
+    def fileno(self) -> int:
+        number: int = self._original.fileno()
+        return number
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        if not isinstance(text, str):
+            raise TypeError(f"write() argument must be str, not {type(text).__name__}")
+        self._held.append(text)
+        if "\n" in text and sum(map(len, self._held)) > 8192:
+            self.flush()
+        return len(text)
+
+    def flush(self) -> None:
+        held, self._held = self._held, []
+        if held:
+            self._send(self._name, "".join(held))
+
+
+# -- in the parent -----------------------------------------------------------------------------------------------------
+
+
+def level() -> int:
+    """The level below which workers need not send: the root logger's."""
+    logging = sys.modules.get("logging")
+    return WARNING if logging is None else int(logging.getLogger().getEffectiveLevel())
+
+
+def is_replaced() -> bool:
+    """Whether ``sys.stdout`` or ``sys.stderr`` is something other than the file that workers inherit."""
+    return _is_not_file(sys.stdout, 1) or _is_not_file(sys.stderr, 2)
+
+
+def _is_not_file(stream: Any, fd: int) -> bool:
+    if stream is None:
+        return False
+    if stream is sys.__stdout__ or stream is sys.__stderr__:
+        return False
+    try:
+        return bool(stream.fileno() != fd)
+    except Exception:
+        return True
+
+
+def replay(fields: dict[str, Any]) -> None:
+    """Handle a record that a worker sent, by this process's loggers and their levels. Never raises."""
+    import logging
+
+    try:
+        record = logging.makeLogRecord(fields)
+        logger = logging.getLogger(record.name)
+        if logger.isEnabledFor(record.levelno):
+            logger.handle(record)
+    except Exception:  # a filter or handler of the user's: logging must not break a run
+        if logging.raiseExceptions:
+            import traceback
+
+            traceback.print_exc()
+
+
+def write(output: tuple[str, str]) -> None:
+    """Write what a worker printed to the stream of that name. Never raises."""
+    name, text = output
+    stream = getattr(sys, name, None)
+    if stream is not None:
+        try:
+            stream.write(text)
+            stream.flush()
+        except Exception:  # a closed stream: print would fail as quietly in a thread
+            return

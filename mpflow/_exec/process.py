@@ -1,0 +1,396 @@
+"""The process pool: attempts go to worker processes, outcomes come back, whichever thread happens to wait.
+
+The pool's state is changed by one thread at a time, under a lock that nobody waits for: what is asked of the pool is put
+into an inbox, and whoever holds the lock empties it before and after letting go. So a request may come from anywhere,
+even from a finalizer that runs in the middle of another request. Outcomes are handed out in order, outside the lock.
+
+One thread at a time polls the workers: a run that waits (the leader, the other waiting runs follow), the event loop, or,
+when nobody attends, the pool's own thread (`spawn.Spawner`). Decisions about workers are in `_exec.foreman`.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import select
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable, Sequence
+from time import monotonic
+from typing import Any
+
+from mpflow._exec.cpu import cpu_count, thread_limits
+from mpflow._exec.foreman import Foreman
+from mpflow._exec.mailbox import Mailbox
+from mpflow._exec.spawn import Spawner, Started
+from mpflow._messages import Attempt
+from mpflow.errors import PoolClosedError, WrongProcessError
+
+_CLOSE_GRACE_S = 1.0
+_FOREVER = float("inf")
+
+
+class _Waiter:
+    __slots__ = ("is_promoted", "mailbox")
+
+    def __init__(self, mailbox: Mailbox) -> None:
+        self.mailbox = mailbox
+        self.is_promoted = False
+
+
+class WorkerPool:
+    """Worker processes shared by any number of runs, graphs and threads. A context manager.
+
+    ``max_workers`` defaults to the processors this process may use. ``worker_init`` is called once in each worker before
+    its first task. A worker is replaced, between tasks, after ``max_tasks_per_worker`` tasks or when it holds more than
+    ``max_worker_rss`` bytes. Workers start when there is work for them and end with the pool, at the latest with this
+    process. Not usable in a forked child (WrongProcessError) nor after `close` (PoolClosedError).
+    """
+
+    def __init__(
+        self,
+        max_workers: int | None = None,
+        *,
+        worker_init: Callable[[], Any] | None = None,
+        max_tasks_per_worker: int | None = None,
+        max_worker_rss: int | None = None,
+    ) -> None:
+        for name, value in (
+            ("max_workers", max_workers),
+            ("max_tasks_per_worker", max_tasks_per_worker),
+            ("max_worker_rss", max_worker_rss),
+        ):
+            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+                raise ValueError(f"{name} must be a positive integer or None, got {value!r}")
+        self.max_workers = cpu_count() if max_workers is None else max_workers
+        self._pid = os.getpid()
+        self._is_closed = False
+        self._lock = threading.Lock()
+        self._owner = 0
+        self._inbox: deque[tuple[Callable[[Any], None], Any]] = deque()
+        self._mouth = threading.Lock()
+        self._epoll = select.epoll()
+        self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._epoll.register(self._bell, select.EPOLLIN)
+        # Whoever polls, under the key 0. A dict says by itself who that is, so that Ctrl-C between taking the lead and
+        # remembering it loses nothing.
+        self._leader: dict[int, _Waiter] = {}
+        self._followers: deque[_Waiter] = deque()
+        self._attended_at = 0.0
+        self._spawner: Spawner | None = None
+        self._foreman = Foreman(
+            self.max_workers, self._epoll, self._order, worker_init, max_tasks_per_worker, max_worker_rss
+        )
+        _pools.add(self)
+
+    # -- what the engine asks ------------------------------------------------------------------------------------------
+
+    def submit(self, attempts: Sequence[Attempt]) -> None:
+        """Queue attempts and send what fits. From any thread; never blocks on a worker.
+
+        Each ends with one DONE, FAILED, LOST or CANCELLED in its outbox.
+        """
+        self._check()
+        if self._is_closed:
+            raise PoolClosedError("an attempt was submitted")
+        self._inbox.append((self._foreman.take_in, attempts))
+        self._work()
+
+    def cancel(self, attempts: Sequence[Attempt], *, kill: bool = False) -> None:
+        """Drop what has not started (posts CANCELLED); with `kill`, kill the workers that run the rest (likewise).
+
+        Without `kill` a running attempt goes on to its end. Whoever else had tasks with a killed worker is not charged.
+        """
+        if self._is_foreign():
+            return
+        self._inbox.append((self._foreman.cancel, (frozenset(map(id, attempts)), kill)))
+        self._work()
+
+    def wait(self, mailbox: Mailbox, timeout_s: float | None = None) -> None:
+        """Poll for all runs until `mailbox` holds something, it was rung, or the time is up.
+
+        To wake it otherwise, call ``mailbox.notify`` if that is set, else ``mailbox.ring``. Spurious returns happen.
+        """
+        self._check()
+        if mailbox.items or self._owner == threading.get_ident():
+            return
+        deadline = _FOREVER if timeout_s is None else monotonic() + timeout_s
+        me = _Waiter(mailbox)
+        try:
+            while not mailbox.items:
+                if self._leader.setdefault(0, me) is me:
+                    self._lead(mailbox, deadline)
+                    return
+                me.is_promoted = False
+                self._followers.append(me)
+                if self._leader:
+                    mailbox.wait(None if deadline == _FOREVER else deadline - monotonic())
+                with contextlib.suppress(ValueError):
+                    self._followers.remove(me)
+                if monotonic() >= deadline or (self._leader and not me.is_promoted):
+                    return
+        finally:
+            self._leave(me)
+
+    def fileno(self) -> int:
+        """A descriptor that becomes readable when `drain` has something to do."""
+        return self._epoll.fileno()
+
+    def drain(self) -> None:
+        """Take what the workers have sent and hand it out. Never blocks. For an event loop's ``add_reader``."""
+        if not self._is_foreign() and not self._is_closed:
+            self._attended_at = monotonic()
+            self._poll_once()
+
+    def stats(self) -> dict[str, Any]:
+        """Counts since the pool was made, and its workers now."""
+        return self._foreman.stats()
+
+    def close(self, *, kill: bool = False) -> None:
+        """End all workers and wait for that: two seconds at most.
+
+        Queued attempts are CANCELLED. Running ones have one second to finish, none with `kill`. May be called again.
+        """
+        if self._is_foreign():
+            return
+        first = not self._is_closed
+        self._is_closed = True
+        done = Mailbox()
+        self._inbox.append((self._foreman.close, (done, 0.0 if kill else _CLOSE_GRACE_S)))
+        self._work()
+        if not first:
+            return
+        deadline = monotonic() + _CLOSE_GRACE_S + 1.0
+        while not done.items and monotonic() < deadline:
+            self.wait(done, deadline - monotonic())
+        if self._spawner is not None:
+            self._spawner.close(1.0)
+        self._work()
+        self._release()
+        _pools.discard(self)
+
+    def __enter__(self) -> WorkerPool:
+        return self
+
+    def __exit__(self, kind: Any, *_: Any) -> None:
+        self.close(kill=kind is not None)
+
+    def __del__(self) -> None:
+        # Nobody can wait for its workers any more; its thread, which holds it weakly, kills and buries them.
+        if getattr(self, "_spawner", None) is not None and not self._is_closed and not self._is_foreign():
+            self._is_closed = True
+            self._foreman.abandon()
+            if self._spawner is not None:
+                self._spawner.ring()
+            self._release()
+
+    # -- one at a time -------------------------------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        """Empty the inbox, unless another does so already: then it looks again after it has let go."""
+        while self._inbox:
+            if self._lock.locked():
+                return
+            with self._lock:
+                self._settle()
+        self._hand_out()
+
+    def _settle(self) -> None:
+        self._owner = threading.get_ident()
+        try:
+            inbox = self._inbox
+            while inbox:
+                do, what = inbox[0]
+                try:
+                    do(what)
+                finally:
+                    inbox.popleft()
+            self._foreman.dispatch()
+        finally:
+            self._owner = 0
+        spawner = self._spawner
+        if spawner is not None and not self._leader and self._foreman.alarm_at < spawner.wakes_at:
+            spawner.ring()
+
+    def _handle(self, events: list[tuple[int, int]]) -> None:
+        with self._lock:
+            self._owner = threading.get_ident()
+            try:
+                for fd, _ in events:
+                    if fd == self._bell:
+                        with contextlib.suppress(BlockingIOError):
+                            os.eventfd_read(fd)
+                foreman = self._foreman
+                for fd, event in events:
+                    if fd != self._bell:
+                        foreman.serve(fd, event)
+                if monotonic() >= foreman.alarm_at:
+                    foreman.strike()
+            finally:
+                self._owner = 0
+            self._settle()
+        if self._inbox:
+            self._work()
+        self._hand_out()
+
+    def _hand_out(self) -> None:
+        outgoing = self._foreman.outgoing
+        while outgoing:
+            if self._mouth.locked():
+                return
+            with self._mouth:
+                while outgoing:
+                    deliver, what = outgoing[0]
+                    deliver(what)
+                    outgoing.popleft()
+
+    # -- whoever waits, polls ------------------------------------------------------------------------------------------
+
+    def _lead(self, mailbox: Mailbox, deadline: float) -> None:
+        self._attended_at = _FOREVER
+        poll, foreman = self._epoll.poll, self._foreman
+        if mailbox._bell.acquire(blocking=False):  # rung before it was known that we lead
+            return
+        while not mailbox.items:
+            until = min(deadline, foreman.alarm_at)
+            timeout_s = None if until == _FOREVER else max(0.0, until - monotonic())
+            mailbox.notify = self._ring
+            try:
+                events = poll(timeout_s, 64) if not mailbox.items else []
+            finally:
+                mailbox.notify = None
+            self._handle(events)
+            if any(fd == self._bell for fd, _ in events) or monotonic() >= deadline:
+                return
+
+    def _leave(self, me: _Waiter) -> None:
+        """Stop leading or following; see to it that somebody leads if somebody waits."""
+        was_leader = self._leader.get(0) is me
+        if was_leader:
+            self._attended_at = monotonic()
+            del self._leader[0]
+        with contextlib.suppress(ValueError):
+            self._followers.remove(me)
+        if was_leader or me.is_promoted:
+            try:
+                heir = self._followers.popleft()
+            except IndexError:
+                spawner = self._spawner
+                if spawner is not None and spawner.is_deaf:
+                    spawner.ring()
+            else:
+                heir.is_promoted = True
+                heir.mailbox.ring()
+
+    def _poll_once(self) -> None:
+        me = _Waiter(_nobody)
+        try:
+            if self._leader.setdefault(0, me) is me:
+                self._handle(self._epoll.poll(0, 64))
+        finally:
+            attended_at = self._attended_at
+            self._leave(me)
+            self._attended_at = attended_at
+
+    def _ring(self) -> None:
+        os.eventfd_write(self._bell, 1)
+
+    # -- for the spawner's thread --------------------------------------------------------------------------------------
+
+    def look(self) -> None:
+        """Drain for want of anybody else."""
+        if not self._is_closed or self._foreman.crew:
+            self._poll_once()
+
+    def attended_at(self) -> float:
+        """When a run last polled; infinite while one does."""
+        return self._attended_at
+
+    def alarm_at(self) -> float:
+        return self._foreman.alarm_at
+
+    def is_idle(self) -> bool:
+        """Whether no attempt is queued or running."""
+        return self._foreman.is_idle()
+
+    def arrived(self, started: Started | BaseException) -> None:
+        """Take on a worker process, or the reason why there is none."""
+        self._inbox.append((self._foreman.enlist, started))
+        self._work()
+
+    def _order(self, count: int) -> None:
+        if self._spawner is None:
+            self._spawner = Spawner(self, self._epoll.fileno(), thread_limits(self.max_workers))
+        self._spawner.order(count)
+
+    # -- whose it is ---------------------------------------------------------------------------------------------------
+
+    def _is_foreign(self) -> bool:
+        return self._pid != os.getpid()
+
+    def _check(self) -> None:
+        if self._pid != os.getpid():
+            raise WrongProcessError(self._pid, os.getpid())
+
+    def _release(self) -> None:
+        self._epoll.close()
+        bell, self._bell = self._bell, -1
+        if bell >= 0:
+            os.close(bell)
+
+    def _after_fork(self) -> None:
+        """In the child: let go of descriptors, so that workers see their parent's end; touch nothing that is shared."""
+        self._is_closed = True
+        self._foreman.let_go()
+        self._spawner = None
+        self._release()
+
+
+_nobody = Mailbox()
+_pools: weakref.WeakSet[WorkerPool] = weakref.WeakSet()
+_default: WorkerPool | None = None
+_default_lock = threading.Lock()
+
+
+def default_pool() -> WorkerPool:
+    """The pool of graphs that were given none. It starts at its first use and ends with the interpreter."""
+    from mpflow._exec.worker import in_worker
+
+    global _default
+    if in_worker():
+        raise RuntimeError("a worker process cannot start workers of its own: run nested graphs in place")
+    with _default_lock:
+        if _default is None or _default._is_closed:
+            _default = WorkerPool()
+        return _default
+
+
+def shutdown_default_pool(*, kill: bool = False) -> None:
+    """Close the default pool, if there is one; the next use opens another."""
+    global _default
+    with _default_lock:
+        pool, _default = _default, None
+    if pool is not None:
+        pool.close(kill=kill)
+
+
+def _close_all() -> None:
+    for pool in list(_pools):
+        pool.close(kill=True)
+
+
+def _forget_all() -> None:
+    global _default, _default_lock
+    _default = None
+    _default_lock = threading.Lock()
+    for pool in list(_pools):
+        pool._after_fork()
+    _pools.clear()
+
+
+# Runs abandoned at exit are cancelled, not waited for.
+atexit.register(_close_all)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_all)

@@ -1,0 +1,96 @@
+"""Attempts that wait for a worker: fair between runs, in order within each. Must not know what a worker is."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+
+from mpflow._messages import Attempt
+
+
+class Queue:
+    """Runs take turns, batch by batch. Attempts that must travel alone are kept apart: they need a fresh worker."""
+
+    def __init__(self) -> None:
+        self._runs: dict[int, deque[Attempt]] = {}
+        self._turns: deque[int] = deque()
+        self._size = 0
+        self.alone: deque[Attempt] = deque()
+
+    def __len__(self) -> int:
+        """How many wait, without those that must travel alone."""
+        return self._size
+
+    def add(self, attempts: Sequence[Attempt]) -> None:
+        """Queue at the end of each one's run."""
+        runs = self._runs
+        last: object = None
+        run: deque[Attempt] | None = None
+        for attempt in attempts:
+            if attempt.alone:
+                self.alone.append(attempt)
+                continue
+            outbox = attempt.outbox
+            if outbox is not last or run is None:
+                last = outbox
+                run = runs.get(id(outbox))
+                if run is None:
+                    run = runs[id(outbox)] = deque()
+                    self._turns.append(id(outbox))
+            run.append(attempt)
+            self._size += 1
+
+    def put_back(self, attempts: Iterable[Attempt]) -> None:
+        """Queue at the front, in the order given: they waited already."""
+        for attempt in reversed(list(attempts)):
+            if attempt.alone:
+                self.alone.appendleft(attempt)
+                continue
+            key = id(attempt.outbox)
+            run = self._runs.get(key)
+            if run is None:
+                run = self._runs[key] = deque()
+                self._turns.appendleft(key)
+            run.appendleft(attempt)
+            self._size += 1
+
+    def head(self) -> Attempt | None:
+        """What `take` would begin with."""
+        return self._runs[self._turns[0]][0] if self._turns else None
+
+    def take(self, limit: int) -> list[Attempt]:
+        """Up to `limit` attempts of one program of the run whose turn it is; then it is the next run's turn."""
+        key = self._turns[0]
+        run = self._runs[key]
+        first = run.popleft()
+        batch = [first]
+        program = first.program
+        if first.rerun_on_loss:
+            while len(batch) < limit and run and run[0].program is program and run[0].rerun_on_loss:
+                batch.append(run.popleft())
+        self._size -= len(batch)
+        if run:
+            self._turns.rotate(-1)
+        else:
+            self._turns.popleft()
+            del self._runs[key]
+        return batch
+
+    def remove(self, wanted: Callable[[Attempt], bool]) -> list[Attempt]:
+        """Take out all that are `wanted`."""
+        removed: list[Attempt] = []
+        for key in list(self._turns):
+            run = self._runs[key]
+            kept: deque[Attempt] = deque()
+            for attempt in run:
+                (removed if wanted(attempt) else kept).append(attempt)
+            if kept:
+                self._runs[key] = kept
+            else:
+                del self._runs[key]
+                self._turns.remove(key)
+        self._size -= len(removed)
+        alone = [attempt for attempt in self.alone if wanted(attempt)]
+        if alone:
+            self.alone = deque(attempt for attempt in self.alone if not wanted(attempt))
+        return removed + alone

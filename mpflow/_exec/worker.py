@@ -1,0 +1,308 @@
+"""A worker process: reads tasks from its socket, runs them one by one, writes their diffs back.
+
+It shares nothing with its parent but the socket and one page, in which it says what it runs before it touches that
+task's input, so that whatever kills it is charged to the right task. It must not import the engine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from socket import socket
+from time import monotonic_ns
+from typing import Any, NoReturn
+
+from mpflow._exec import batches, link, logs, slots
+from mpflow._exec.facts import KEPT, LazyFacts
+from mpflow._scope import TaskScope, current
+from mpflow._wire.codec import Codec, EncodeError
+
+EXIT_LOST_SOCKET = 111
+EXIT_REFUSED = 112
+
+_PR_SET_PDEATHSIG = 1
+_HOLD_NS = 2_000_000
+"""A finished task waits at most this long for others of its batch, unless the next one turns out to be slow."""
+_SLOW_NS = 500_000
+"""Before a task that may take this long, what is finished is sent."""
+_HOLD_BYTES = 1 << 20
+_RSS_EVERY_NS = 50_000_000
+
+_is_worker = False
+
+
+def in_worker() -> bool:
+    """Whether this process is a worker: it starts no workers of its own."""
+    return _is_worker
+
+
+def main(socket_fd: int, page_fd: int, stderr_fd: int, parent_pid: int) -> NoReturn:
+    """The life of a worker, from the spawner's command line to its exit."""
+    global _is_worker
+    _is_worker = True
+    _end_with(parent_pid)
+    with contextlib.suppress(PermissionError):
+        os.setsid()  # a group of its own, so that it can be killed with all it started
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+    import faulthandler
+
+    faulthandler.enable(file=page_fd)
+    worker = Worker(socket(fileno=socket_fd), slots.Page(page_fd))
+    try:
+        worker.set_up()
+        # The last words were kept for a start that fails; from here on stderr is the parent's.
+        os.dup2(stderr_fd, 2)
+        os.close(stderr_fd)
+        worker.serve()
+    except OSError:
+        # Its socket is gone: the parent died, or a task closed it.
+        os._exit(EXIT_LOST_SOCKET)
+    sys.exit(0)
+
+
+def _end_with(parent_pid: int) -> None:
+    """Have the kernel kill us when the parent dies: it works in C code, stopped, and under any load."""
+    try:
+        import ctypes
+
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    except (ImportError, OSError, AttributeError):  # not Linux: the end of the socket serves
+        pass
+    if os.getppid() != parent_pid:  # it died before we asked
+        os._exit(EXIT_LOST_SOCKET)
+
+
+class Worker:
+    """The state of this process's work."""
+
+    def __init__(self, sock: socket, page: slots.Page) -> None:
+        self._link = link.Blocking(sock)
+        self._words = page.words
+        self._codec = Codec(trust=True)
+        self._programs: dict[int, Any] = {}
+        self._facts: dict[int, bytes] = {}
+        self._means: dict[int, int] = {}
+        self._results = batches.Results()
+        # Nodes may start threads that write to the stream.
+        self._sending = threading.Lock()
+        self._fence = threading.Lock()
+        self._node = ""
+        self._attempt = 0
+        self._forwarding = False
+        self._set_log_level: Callable[[int], None] | None = None
+        self._wants_rss = False
+        self._rss_bytes = 0
+        self._rss_at = 0
+
+    def set_up(self) -> None:
+        """Take the setup, run the user's initializer, say hello. Exits if the initializer fails."""
+        frame = self._link.next()
+        if frame is None:
+            raise OSError("the parent is gone")
+        init, self._wants_rss = batches.unpack(frame[1])
+        if init is not None:
+            try:
+                import pickle
+
+                pickle.loads(init)()
+            except BaseException:
+                import traceback
+
+                self._send(link.REFUSED, ("worker_init failed:\n" + traceback.format_exc()).encode())
+                _flush_streams()
+                os._exit(EXIT_REFUSED)
+        import resource
+
+        self._send(link.HELLO, batches.pack(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024))
+
+    def serve(self) -> None:
+        """Obey until the parent says close. Raises OSError when the socket is gone."""
+        while True:
+            frame = self._link.next()
+            if frame is None:
+                raise OSError("the parent is gone")
+            kind, body = frame
+            if kind == link.TASKS:
+                self._run_batch(body)
+            elif kind == link.PROGRAM:
+                # Not unpickled yet: if that kills us, it must be while the page names a task.
+                self._programs[int.from_bytes(body[:8], "little")] = bytes(body[8:])
+            elif kind == link.FACTS:
+                self._facts[int.from_bytes(body[:8], "little")] = bytes(body[8:])
+                if len(self._facts) > KEPT:
+                    del self._facts[next(iter(self._facts))]
+            elif kind == link.CLOSE:
+                return
+
+    def _run_batch(self, body: Any) -> None:
+        forward, log_level, groups = batches.unpack(body)
+        if forward != self._forwarding:
+            self._forward(forward)
+        self._listen(log_level)
+        for group in groups:
+            self._run_group(*group)
+        self._flush()
+
+    def _run_group(
+        self,
+        first: int,
+        program_number: int,
+        facts_number: int,
+        triggers: tuple[str, ...],
+        timeout_s: float | None,
+        attempt: int,
+        paths: tuple[tuple[Any, ...], ...],
+        inputs: tuple[bytes, ...],
+    ) -> None:
+        """Run tasks that differ in path and input alone. This loop is the cost of a tiny task: keep it short."""
+        results = self._results
+        numbers, times, payloads = results.numbers, results.times_ns, results.payloads
+        words, fence = self._words, self._fence
+        decode, encode = self._codec.decode, self._codec.encode
+        facts_data = self._facts[facts_number]
+        name, tags, metadata, run = "", None, None, None
+        self._attempt = attempt
+        mean_ns = self._means.get(program_number, _SLOW_NS)
+        number = first
+        started = flushed = monotonic_ns()
+        for path, data in zip(paths, inputs, strict=True):
+            if mean_ns >= _SLOW_NS or timeout_s is not None or started - flushed > _HOLD_NS:
+                self._flush()
+                numbers, times, payloads = results.numbers, results.times_ns, results.payloads
+                started = flushed = monotonic_ns()
+            words[slots.STARTED_NS] = started
+            words[slots.RUNNING] = number
+            with fence:  # the page must be written before what follows is read (see `slots.Page.take_back`)
+                taken_from = words[slots.TAKEN_FROM]
+            if taken_from and taken_from <= number < words[slots.TAKEN_TO]:
+                results.skipped.append(number)
+                number += 1
+                continue
+            words[slots.STARTS] += 1
+            if timeout_s is not None:
+                signal.setitimer(signal.ITIMER_REAL, max(timeout_s, 1e-6))
+            try:
+                if run is None:
+                    program = self._program(program_number)
+                    name = self._node = program.name
+                    tags, metadata = getattr(program, "tags", None), getattr(program, "metadata", None)
+                    run = program.run
+                value = decode(data)
+                scope = TaskScope(
+                    LazyFacts(facts_data, decode), name, path, triggers, attempt, self._emitter(number), tags, metadata
+                )
+                context = contextvars.Context()
+                context.run(current.set, scope)
+                diff = context.run(run, value, scope)
+                try:
+                    payload = encode(diff)
+                except EncodeError:
+                    payload = self._encode_failed(name, diff)
+            except BaseException as error:
+                results.failed.append(len(numbers))
+                payload = self._encode_error(error, name)
+            if timeout_s is not None:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            # The diff dies before its successor starts: what it holds must not outlive its task.
+            value = diff = scope = context = None
+            ended = monotonic_ns()
+            numbers.append(number)
+            payloads.append(payload)
+            times.append(ended - started)
+            results.size_bytes += len(payload)
+            if results.size_bytes > _HOLD_BYTES:
+                self._flush()
+                numbers, times, payloads = results.numbers, results.times_ns, results.payloads
+                flushed = ended
+            mean_ns += (ended - started - mean_ns) >> 2
+            started = ended
+            number += 1
+        self._means[program_number] = mean_ns
+
+    def _program(self, number: int) -> Any:
+        program = self._programs[number]
+        if type(program) is bytes:
+            import pickle
+
+            program = self._programs[number] = pickle.loads(program)
+        return program
+
+    def _encode_failed(self, name: str, diff: Any) -> bytes:
+        """Encode the diff write by write, to name the one that cannot travel. Raises EncodeError."""
+        for channel, value in diff:
+            self._codec.encode(value, path=f"what node '{name}' returned for '{channel}'")
+        return self._codec.encode(diff, path=f"what node '{name}' returned")
+
+    def _encode_error(self, error: BaseException, name: str) -> bytes:
+        try:
+            return self._codec.encode(error, path=f"the exception of node '{name}'")
+        except BaseException as failure:
+            text = f"{type(error).__qualname__} in node '{name}', which itself could not be sent ({failure})"
+            return self._codec.encode(RuntimeError(text))
+
+    # -- to the parent -------------------------------------------------------------------------------------------------
+
+    def _send(self, kind: int, body: Any) -> None:
+        with self._sending:
+            self._link.send(kind, body)
+
+    def _flush(self) -> None:
+        """Send what is finished. Afterwards the page names no task: all that ran is in the parent's hands."""
+        results = self._results
+        _flush_streams()
+        if results.numbers or results.skipped:
+            if self._wants_rss:
+                self._measure()
+            self._send(link.RESULTS, results.frame(self._rss_bytes))
+            results.clear()
+        self._words[slots.RUNNING] = 0
+
+    def _measure(self) -> None:
+        now = monotonic_ns()
+        if now - self._rss_at > _RSS_EVERY_NS or not self._rss_at:
+            self._rss_at = now
+            with contextlib.suppress(OSError), open("/proc/self/statm") as file:
+                self._rss_bytes = int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    def _emitter(self, number: int) -> Callable[[str, Any], None]:
+        def emit(kind: str, data: Any) -> None:
+            path = f"what node '{self._node}' wrote to the stream"
+            self._send(link.EVENT, batches.pack((number, kind, self._codec.encode(data, path=path))))
+
+        return emit
+
+    def _forward(self, forward: bool) -> None:
+        self._forwarding = forward
+        for name in ("stdout", "stderr"):
+            stream = getattr(sys, name)
+            if forward and not isinstance(stream, logs.Forwarded):
+                setattr(sys, name, logs.Forwarded(name, self._output, getattr(sys, f"__{name}__")))
+            elif not forward and isinstance(stream, logs.Forwarded):
+                setattr(sys, name, getattr(sys, f"__{name}__"))
+
+    def _output(self, name: str, text: str) -> None:
+        self._send(link.OUTPUT, batches.pack((name, text)))
+
+    def _listen(self, level: int) -> None:
+        if self._set_log_level is None:
+            self._set_log_level = logs.install_handler(self._log, lambda: (self._node, self._attempt))
+        self._set_log_level(level)
+
+    def _log(self, fields: dict[str, Any]) -> None:
+        self._send(link.LOG, batches.pack(fields))
+
+
+def _flush_streams() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except Exception:  # closed or replaced by a task: its own affair
+            continue
