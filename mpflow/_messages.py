@@ -1,7 +1,7 @@
 """What the engine and the places to run say to each other: attempts go out, outcomes come back.
 
-Both sides import this and nothing of one another. The structs are slotted and mutable because they are made by the
-ten thousand; an outcome is a plain tuple ``(kind, attempt, payload, seconds)``.
+Both sides import this and nothing of one another. Structs keep rare fields as class attributes until they are set,
+because they are made by the ten thousand; an outcome is a plain tuple ``(kind, attempt, payload, seconds)``.
 """
 
 from __future__ import annotations
@@ -41,7 +41,12 @@ class StepFacts:
     ``local`` is what only the parent has (store, control); it never travels. ``depth`` counts the graphs around this one.
     """
 
-    __slots__ = ("checkpoint_id", "checkpoint_ns", "config", "context", "depth", "local", "previous", "step", "stop")
+    checkpoint_ns = ""
+    checkpoint_id = ""
+    context: Any = None
+    previous: Any = None
+    local: Any = None
+    depth = 0
 
     def __init__(
         self,
@@ -58,28 +63,23 @@ class StepFacts:
         self.config = config
         self.step = step
         self.stop = stop
-        self.checkpoint_ns = checkpoint_ns
-        self.checkpoint_id = checkpoint_id
-        self.context = context
-        self.previous = previous
-        self.local = local
-        self.depth = depth
+        if checkpoint_ns:
+            self.checkpoint_ns = checkpoint_ns
+        if checkpoint_id:
+            self.checkpoint_id = checkpoint_id
+        if context is not None:
+            self.context = context
+        if previous is not None:
+            self.previous = previous
+        if local is not None:
+            self.local = local
+        if depth:
+            self.depth = depth
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (
-            StepFacts,
-            (
-                self.config,
-                self.step,
-                self.stop,
-                self.checkpoint_ns,
-                self.checkpoint_id,
-                self.context,
-                self.previous,
-                None,
-                self.depth,
-            ),
-        )
+    def __getstate__(self) -> dict[str, Any]:
+        state = dict(self.__dict__)
+        state.pop("local", None)
+        return state
 
 
 class Program(Protocol):
@@ -100,20 +100,11 @@ class Attempt:
     the place that runs it.
     """
 
-    __slots__ = (
-        "alone",
-        "facts",
-        "held",
-        "input",
-        "number",
-        "outbox",
-        "path",
-        "program",
-        "rerun_on_loss",
-        "task",
-        "timeout_s",
-        "triggers",
-    )
+    outbox: Outbox | None = None
+    timeout_s: float | None = None
+    alone = False
+    rerun_on_loss = True
+    held: Any = None
 
     def __init__(
         self,
@@ -136,11 +127,14 @@ class Attempt:
         self.facts = facts
         self.path = path
         self.triggers = triggers
-        self.outbox = outbox
-        self.timeout_s = timeout_s
-        self.alone = alone
-        self.rerun_on_loss = rerun_on_loss
-        self.held: Any = None
+        if outbox is not None:
+            self.outbox = outbox
+        if timeout_s is not None:
+            self.timeout_s = timeout_s
+        if alone:
+            self.alone = alone
+        if not rerun_on_loss:
+            self.rerun_on_loss = rerun_on_loss
 
 
 class WorkerDeath:

@@ -33,22 +33,17 @@ def task_id_of(checkpoint_id: str, ns: str, step: int, name: str, path: Sequence
 class TaskScope:
     """One attempt as user code may see it: its config, runtime, stream writer and place in the graph."""
 
-    __slots__ = (
-        "_config",
-        "_runtime",
-        "_task_id",
-        "calls",
-        "emit",
-        "extras",
-        "facts",
-        "metadata",
-        "name",
-        "number",
-        "path",
-        "started_at",
-        "tags",
-        "triggers",
-    )
+    emit: Emit | None = None
+    tags: Sequence[str] | None = None
+    metadata: dict[str, Any] | None = None
+    calls = 0
+    """Nested graph runs so far, for their namespaces (SG-3)."""
+    extras: Any = None
+    """What the engine keeps beside it: answers, readers."""
+    started_at: float | None = None
+    _task_id: str | None = None
+    _config: dict[str, Any] | None = None
+    _runtime: Any = None
 
     def __init__(
         self,
@@ -66,15 +61,12 @@ class TaskScope:
         self.path = path
         self.triggers = triggers
         self.number = number
-        self.emit = emit
-        self.tags = tags
-        self.metadata = metadata
-        self.calls = 0  # nested graph runs so far, for their namespaces (SG-3)
-        self.extras: Any = None  # what the engine keeps beside it: answers, readers
-        self.started_at: float | None = None
-        self._task_id: str | None = None
-        self._config: dict[str, Any] | None = None
-        self._runtime: Any = None
+        if emit is not None:
+            self.emit = emit
+        if tags is not None:
+            self.tags = tags
+        if metadata is not None:
+            self.metadata = metadata
 
     @classmethod
     def of(cls, attempt: Attempt, emit: Emit | None = None) -> TaskScope:
@@ -86,8 +78,8 @@ class TaskScope:
             attempt.triggers,
             attempt.number,
             emit,
-            getattr(program, "tags", None),
-            getattr(program, "metadata", None),
+            program.tags,
+            program.metadata,
         )
 
     @property

@@ -2,147 +2,181 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from mpflow._core.plan import EPHEMERAL, OBJECT
 from mpflow._names import RESERVED
+from mpflow.channels.binop import BinaryOperatorAggregate
 from mpflow.errors import EmptyChannelError, InvalidUpdateError, ReducerError
 
 if TYPE_CHECKING:
     from mpflow._core.state import ChannelState
     from mpflow._core.task import Task
 
-Writes = Sequence[tuple[str, Any]]
-
 
 class Merge:
-    """What a merge changed: channels that have a new value, and names that were written but do not exist."""
+    """What a merge did: channels that were written, those that have a new value, and unknown names among the writes."""
 
-    __slots__ = ("unknown", "updated")
+    __slots__ = ("unknown", "updated", "written")
 
-    def __init__(self, updated: set[str], unknown: list[str]) -> None:
+    def __init__(self, written: Collection[str], updated: set[str], unknown: list[str]) -> None:
+        self.written = written
         self.updated = updated
         self.unknown = unknown
 
 
 def merge(
-    state: ChannelState,
-    tasks: Sequence[Task],
-    triggers: Collection[str],
-    *,
-    explain: Callable[[str], str] | None = None,
+    state: ChannelState, tasks: Sequence[Task], *, explain: Callable[[str], str] | None = None
 ) -> Merge:
-    """Apply the writes of `tasks`, given in path order, to `state`; all or nothing (FAULTS: a reducer that raises).
+    """Apply the writes of `tasks`, given in path order, to `state`; all or nothing.
 
-    `triggers` are the channels that start nodes: when none of them changed, the run is about to end and channels may
-    hold something back for that moment (`defer`). Raises InvalidUpdateError as the channels do, ReducerError when a
-    reducer raised.
+    Raises InvalidUpdateError as the channels do, ReducerError when a reducer raised; the values are then what they were.
     """
+    plan = state.plan
     versions = state.versions
     seen = state.seen
-    channels = state.channels
+    kinds = state.kinds
     step = False
-    consumed: dict[str, None] = {}
+    consumed: dict[str, None] | None = {} if plan.consuming else None
     grouped: dict[str, list[Any]] = {}
     unknown: list[str] = []
     for task in tasks:
-        if task.triggers:
+        if task.pulled:
             step = True
-            if task.pulled:
-                mine = seen.get(task.name)
-                if mine is None:
-                    mine = seen[task.name] = {}
-                for trigger in task.triggers:
-                    if trigger in versions:
-                        mine[trigger] = versions[trigger]
-                        consumed[trigger] = None
+            mine = seen.get(task.name)
+            if mine is None:
+                mine = seen[task.name] = {}
+            for trigger in task.triggers:
+                mine[trigger] = versions.get(trigger, 0)
+                if consumed is not None and trigger in plan.consuming:
+                    consumed[trigger] = None
+        elif task.triggers:
+            step = True
         for name, value in task.writes:
-            values = grouped.get(name)
-            if values is not None:
-                values.append(value)
-            elif name in channels:
+            if name in grouped:
+                grouped[name].append(value)
+            elif name in kinds:
                 grouped[name] = [value]
             elif name not in RESERVED:
                 unknown.append(name)
 
-    undo = _Undo(state)
-    version = state.counter + 1
     updated: set[str] = set()
+    bare: list[str] = []
+    objects: list[str] = []
+    for name, written in grouped.items():
+        if kinds[name] == OBJECT:
+            objects.append(name)
+        else:
+            if len(written) > 1:
+                _check_several(state, name, written, explain)
+            bare.append(name)
+            updated.add(name)
+    reset = [name for name in state.resetting if name not in grouped] if step and state.resetting else []
+    version = state.counter + 1
+    if consumed or objects or plan.finishing or any(kinds[name] == OBJECT for name in reset):
+        _change_objects(state, version, consumed or (), objects, grouped, reset, updated, step, explain)
+
+    # What is kept as bare values cannot fail, so it comes last and needs no way back.
+    put = state.put
+    for name in bare:
+        put(name, grouped[name][-1])
+        versions[name] = version
+        if kinds[name] == EPHEMERAL:
+            state.resetting[name] = None
+    for name in reset:
+        if kinds[name] == EPHEMERAL:
+            del state.resetting[name]
+            state.drop(name)
+            versions[name] = version
+    state.counter = version
+    return Merge(grouped, updated, unknown)
+
+
+def _check_several(
+    state: ChannelState, name: str, written: Sequence[Any], explain: Callable[[str], str] | None
+) -> None:
+    """Let the channel say what is wrong with several writes to it, if anything is."""
+    try:
+        state.object(name).update(written)
+    except InvalidUpdateError as error:
+        raise _explained(error, name, explain) from None
+
+
+def _explained(error: InvalidUpdateError, name: str, explain: Callable[[str], str] | None) -> InvalidUpdateError:
+    if explain is not None and error.args and (by := explain(name)):
+        error.args = (f"{error.args[0]} {by}", *error.args[1:])
+    return error
+
+
+def _change_objects(
+    state: ChannelState,
+    version: int,
+    consumed: Iterable[str],
+    objects: Sequence[str],
+    grouped: dict[str, list[Any]],
+    reset: Sequence[str],
+    updated: set[str],
+    step: bool,
+    explain: Callable[[str], str] | None,
+) -> None:
+    """Update the channels that are kept as objects; if one fails, all are what they were.
+
+    When the step starts no node the run is about to end, and channels give out what they held back for that moment.
+    """
+    plan = state.plan
+    versions = state.versions
+    undo: list[tuple[str, Any, int | None]] = []
+    name = ""
+
+    def changed() -> None:
+        versions[name] = version
+        if state.refresh(name):
+            updated.add(name)
+
     try:
         for name in consumed:
-            if name in state.consuming:
-                undo.keep(name)
-                if channels[name].consume():
-                    versions[name] = version
-                    state.refresh(name)
-        for name, values in grouped.items():
-            undo.keep(name)
-            if _update(state, name, values, explain):
+            undo.append((name, state.object(name).copy(), versions.get(name)))
+            if state.object(name).consume():
                 versions[name] = version
-                if state.refresh(name):
-                    updated.add(name)
-        if step:
-            for name in [name for name in state.resetting if name not in grouped]:
-                undo.keep(name)
-                if _update(state, name, (), explain):
-                    versions[name] = version
-                    if state.refresh(name):
-                        updated.add(name)
-            if state.finishing and updated.isdisjoint(triggers):
-                for name in state.finishing:
-                    undo.keep(name)
-                    if channels[name].finish():
-                        versions[name] = version
-                        if state.refresh(name):
-                            updated.add(name)
-    except BaseException:
-        undo.restore()
-        raise
-    if undo.kept:
-        state.counter = version
-    return Merge(updated, unknown)
-
-
-def _update(
-    state: ChannelState, name: str, values: Sequence[Any], explain: Callable[[str], str] | None
-) -> bool:
-    try:
-        return state.channels[name].update(values)
-    except InvalidUpdateError as error:
-        if explain is not None and (by := explain(name)):
-            error.args = (f"{error.args[0]} {by}" if error.args else by, *error.args[1:])
-        raise
-    except EmptyChannelError:
-        raise
+                state.refresh(name)
+        for name in objects:
+            if _update(state, name, grouped[name], undo):
+                changed()
+        for name in reset:
+            if state.kinds[name] == OBJECT and _update(state, name, (), undo):
+                changed()
+        if step and plan.finishing and updated.isdisjoint(plan.trigger_to_nodes):
+            for name in plan.finishing:
+                undo.append((name, state.object(name).copy(), versions.get(name)))
+                if state.object(name).finish():
+                    changed()
     except Exception as error:
+        _restore(state, undo)
+        if isinstance(error, InvalidUpdateError):
+            raise _explained(error, name, explain) from None
+        if isinstance(error, EmptyChannelError):
+            raise
         raise ReducerError(name, f"{type(error).__name__}: {error}") from error
 
 
-class _Undo:
-    """Keeps what a merge is about to change, so that a failed one leaves the old state whole.
+def _update(state: ChannelState, name: str, written: Sequence[Any], undo: list[Any]) -> bool:
+    """Update a channel, noting what it was: its value alone where the kind is known to replace it whole."""
+    channel = state.objects.get(name) or state.object(name)
+    old = channel.value if type(channel) is BinaryOperatorAggregate else channel.copy()
+    undo.append((name, old, state.versions.get(name)))
+    return channel.update(written)
 
-    A channel's copy has containers of its own and shares only the user's value, which a reducer must not change.
-    """
 
-    __slots__ = ("kept", "state", "versions")
-
-    def __init__(self, state: ChannelState) -> None:
-        self.state = state
-        self.kept: dict[str, Any] = {}
-        self.versions: dict[str, int | None] = {}
-
-    def keep(self, name: str) -> None:
-        if name not in self.kept:
-            self.kept[name] = self.state.channels[name].copy()
-            self.versions[name] = self.state.versions.get(name)
-
-    def restore(self) -> None:
-        state = self.state
-        for name, channel in self.kept.items():
-            state.channels[name] = channel
-            version = self.versions[name]
-            if version is None:
-                state.versions.pop(name, None)
-            else:
-                state.versions[name] = version
-            state.refresh(name)
+def _restore(state: ChannelState, undo: list[tuple[str, Any, int | None]]) -> None:
+    for name, old, version in reversed(undo):
+        if version is None:
+            state.versions.pop(name, None)
+        else:
+            state.versions[name] = version
+        channel: Any = state.objects[name]
+        if type(channel) is BinaryOperatorAggregate:
+            channel.value = old
+        else:
+            state.objects[name] = old
+        state.refresh(name)

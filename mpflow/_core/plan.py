@@ -5,14 +5,23 @@ A plan never changes once a run has begun; many runs share one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from mpflow.channels.base import BaseChannel
+from mpflow.channels.ephemeral_value import EphemeralValue
+from mpflow.channels.last_value import LastValue
+
 if TYPE_CHECKING:
-    from mpflow.channels.base import BaseChannel
     from mpflow.types import RetryPolicy
 
 Reads = tuple[str, ...] | str
+
+# How a channel's value is kept: bare, where its kind only ever replaces it, or by the channel object.
+LAST, EPHEMERAL, OBJECT = 0, 1, 2
+
+
+_KINDS: dict[type, int] = {LastValue: LAST, EphemeralValue: EPHEMERAL}
 
 
 class NodePlan:
@@ -82,11 +91,15 @@ class Plan:
 
     __slots__ = (
         "channels",
+        "consuming",
+        "finishing",
         "input",
+        "kinds",
         "managed",
         "name",
         "nodes",
         "output",
+        "starting",
         "stream",
         "strict",
         "trigger_to_nodes",
@@ -113,6 +126,14 @@ class Plan:
         self.stream = stream
         self.strict = strict
         self.trigger_to_nodes = triggers_of(self.nodes.values())
+        self.kinds = {key: _KINDS.get(type(channel), OBJECT) for key, channel in self.channels.items()}
+        self.consuming = {
+            key for key, channel in self.channels.items() if type(channel).consume is not BaseChannel.consume
+        }
+        self.finishing = [key for key, channel in self.channels.items() if channel.finishes]
+        self.starting = [
+            key for key, channel in self.channels.items() if self.kinds[key] == OBJECT and channel.is_available()
+        ]
 
 
 def triggers_of(nodes: Iterable[NodePlan]) -> dict[str, tuple[str, ...]]:
@@ -122,6 +143,3 @@ def triggers_of(nodes: Iterable[NodePlan]) -> dict[str, tuple[str, ...]]:
         for trigger in node.triggers:
             found.setdefault(trigger, []).append(node.name)
     return {trigger: tuple(names) for trigger, names in found.items()}
-
-
-Warn = Callable[[str], None]

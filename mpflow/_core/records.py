@@ -23,7 +23,7 @@ def record_of(
         return None
     if (task.node.on_error or on_error) != "record":
         return None
-    attempts = task.failures + len(task.deaths or ())
+    attempts = task.failures + len(task.deaths)
     return FailureRecord(node=task.name, task_id=task_id_of(task), error=error, input=task.input, attempts=attempts)
 
 
@@ -60,12 +60,12 @@ def _written_by_siblings(name: str, tasks: Sequence[Task], state: ChannelState) 
 
 
 def _only_list_channel(state: ChannelState) -> list[str]:
-    found = [key for key in state.channels if _collects(state, key)]
+    found = [key for key in state.plan.channels if _collects(state, key)]
     return found if len(found) == 1 else []
 
 
 def _collects(state: ChannelState, key: str) -> bool:
-    channel: Any = state.channels.get(key)
+    channel: Any = state.plan.channels.get(key)
     if key in RESERVED:
         return False
     if isinstance(channel, Topic):

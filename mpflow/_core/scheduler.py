@@ -126,7 +126,6 @@ class Scheduler:
         row = self.TRANSITIONS.get((task.state, kind))
         if row is None:
             raise InternalError(f"stimulus {kind} is not possible for {task!r}", [*task.story, task.state])
-        task.story.append(task.state)
         out: list[Instruction] = []
         row(self, task, stimulus, out)
         if self.ready and self.phase is STEPPING:
@@ -147,7 +146,7 @@ class Scheduler:
 
     def _begin(self, stimulus: Stimulus, out: list[Instruction]) -> None:
         source = _Source(stimulus[1])
-        merged = merge(self.state, [source], self.plan.trigger_to_nodes)  # type: ignore[list-item]
+        merged = merge(self.state, [source])  # type: ignore[list-item]
         self.updated = merged.updated
         self.step += 1
         self.phase = BETWEEN
@@ -210,12 +209,13 @@ class Scheduler:
             self._fail(task, error, out)
         else:
             self._leave(task)
+            task.story += (f"attempt failed: {type(error).__name__}",)
             task.state = WAITING
             out.append((RETRY, task, wait_s))
 
     def _lost(self, task: Task, stimulus: Stimulus, out: list[Instruction]) -> None:
         death = stimulus[2]
-        deaths = task.deaths = [*(task.deaths or ()), death]
+        deaths = task.deaths = (*task.deaths, death)
         if not task.node.rerun_on_loss:
             self._fail(task, OutcomeUnknown(task.name, self._task_id(task), death), out)
         elif len(deaths) >= MAX_DEATHS or (death.reason == "out of memory" and len(deaths) > 1):
@@ -224,6 +224,7 @@ class Scheduler:
             self._finish(task, TASK_CANCELLED, out)
         else:
             self._leave(task)
+            task.story += (f"lost: {death.reason}",)
             task.state = READY
             self.ready.append(task)
 
@@ -275,7 +276,6 @@ class Scheduler:
             if task.state == RUNNING:
                 running.append(task.attempt)
             elif task.state == READY or task.state == WAITING:
-                task.story.append(task.state)
                 task.state = TASK_CANCELLED
                 self.open -= 1
         self.ready.clear()
@@ -300,7 +300,7 @@ class Scheduler:
                     self.parked.setdefault(node.name, deque()).append(task)
                     continue
                 self.node_load[node.name] = load + 1
-            deaths = len(task.deaths) if task.deaths else 0
+            deaths = len(task.deaths)
             attempt = Attempt(
                 task,
                 task.failures + deaths + 1,
@@ -314,7 +314,6 @@ class Scheduler:
                 deaths > 0,
                 node.rerun_on_loss,
             )
-            task.story.append(task.state)
             task.state = RUNNING
             task.attempt = attempt
             self.running += 1
@@ -335,7 +334,7 @@ class Scheduler:
         try:
             for task in place_records(tasks, self.state):
                 out.append((ENDED_TASK, task))
-            merged = merge(self.state, tasks, self.plan.trigger_to_nodes, explain=self._writers)
+            merged = merge(self.state, tasks, explain=self._writers)
         except Exception as error:
             self._break(error, out)
             return
@@ -425,7 +424,7 @@ def invariants(scheduler: Scheduler) -> list[str]:
     for task in tasks:
         if (task.state == RUNNING) != (task.attempt is not None):
             broken.append(f"{task!r} runs without an attempt, or has one and does not run")
-        if len(task.deaths or ()) > MAX_DEATHS:
+        if len(task.deaths) > MAX_DEATHS:
             broken.append(f"{task!r} died too often")
     if scheduler.phase == BETWEEN and tasks:
         broken.append("tasks outlive their step")

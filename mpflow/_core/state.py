@@ -1,18 +1,22 @@
-"""The state of a run: its channels, their versions, and the views of them that nodes and streams are given.
+"""The state of a run: its channels' values and versions, and the views of them that nodes and streams are given.
 
-Views are dicts kept current write by write, so that a step costs what changed and not the width of the state.
+The two kinds of channel that most graphs are made of, `LastValue` and `EphemeralValue`, are kept as bare values; the
+others as objects. Views are dicts kept current write by write, so that a step costs what changed and not the width of
+the state.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from mpflow.channels.base import BaseChannel
+from mpflow._core.plan import EPHEMERAL, LAST, OBJECT
+from mpflow._names import MISSING
 from mpflow.errors import EmptyChannelError
 
 if TYPE_CHECKING:
-    from mpflow._core.plan import Reads
+    from mpflow._core.plan import Plan, Reads
+    from mpflow.channels.base import BaseChannel
 
 
 class View:
@@ -27,73 +31,76 @@ class View:
 
 
 class ChannelState:
-    """The channels of one run and what is derived from them.
+    """The state of one run.
 
-    ``versions`` counts each channel's changes on one common counter; ``seen`` holds, for each node, the versions of its
-    triggers when it last ran. ``values`` has every available channel's value.
+    ``values`` has every channel that has a value. ``versions`` counts each channel's changes on one common counter;
+    ``seen`` holds, for each node, the versions of its triggers when it last ran. ``resetting`` are the channels with a
+    value that a step without a write to them may take away.
     """
 
-    __slots__ = (
-        "channels",
-        "consuming",
-        "counter",
-        "finishing",
-        "resetting",
-        "seen",
-        "values",
-        "versions",
-        "views",
-        "watchers",
-    )
+    __slots__ = ("counter", "kinds", "objects", "plan", "resetting", "seen", "values", "versions", "views", "watchers")
 
-    def __init__(self, prototypes: Mapping[str, BaseChannel[Any, Any, Any]]) -> None:
-        self.channels = {key: prototype.copy() for key, prototype in prototypes.items()}
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.kinds = plan.kinds
+        self.objects: dict[str, BaseChannel[Any, Any, Any]] = {}
         self.versions: dict[str, int] = {}
         self.seen: dict[str, dict[str, int]] = {}
         self.counter = 0
-        self.finishing = [key for key, channel in self.channels.items() if channel.finishes]
-        self.consuming = {
-            key for key, channel in self.channels.items() if type(channel).consume is not BaseChannel.consume
-        }
         self.resetting: dict[str, None] = {}
         self.values: dict[str, Any] = {}
         self.views: dict[tuple[str, ...], View] = {}
         self.watchers: dict[str, list[View]] = {}
-        for key in self.channels:
+        for key in plan.starting:  # a fresh default for each run: nodes may change what they are given
+            self.objects[key] = plan.channels[key].from_checkpoint(MISSING)
             self.refresh(key)
 
+    def object(self, key: str) -> BaseChannel[Any, Any, Any]:
+        """The channel as an object: the run's own, or one made from its bare value."""
+        if self.kinds[key] != OBJECT:
+            return self.plan.channels[key].from_checkpoint(self.values.get(key, MISSING))
+        found = self.objects.get(key)
+        if found is None:
+            found = self.objects[key] = self.plan.channels[key].from_checkpoint(MISSING)
+        return found
+
     def refresh(self, key: str) -> bool:
-        """Take a channel's value over into `values` and the views after it changed; whether it has one now."""
-        channel = self.channels[key]
+        """Take an object channel's value over after it changed; whether it has one now."""
+        channel = self.objects[key]
         try:
             value = channel.get()
         except EmptyChannelError:
             self.resetting.pop(key, None)
-            if key in self.values:
-                del self.values[key]
-                for view in self.watchers.get(key, ()):
-                    view.stale = True
+            self.drop(key)
             return False
         if channel.resets:
             self.resetting[key] = None
-        known = key in self.values
-        self.values[key] = value
-        watchers = self.watchers.get(key)
-        if watchers:
-            for view in watchers:
-                if known and not view.stale:
+        self.put(key, value)
+        return True
+
+    def put(self, key: str, value: Any) -> None:
+        if key in self.watchers:
+            known = key in self.values
+            for view in self.watchers[key]:
+                if known:
                     view.values[key] = value
                 else:  # its place among the keys is found by building the view anew
                     view.stale = True
-        return True
+        self.values[key] = value
+
+    def drop(self, key: str) -> None:
+        if self.values.pop(key, MISSING) is not MISSING:
+            for view in self.watchers.get(key, ()):
+                view.stale = True
 
     def view(self, keys: tuple[str, ...]) -> dict[str, Any]:
         """The values of `keys` that are there. The dict is the state's own: callers copy it before giving it away."""
         view = self.views.get(keys)
         if view is None:
-            view = self.views[keys] = View(keys)
+            view = View(keys)
             for key in keys:
                 self.watchers.setdefault(key, []).append(view)
+            self.views[keys] = view
         if view.stale:
             values = self.values
             view.values = {key: values[key] for key in keys if key in values}
@@ -109,16 +116,25 @@ class ChannelState:
     def read_with(self, reads: Reads, writes: Iterable[tuple[str, Any]]) -> Any:
         """As `read`, with a task's own writes applied to it and nothing else changed (RT-1)."""
         keys = (reads,) if isinstance(reads, str) else reads
+        fresh = self.view(keys).copy()
         grouped: dict[str, list[Any]] = {}
-        for channel, value in writes:
-            if channel in keys:
-                grouped.setdefault(channel, []).append(value)
-        fresh = self.read(keys)
+        kinds = self.kinds
+        for name, value in writes:
+            if name in keys:
+                if kinds[name] == LAST:  # a second write to it is found at the merge
+                    fresh[name] = value
+                elif name in grouped:
+                    grouped[name].append(value)
+                else:
+                    grouped[name] = [value]
         for name, values in grouped.items():
-            copy = self.channels[name].copy()
+            copy = self.object(name).copy()
             copy.update(values)
             try:
                 fresh[name] = copy.get()
             except EmptyChannelError:
                 fresh.pop(name, None)
         return fresh.get(reads) if isinstance(reads, str) else fresh
+
+
+__all__ = ("EPHEMERAL", "LAST", "OBJECT", "ChannelState", "View")

@@ -45,13 +45,21 @@ def due_tasks(
     for name in names:
         node = nodes[name]
         seen = state.seen.get(name)
-        triggers = [
-            trigger
-            for trigger in node.triggers
-            if trigger in values and (seen is None or versions.get(trigger, 0) > seen.get(trigger, 0))
-        ]
-        if not triggers:
-            continue
+        triggers = node.triggers
+        if len(triggers) == 1:
+            trigger = triggers[0]
+            if trigger not in values or (seen is not None and versions.get(trigger, 0) <= seen.get(trigger, 0)):
+                continue
+        else:
+            triggers = tuple(
+                [
+                    trigger
+                    for trigger in triggers
+                    if trigger in values and (seen is None or versions.get(trigger, 0) > seen.get(trigger, 0))
+                ]
+            )
+            if not triggers:
+                continue
         reads = node.reads
         if isinstance(reads, str):
             if reads not in values:
@@ -63,7 +71,7 @@ def due_tasks(
                 for key, manager in plan.managed.items():
                     if key in reads:
                         input[key] = manager.get(_Scratch(step, stop))
-        tasks.append(Task(node, (PULL, name), (0, name), tuple(triggers), input, True, node.timeout_s))
+        tasks.append(Task(node, (PULL, name), triggers, input, True, node.timeout_s))
     sends = values.get(TASKS)
     if sends:
         _add_sends(plan, sends, tasks, warn)
@@ -82,7 +90,7 @@ def _add_sends(plan: Plan, sends: list[Any], tasks: list[Task], warn: Callable[[
             continue
         timeout_s = node.timeout_s if packet.timeout is None else packet.timeout.run_timeout
         path = (PUSH, index, False)
-        tasks.append(Task(node, path, (1, index), _PUSH_TRIGGERS, packet.arg, False, timeout_s))
+        tasks.append(Task(node, path, _PUSH_TRIGGERS, packet.arg, False, timeout_s))
 
 
 class _Scratch:

@@ -22,32 +22,24 @@ ENDED = frozenset((FINISHED, FAILED, INTERRUPTED, CANCELLED))
 
 
 class Task:
-    """A node's run in one step. ``path`` orders it among its siblings; ``key`` is the sortable form of it."""
+    """A node's run in one step. ``path`` orders it among its siblings.
 
-    __slots__ = (
-        "attempt",
-        "deaths",
-        "error",
-        "failures",
-        "input",
-        "key",
-        "name",
-        "node",
-        "path",
-        "pulled",
-        "record",
-        "state",
-        "story",
-        "timeout_s",
-        "triggers",
-        "writes",
-    )
+    What most tasks never need are class attributes until they do: tasks are made by the ten thousand.
+    """
+
+    state = READY
+    attempt: Attempt | None = None
+    failures = 0
+    deaths: tuple[WorkerDeath, ...] = ()
+    error: BaseException | None = None
+    record: Any = None
+    writes: Sequence[tuple[str, Any]] = ()
+    story: tuple[str, ...] = ()
 
     def __init__(
         self,
         node: NodePlan,
         path: tuple[Any, ...],
-        key: tuple[Any, ...],
         triggers: Sequence[str],
         input: Any,
         pulled: bool,
@@ -56,19 +48,10 @@ class Task:
         self.node = node
         self.name = node.name
         self.path = path
-        self.key = key
         self.triggers = triggers
         self.input = input
         self.pulled = pulled
         self.timeout_s = timeout_s
-        self.state = READY
-        self.attempt: Attempt | None = None
-        self.failures = 0
-        self.deaths: list[WorkerDeath] | None = None
-        self.error: BaseException | None = None
-        self.record: Any = None
-        self.writes: Sequence[tuple[str, Any]] = ()
-        self.story: list[str] = []
 
     def __repr__(self) -> str:
         return f"<Task {self.name} {self.path} {self.state}>"

@@ -37,7 +37,7 @@ from mpflow._names import INTERRUPT
 from mpflow.errors import EmptyInputError, GraphBubbleUp, add_note
 
 if TYPE_CHECKING:
-    from mpflow._core.plan import Reads
+    from mpflow._core.merge import Merge
     from mpflow._core.task import Task
     from mpflow._engine.run import Run
 
@@ -68,12 +68,13 @@ def run_loop(run: Run, input: Any) -> Generator[Effect, Any, None]:
                 if watched:
                     streams.ended(instruction[1], run.task_id)
             elif kind is MERGED:
-                _merged(run, instruction[1], watched)
+                _merged(run, instruction[2])
             elif kind is RETRY:
                 heappush(timers, (run.clock() + instruction[2], len(timers), instruction[1]))
             elif kind is CANCEL:
                 yield instruction
             elif kind is OVER:
+                run.finish()
                 if streams.queue:
                     yield (EMIT,)
                 return
@@ -131,29 +132,23 @@ def _feed(run: Run, outcome: Outcome) -> list[Any]:
     return run.scheduler.handle(outcome)
 
 
-def _merged(run: Run, tasks: Sequence[Task], watched: bool) -> None:
-    """After a step: note the values for the run's result, and stream them, if the step wrote any (SM-3)."""
-    output = run.output
-    state = run.state
-    if _wrote(tasks, output):
-        run.result = state.read(output)
-    if watched and run.streams.wants("values") and _wrote(tasks, run.streams.output):
-        run.streams.put("values", state.read(run.streams.output))
-
-
-def _wrote(tasks: Sequence[Task], output: Reads) -> bool:
-    keys = (output,) if isinstance(output, str) else output
-    return any(name in keys for task in tasks for name, _ in task.writes)
+def _merged(run: Run, merged: Merge) -> None:
+    """After a step: note the run's result, and stream the values, if the step wrote any of their keys (SM-3)."""
+    written = merged.written
+    if not run.output_keys.isdisjoint(written):
+        run.note_result()
+    streams = run.streams
+    if streams.wants("values") and not run.stream_keys.isdisjoint(written):
+        streams.put("values", run.state.read(streams.output))
 
 
 def _paused(run: Run, tasks: Sequence[Task]) -> None:
     interrupts = [item for task in tasks if task.error is not None for item in task.error.args[0]]
-    state = run.state
-    result = run.result if run.result is not None else state.read(run.output)
+    result = run.state.read(run.output)
     if isinstance(result, dict):
         run.result = {**result, INTERRUPT: interrupts}
     if run.streams.wants("values"):
-        values = state.read(run.streams.output)
+        values = run.state.read(run.streams.output)
         if isinstance(values, dict):
             run.streams.put("values", {**values, INTERRUPT: tuple(interrupts)})
 

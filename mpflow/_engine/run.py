@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
+from mpflow._core.plan import EPHEMERAL, OBJECT
 from mpflow._core.scheduler import Scheduler
 from mpflow._core.state import ChannelState
 from mpflow._engine.attempts import Performer
@@ -20,7 +21,7 @@ from mpflow.config import ensure_config
 from mpflow.errors import GraphRecursionError
 
 if TYPE_CHECKING:
-    from mpflow._core.plan import Plan
+    from mpflow._core.plan import Plan, Reads
     from mpflow._core.task import Task
     from mpflow._scope import Emit
 
@@ -46,6 +47,8 @@ class Run:
     """One run. Made by the compiled graph, obeyed by a driver, forgotten when it is over."""
 
     __slots__ = (
+        "_has_result",
+        "_passing",
         "clock",
         "context",
         "depth",
@@ -56,6 +59,7 @@ class Run:
         "namespace",
         "options",
         "output",
+        "output_keys",
         "parent",
         "performer",
         "plan",
@@ -63,10 +67,12 @@ class Run:
         "scheduler",
         "state",
         "step_timeout_s",
+        "stream_keys",
         "streams",
         "user_config",
         "warned",
     )
+
 
     def __init__(
         self,
@@ -132,7 +138,7 @@ class Run:
         self.context = context
         self.local = Local(store, control)
         self.step_timeout_s = step_timeout_s
-        self.state = ChannelState(plan.channels)
+        self.state = ChannelState(plan)
         self.mailbox = Mailbox()
         self.clock: Callable[[], float] = time.monotonic
         self.dice: Callable[[], float] = random.random
@@ -155,6 +161,23 @@ class Run:
             emit_for = self._emit_for
         self.performer = Performer(plan, self.state, copy_context(), self.warn, emit_for)
         self.facts: StepFacts | None = None
+        self.output_keys = _keys(self.output)
+        self.stream_keys = _keys(self.streams.output)
+        self._passing = any(
+            plan.kinds[key] == EPHEMERAL or (plan.kinds[key] == OBJECT and plan.channels[key].resets)
+            for key in self.output_keys
+        )
+        self._has_result = False
+
+    def note_result(self) -> None:
+        """A step has written output keys: the run's result is their values now, should the run end here (EX-13)."""
+        self._has_result = True
+        if self._passing:  # a channel may lose its value in a step that does not write it
+            self.result = self.state.read(self.output)
+
+    def finish(self) -> None:
+        if self._has_result and not self._passing:
+            self.result = self.state.read(self.output)
 
     def warn(self, text: str) -> None:
         """Log a suspicion, once a run; an error under ``compile(strict=True)``."""
@@ -201,6 +224,10 @@ class Run:
         facts = self.facts
         assert facts is not None
         return task_id_of(facts.checkpoint_id, facts.checkpoint_ns, facts.step, task.name, task.path, task.triggers)
+
+
+def _keys(reads: Reads) -> frozenset[str]:
+    return frozenset((reads,) if isinstance(reads, str) else reads)
 
 
 def _no_emit(attempt: Attempt) -> None:

@@ -67,7 +67,9 @@ class Branch:
                 f"No synchronous function provided to \"{self.name}\", the conditional edge of node '{self.source}'. "
                 "Run the graph with ainvoke or astream"
             )
-        return self.writes(func(value, **self.callables.arguments(scope)))
+        if self.callables.inject:
+            return self.writes(func(value, **self.callables.arguments(scope)))
+        return self.writes(func(value))
 
     async def arun(self, value: Any, scope: TaskScope) -> list[tuple[str, Any]]:
         func = self.callables.afunc
