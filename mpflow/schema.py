@@ -83,7 +83,9 @@ def hints_of(source: Any) -> dict[str, Any] | None:
     """
     if not isinstance(source, type) or source in (dict, list, set, tuple, int, str, float, bool, bytes, object):
         return None
-    if not (is_typed_dict(source) or is_dataclass(source) or is_pydantic(source) or getattr(source, "__annotations__", None)):
+    if not (
+        is_typed_dict(source) or is_dataclass(source) or is_pydantic(source) or getattr(source, "__annotations__", None)
+    ):
         return None
     try:
         hints = get_type_hints(source, include_extras=True)
@@ -93,7 +95,7 @@ def hints_of(source: Any) -> dict[str, Any] | None:
             f"be defined in its module, where annotations are resolved"
         ) from error
     if is_pydantic(source):
-        fields = getattr(source, "model_fields", None) or source.__fields__
+        fields = getattr(source, "model_fields", None) or getattr(source, "__fields__", {})
         hints = {name: hint for name, hint in hints.items() if name in fields}
     return {name: _strip_required(hint) for name, hint in hints.items()}
 

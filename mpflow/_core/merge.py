@@ -26,9 +26,7 @@ class Merge:
         self.unknown = unknown
 
 
-def merge(
-    state: ChannelState, tasks: Sequence[Task], *, explain: Callable[[str], str] | None = None
-) -> Merge:
+def merge(state: ChannelState, tasks: Sequence[Task], *, explain: Callable[[str], str] | None = None) -> Merge:
     """Apply the writes of `tasks`, given in path order, to `state`; all or nothing.
 
     Raises InvalidUpdateError as the channels do, ReducerError when a reducer raised; the values are then what they were.

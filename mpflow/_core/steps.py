@@ -88,7 +88,7 @@ def _add_sends(plan: Plan, sends: list[Any], tasks: list[Task], warn: Callable[[
         if node is None:
             warn(f"Ignoring unknown node name {packet.node} in pending sends")
             continue
-        timeout_s = node.timeout_s if packet.timeout is None else packet.timeout.run_timeout
+        timeout_s: Any = node.timeout_s if packet.timeout is None else packet.timeout.run_timeout
         path = (PUSH, index, False)
         tasks.append(Task(node, path, _PUSH_TRIGGERS, packet.arg, False, timeout_s))
 

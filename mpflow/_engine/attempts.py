@@ -54,7 +54,7 @@ class Performer:
         node = attempt.task.node
         if node.program.is_async:
             raise TypeError(
-                f"No synchronous function provided to \"{node.name}\": it is async. Run the graph with ainvoke, astream "
+                f'No synchronous function provided to "{node.name}": it is async. Run the graph with ainvoke, astream '
                 "or abatch, or place the node with executor='process'"
             )
         diff: Diff = attempt.program.run(attempt.input, scope)

@@ -109,5 +109,3 @@ class Places:
             else:
                 group[1].append(attempt)
         return list(groups.values())
-
-

@@ -73,7 +73,6 @@ class Run:
         "warned",
     )
 
-
     def __init__(
         self,
         plan: Plan,

@@ -44,7 +44,9 @@ class Streams:
             if mode not in MODES:
                 raise ValueError(f"stream_mode={mode!r} is none of {', '.join(MODES)}")
             if mode not in SUPPORTED:
-                raise NotImplementedError(f"stream_mode={mode!r} is not supported yet; there are {', '.join(SUPPORTED)}")
+                raise NotImplementedError(
+                    f"stream_mode={mode!r} is not supported yet; there are {', '.join(SUPPORTED)}"
+                )
         self.modes = frozenset(asked)
         self.output = output
         self.ns = ns

@@ -9,7 +9,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from mpflow._messages import CANCELLED, CLOSED, FAILED, Attempt
+from mpflow._messages import CANCELLED, CLOSED, FAILED, Attempt, Outcome
 from mpflow.errors import NodeCancelledError, NodeTimeoutError
 
 if TYPE_CHECKING:
@@ -69,21 +69,19 @@ class LoopPlace:
         self._cancelled: set[Attempt] = set()
 
     def submit(self, attempts: Sequence[Attempt]) -> None:
-        loop = self._bell.loop
         for attempt in attempts:
-            # A task copies the context it is made in; made inside the run's, it has a copy of that.
-            task = self._context.copy().run(loop.create_task, self._perform(attempt))
-            self._tasks[attempt] = task
-            task.add_done_callback(lambda _, attempt=attempt: self._tasks.pop(attempt, None))
+            self.start(attempt, self._work(attempt))
 
     def start(self, attempt: Attempt, coroutine: Coroutine[Any, Any, Any]) -> None:
-        """Await what completes an attempt that ran elsewhere, and post its outcome."""
+        """Await what completes an attempt, and post its outcome."""
+        # A task copies the context it is made in; made inside a copy of the run's, it has that.
         task = self._context.copy().run(self._bell.loop.create_task, self._finish(attempt, coroutine))
         self._tasks[attempt] = task
-        task.add_done_callback(lambda _: self._tasks.pop(attempt, None))
 
-    async def _perform(self, attempt: Attempt) -> None:
-        await self._finish(attempt, self._work(attempt))
+        def forget(_: Any) -> None:
+            self._tasks.pop(attempt, None)
+
+        task.add_done_callback(forget)
 
     async def _finish(self, attempt: Attempt, coroutine: Coroutine[Any, Any, Any]) -> None:
         started = perf_counter()
@@ -100,24 +98,27 @@ class LoopPlace:
 
             timer = self._bell.loop.call_later(attempt.timeout_s, expire)
         try:
-            outcome: Any = (CLOSED, attempt, await coroutine, perf_counter() - started)
+            outcome: Outcome = (CLOSED, attempt, await coroutine, perf_counter() - started)
         except BaseException as error:
-            seconds = perf_counter() - started
-            if late:
-                name = attempt.program.name
-                error = NodeTimeoutError(name, seconds, kind="run", run_timeout=attempt.timeout_s)
-            if not isinstance(error, asyncio.CancelledError):
-                outcome = (FAILED, attempt, error, seconds)
-            elif attempt in self._cancelled:
-                outcome = (CANCELLED, attempt, None, seconds)
-            else:  # nobody cancelled it: the node raised it (ER-7)
-                failure = NodeCancelledError(attempt.program.name)
-                failure.__cause__ = error
-                outcome = (FAILED, attempt, failure, seconds)
+            outcome = self._ended(attempt, error, late, perf_counter() - started)
         finally:
             if timer is not None:
                 timer.cancel()
         attempt.outbox.post(outcome)
+
+    def _ended(self, attempt: Attempt, error: BaseException, late: bool, seconds: float) -> Outcome:
+        """The outcome of an attempt that raised: its own failure, its deadline, or our cancelling it."""
+        name = attempt.program.name
+        if late:
+            assert attempt.timeout_s is not None
+            return FAILED, attempt, NodeTimeoutError(name, seconds, kind="run", run_timeout=attempt.timeout_s), seconds
+        if not isinstance(error, asyncio.CancelledError):
+            return FAILED, attempt, error, seconds
+        if attempt in self._cancelled:
+            return CANCELLED, attempt, None, seconds
+        failure = NodeCancelledError(name)  # nobody cancelled it: the node raised it (ER-7)
+        failure.__cause__ = error
+        return FAILED, attempt, failure, seconds
 
     def cancel(self, attempts: Sequence[Attempt], *, kill: bool = False) -> None:
         for attempt in attempts:
@@ -136,25 +137,24 @@ class LoopPlace:
                     continue
 
 
-_watched: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[WorkerPool, int]] = WeakKeyDictionary()
+_watched: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[WorkerPool, list[int]]] = WeakKeyDictionary()
 
 
 def watch(pool: WorkerPool) -> None:
     """Let the running loop read the pool's sockets while one of its runs uses the pool; `unwatch` once for each."""
     loop = asyncio.get_running_loop()
-    counts = _watched.setdefault(loop, {})
-    if pool not in counts:
-        counts[pool] = 0
-        loop.add_reader(pool.fileno(), pool.drain)
-    counts[pool] += 1
+    pools = _watched.setdefault(loop, {})
+    if pool not in pools:
+        descriptor = pool.fileno()
+        loop.add_reader(descriptor, pool.drain)
+        pools[pool] = [0, descriptor]
+    pools[pool][0] += 1
 
 
 def unwatch(pool: WorkerPool) -> None:
     loop = asyncio.get_running_loop()
-    counts = _watched.get(loop, {})
-    if pool in counts:
-        counts[pool] -= 1
-        if not counts[pool]:
-            del counts[pool]
-            if not pool.closed:
-                loop.remove_reader(pool.fileno())
+    pools = _watched.get(loop, {})
+    if pool in pools:
+        pools[pool][0] -= 1
+        if not pools[pool][0]:
+            loop.remove_reader(pools.pop(pool)[1])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from functools import partial
 from time import perf_counter
 from typing import Any
 
@@ -34,7 +35,7 @@ class ForeignPlace:
                     raise
                 continue
             self._futures[attempt] = future
-            future.add_done_callback(lambda future, attempt=attempt: self._done(attempt, future))
+            future.add_done_callback(partial(self._done, attempt))
 
     def _send(self, attempt: Attempt) -> Future[Any]:
         if self._here:

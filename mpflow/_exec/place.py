@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from concurrent.futures import Executor as FuturesExecutor
-from typing import Any, Literal, Union
+from typing import Any, Literal
 
 PLACES = ("auto", "process", "thread", "inline")
 
-Executor = Union[Literal["auto", "process", "thread", "inline"], FuturesExecutor]
+Executor = Literal["auto", "process", "thread", "inline"] | FuturesExecutor
 
 
 def check_executor(executor: Any, where: str) -> Any:

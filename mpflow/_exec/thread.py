@@ -10,6 +10,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+
 from mpflow._messages import CANCELLED, Attempt, Outcome
 
 IDLE_S = 2.0

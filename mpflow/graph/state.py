@@ -294,4 +294,3 @@ class StateGraph(Generic[StateT, ContextT, InputT, OutputT]):
             debug=debug,
             checkpointer=checkpointer,
         )
-

@@ -71,7 +71,7 @@ def batch_as_completed(
                 result = True, context.copy().run(lambda: graph.invoke(input, own, **kwargs))
             except BaseException as error:
                 result = False, error
-            mailbox.post((index, input, *result))  # type: ignore[arg-type]
+            mailbox.post((index, input, *result))
 
         return run
 
