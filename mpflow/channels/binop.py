@@ -60,10 +60,30 @@ def same_reducer(one: Any, other: Any) -> bool:
     return "<lambda>" in (getattr(one, "__name__", ""), getattr(other, "__name__", ""))
 
 
+Fold = Callable[[Any, Sequence[Any]], Any]
+
+
+# Named functions, not lambdas: channels are pickled.
 def _join_lists(old: list[Any], writes: Sequence[list[Any]]) -> list[Any]:
     joined = old.copy()
     joined.extend(chain.from_iterable(writes))
     return joined
+
+
+def _join_tuples(old: tuple[Any, ...], writes: Sequence[tuple[Any, ...]]) -> tuple[Any, ...]:
+    return old + tuple(chain.from_iterable(writes))
+
+
+def _join_text(old: str, writes: Sequence[str]) -> str:
+    return old + "".join(writes)
+
+
+def _join_bytes(old: bytes, writes: Sequence[bytes]) -> bytes:
+    return old + b"".join(writes)
+
+
+def _add_ints(old: int, writes: Sequence[int]) -> int:
+    return sum(writes, old)
 
 
 def _join_dicts(old: dict[Any, Any], writes: Sequence[dict[Any, Any]]) -> dict[Any, Any]:
@@ -73,25 +93,20 @@ def _join_dicts(old: dict[Any, Any], writes: Sequence[dict[Any, Any]]) -> dict[A
     return joined
 
 
-_ADD: dict[type, Callable[[Any, Sequence[Any]], Any]] = {
-    list: _join_lists,
-    tuple: lambda old, writes: old + tuple(chain.from_iterable(writes)),
-    str: lambda old, writes: old + "".join(writes),
-    bytes: lambda old, writes: old + b"".join(writes),
-    int: lambda old, writes: sum(writes, old),
-}
-_OR: dict[type, Callable[[Any, Sequence[Any]], Any]] = {
-    dict: _join_dicts,
-    set: lambda old, writes: old.union(*writes),
-    frozenset: lambda old, writes: old.union(*writes),
-}
+def _join_sets(old: Any, writes: Sequence[Any]) -> Any:
+    return old.union(*writes)
+
+
+_CONCAT: dict[type, Fold] = {list: _join_lists, tuple: _join_tuples, str: _join_text, bytes: _join_bytes}
+_ADD: dict[type, Fold] = {**_CONCAT, int: _add_ints}
+_OR: dict[type, Fold] = {dict: _join_dicts, set: _join_sets, frozenset: _join_sets}
 # Folds that are provably the same as calling the operator write by write, when all the types are exactly these. The
 # in-place operators come to the same, but for changing a value that was already seen. Floats are not here: sum()
 # rounds otherwise.
-_IN_ONE_GO: tuple[tuple[Any, dict[type, Callable[[Any, Sequence[Any]], Any]]], ...] = (
+_IN_ONE_GO: tuple[tuple[Any, dict[type, Fold]], ...] = (
     (operator.add, _ADD),
     (operator.iadd, _ADD),
-    (operator.concat, {kind: _ADD[kind] for kind in (list, tuple, str, bytes)}),
+    (operator.concat, _CONCAT),
     (operator.or_, _OR),
     (operator.ior, _OR),
 )

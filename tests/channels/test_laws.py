@@ -180,6 +180,13 @@ def test_a_users_channel_is_always_asked_unless_it_says_otherwise() -> None:
     assert (LastValue.resets, LastValue.finishes, BaseChannel.resets) == (False, False, True)
 
 
+@pytest.mark.parametrize("kind", sorted(set(KINDS)))
+def test_a_channel_travels_to_other_processes(kind: str) -> None:
+    channel = KINDS[kind][0]()
+    twin = pickle.loads(pickle.dumps(channel))
+    assert (type(twin), seen(twin), twin == channel) == (type(channel), seen(channel), True)
+
+
 REFUSED: dict[str, list[Any]] = {
     "LastValue": [1, 2],
     "EphemeralValue": [1, 2],
