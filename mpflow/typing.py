@@ -5,7 +5,9 @@ It must not import typing_extensions at run time: defaults of type variables exi
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, cast
+from weakref import WeakKeyDictionary
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
@@ -37,20 +39,28 @@ StateLike = Any
 
 __all__ = ("ContextT", "InputT", "OutputT", "StateT", "StateT_co", "StateT_contra")
 
-_keys_of: dict[type, tuple[str, ...]] = {}
+_keys_of: WeakKeyDictionary[type, tuple[str, ...]] = WeakKeyDictionary()
 
 
 def annotated_keys(cls: type) -> tuple[str, ...]:
-    """The annotated names of `cls` and its bases, the nearest class's first; cached for classes."""
+    """The annotated names of `cls` and its bases, the nearest class's first."""
     keys = _keys_of.get(cls)
     if keys is None:
         found: dict[str, None] = {}
         for base in cls.__mro__:
-            # A class without annotations has none of its base's; builtin types have no such attribute.
-            annotations = getattr(base, "__annotations__", None)
-            found.update(dict.fromkeys(annotations or ()))
+            found.update(dict.fromkeys(_annotations(base)))
         keys = _keys_of[cls] = tuple(found)
     return keys
+
+
+def _annotations(cls: type) -> Iterable[str]:
+    try:
+        # A class without annotations does not show its base's here; builtin types have no such attribute.
+        return getattr(cls, "__annotations__", ())
+    except NameError:  # from Python 3.14 on, names that only type checkers can see turn up here
+        from annotationlib import Format, get_annotations  # type: ignore[import-not-found, unused-ignore]
+
+        return cast("Iterable[str]", get_annotations(cls, format=Format.FORWARDREF))
 
 
 def object_writes(value: Any) -> list[tuple[str, Any]]:

@@ -26,7 +26,7 @@ def _add_names(key: str, names: set[Value], seen: set[Value], values: Sequence[V
     return seen | fresh
 
 
-class NamedBarrierValue(BaseChannel[Value, Value, "set[Value]"], Generic[Value]):
+class NamedBarrierValue(BaseChannel[Value, Value, set[Value]], Generic[Value]):
     """Becomes available (with the value None) when every name was written; empty again once consumed (ST-10)."""
 
     __slots__ = ("names", "seen")
@@ -87,7 +87,7 @@ class NamedBarrierValue(BaseChannel[Value, Value, "set[Value]"], Generic[Value])
         return True
 
 
-class NamedBarrierValueAfterFinish(BaseChannel[Value, Value, "tuple[set[Value], bool]"], Generic[Value]):
+class NamedBarrierValueAfterFinish(BaseChannel[Value, Value, tuple[set[Value], bool]], Generic[Value]):
     """A barrier that becomes available only once the run would otherwise end (ST-10)."""
 
     __slots__ = ("finished", "names", "seen")

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ("Topic",)
 
 
-class Topic(BaseChannel[Sequence[Value], "Value | list[Value]", "list[Value]"], Generic[Value]):
+class Topic(BaseChannel[Sequence[Value], Any, list[Value]], Generic[Value]):
     """Collects a step's writes in order; a list that is written counts as its items (ST-8).
 
     Emptied at each step unless `accumulate`.
