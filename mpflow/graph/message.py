@@ -6,7 +6,7 @@ langchain-core's message classes are loaded at the first use of any of these, ne
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Annotated, Any, TypedDict, Union, cast
 from uuid import uuid4
 
@@ -31,14 +31,32 @@ def _langchain_messages() -> Any:
     return messages
 
 
-def _coerced(messages: Messages) -> list[BaseMessage]:
-    """What langchain takes for messages, as messages of one piece that have ids."""
+_WHOLE = (
+    "AIMessage",
+    "ChatMessage",
+    "FunctionMessage",
+    "HumanMessage",
+    "RemoveMessage",
+    "SystemMessage",
+    "ToolMessage",
+)
+
+
+@lru_cache(maxsize=1)
+def _whole_types() -> frozenset[type]:
     langchain = _langchain_messages()
-    given = messages if isinstance(messages, list) else [messages]
-    coerced = (
-        given if all(isinstance(m, langchain.BaseMessage) for m in given) else langchain.convert_to_messages(given)
-    )
-    whole = [langchain.message_chunk_to_message(m) for m in coerced]
+    return frozenset(getattr(langchain, name) for name in _WHOLE)
+
+
+def _coerced(messages: Messages) -> list[BaseMessage]:
+    """What langchain takes for messages, as messages of one piece that have ids. The list may be the one given."""
+    langchain = _langchain_messages()
+    whole: list[Any] = messages if isinstance(messages, list) else [messages]
+    if not _whole_types().issuperset(map(type, whole)):  # a long history of plain messages is not gone through
+        convert, join = langchain.convert_to_messages, langchain.message_chunk_to_message
+        base = langchain.BaseMessage
+        coerced = whole if all(isinstance(message, base) for message in whole) else convert(whole)
+        whole = [join(message) for message in coerced]
     for message in whole:
         if message.id is None:
             message.id = str(uuid4())
