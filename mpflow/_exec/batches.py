@@ -21,6 +21,7 @@ LIMIT = 256
 GROWTH = 8
 """A batch is at most this many times what was measured of its program so far: one quick task proves little."""
 
+_LARGE_BYTES = 1 << 15
 _PICKLED = 42
 _pathof = attrgetter("path")
 _inputof = attrgetter("input")
@@ -35,7 +36,7 @@ def size(seen: int, mean_s: float, waiting: int, workers: int) -> int:
     return max(1, min(fitting, seen * GROWTH, share, LIMIT))
 
 
-# -- tasks: [forward output, log level, [group, ...]] ------------------------------------------------------------------
+# -- tasks: [forward output, log level, ticket, [group, ...]], then the large inputs -----------------------------------
 # group: [first number, program, facts, triggers, timeout, attempt, paths, inputs]; its tasks are numbered on from first
 
 
@@ -44,7 +45,7 @@ def groups_of(
     first: int,
     program: int,
     facts_number: Callable[[Any], int],
-    inputs: Sequence[bytes],
+    inputs: Sequence[bytes | int],
 ) -> list[list[Any]]:
     """The groups of a batch of one program: runs of attempts that differ in path and input alone."""
     groups = []
@@ -77,8 +78,47 @@ def groups_of(
     return groups
 
 
-def encode_inputs(attempts: Sequence[Attempt], encode: Callable[[Any], bytes]) -> list[bytes]:
-    return list(map(encode, map(_inputof, attempts)))
+def inputs_of(attempts: Sequence[Attempt]) -> list[Any]:
+    return list(map(_inputof, attempts))
+
+
+def split(blobs: list[bytes]) -> tuple[list[bytes | int], list[bytes]]:
+    """Put the size in the place of each large one, and all large ones behind the head, where nobody copies them."""
+    large = [blob for blob in blobs if len(blob) >= _LARGE_BYTES]
+    if not large:
+        return blobs, large  # type: ignore[return-value]
+    return [len(blob) if len(blob) >= _LARGE_BYTES else blob for blob in blobs], large
+
+
+def join(head: Any, large: Sequence[bytes]) -> list[bytes]:
+    """The parts of a frame."""
+    data = pack(head)
+    return [len(data).to_bytes(4, "little"), data, *large]
+
+
+class Tail:
+    """The large ones of a frame, in order."""
+
+    __slots__ = ("_at", "_view")
+
+    def __init__(self, view: memoryview, at: int) -> None:
+        self._view = view
+        self._at = at
+
+    def of(self, blob: Any) -> Any:
+        """What `split` put a size in the place of; other things are returned as they are."""
+        if type(blob) is not int:
+            return blob
+        begin = self._at
+        self._at = begin + blob
+        return self._view[begin : self._at]
+
+
+def part(body: Any) -> tuple[Any, Tail]:
+    """Undo `join`."""
+    view = memoryview(body)
+    end = 4 + int.from_bytes(view[:4], "little")
+    return unpack(view[4:end]), Tail(view, end)
 
 
 def _odd(value: Any) -> Any:
@@ -100,13 +140,13 @@ def unpack(data: Any) -> Any:
     return msgpack.unpackb(data, use_list=False, ext_hook=_even, strict_map_key=False, unicode_errors="surrogatepass")
 
 
-# -- results: (rss, [number skipped, ...], [number, ...], [nanoseconds, ...], [payload, ...], [position failed, ...]) --
+# -- results: (rss, releases, skipped numbers, numbers, nanoseconds, payloads, positions failed, (position, ticket) ...) -
 
 
 class Results:
     """What a worker has finished and not yet sent."""
 
-    __slots__ = ("failed", "numbers", "payloads", "size_bytes", "skipped", "times_ns")
+    __slots__ = ("failed", "numbers", "payloads", "size_bytes", "skipped", "tickets", "times_ns")
 
     def __init__(self) -> None:
         self.clear()
@@ -117,7 +157,10 @@ class Results:
         self.payloads: list[bytes] = []
         self.failed: list[int] = []
         self.skipped: list[int] = []
+        self.tickets: list[tuple[int, int]] = []
         self.size_bytes = 0
 
-    def frame(self, rss_bytes: int) -> bytes:
-        return pack((rss_bytes, self.skipped, self.numbers, self.times_ns, self.payloads, self.failed))
+    def parts(self, rss_bytes: int, releases: list[int]) -> list[bytes]:
+        payloads, large = split(self.payloads)
+        head = (rss_bytes, releases, self.skipped, self.numbers, self.times_ns, payloads, self.failed, self.tickets)
+        return join(head, large)

@@ -9,12 +9,14 @@ import contextlib
 import os
 import select
 import signal
-from typing import Any
 
-from mpflow._exec import batches, facts, link, slots
+from mpflow._exec import batches, facts, link, logs, slots
 from mpflow._exec.functions import Shipment
+from mpflow._exec.parcels import Parcels
 from mpflow._exec.spawn import Started
 from mpflow._messages import Attempt, WorkerDeath
+from mpflow._wire.mappings import Mappings
+from mpflow._wire.shm import Lease
 
 STARTING = 0
 READY = 1
@@ -33,6 +35,7 @@ class Worker:
         "is_fresh",
         "killed_for",
         "leave_by",
+        "mappings",
         "mean_s",
         "next_number",
         "note",
@@ -59,6 +62,7 @@ class Worker:
         self.page = started.page
         self.reader = link.Reader()
         self.writer = link.Writer()
+        self.mappings = Mappings()
         self.state = STARTING
         self.started_at = now
         self.window: dict[int, Attempt] = {}
@@ -101,34 +105,45 @@ class Worker:
     # -- sending -------------------------------------------------------------------------------------------------------
 
     def send_batch(
-        self,
-        attempts: list[Attempt],
-        inputs: list[bytes],
-        shipment: Shipment,
-        encoded_facts: dict[int, bytes],
-        facts_number: Any,
-        head: tuple[bool, int],
+        self, attempts: list[Attempt], inputs: list[bytes], shipment: Shipment, parcels: Parcels, lease: Lease | None
     ) -> None:
-        """Queue a batch and whatever of its program and facts this worker lacks. `flush` sends it."""
+        """Queue a batch and whatever of its program, facts and shared files this worker lacks. `flush` sends it."""
+        writer = self.writer
         if shipment.number not in self.programs:
             self.programs.add(shipment.number)
-            self.writer.add(link.PROGRAM, shipment.number.to_bytes(8, "little"), shipment.data)
+            writer.add(link.PROGRAM, shipment.number.to_bytes(8, "little"), shipment.data)
         first = self.next_number
-        groups = batches.groups_of(attempts, first, shipment.number, facts_number, inputs)
+        small, large = batches.split(inputs)
+        groups = batches.groups_of(attempts, first, shipment.number, parcels.facts_number, small)
         for group in groups:
             number = group[2]
             if number not in self.facts:
                 self.facts[number] = None
                 if len(self.facts) > facts.KEPT:
                     del self.facts[next(iter(self.facts))]
-                self.writer.add(link.FACTS, number.to_bytes(8, "little"), encoded_facts[number])
-        body = batches.pack((*head, groups))
+                writer.add(link.FACTS, number.to_bytes(8, "little"), parcels.facts_data[number])
+        ticket = 0
+        if lease is not None:
+            ticket, files = lease.send_to(self.pid)
+            for body, fds in link.file_frames(files):
+                writer.add(link.FILES, body, fds=fds)
+        parts = batches.join((logs.is_replaced(), logs.level(), ticket, groups), large)
         self.next_number = first + len(attempts)
         self.window.update(zip(range(first, self.next_number), attempts, strict=True))
-        self.writer.add(link.TASKS, body)
+        writer.add(link.TASKS, *parts)
         self.given += len(attempts)
         self.is_fresh = False
         self.mean_s = shipment.mean_s if shipment.seen else float("inf")
+
+    def release(self) -> None:
+        """Queue word of the blocks of this worker's arena that nobody here reads any more."""
+        tickets = self.mappings.take_releases()
+        if tickets:
+            self.writer.add(link.RELEASE, batches.pack(tickets))
+
+    def add_files(self, numbers: tuple[int, ...]) -> None:
+        for number in numbers:
+            self.mappings.add_file(number, self.reader.fds.popleft())
 
     def flush(self) -> bool:
         """Send what the socket takes; whether all is sent. A peer that is gone counts as sent: its death tells."""
@@ -197,6 +212,7 @@ class Worker:
         self.state = GONE
         self.sock.close()
         self.page.close()
+        self.reader.close()
         if self.pidfd >= 0:
             os.close(self.pidfd)
             self.pidfd = -1

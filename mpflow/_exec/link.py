@@ -5,68 +5,119 @@ Nothing here blocks but `Blocking`, which only workers use.
 
 from __future__ import annotations
 
+import os
+import socket
+from array import array
 from collections import deque
-from socket import socket
+from collections.abc import Sequence
 from typing import Any
 
 from mpflow._wire.frames import FrameReader, frame, rest_of
 
 # To the worker.
-SETUP = 1  # msgpack: pickled initializer, whether to report memory
+SETUP = 1  # msgpack: pickled initializer, whether to report memory, budget of shared memory
 PROGRAM = 2  # number (8 bytes), pickled program
 FACTS = 3  # number (8 bytes), encoded facts
-TASKS = 4  # msgpack: see `batches`
+TASKS = 4  # see `batches`
 CLOSE = 5  # end when the tasks before it are done
+RELEASE = 6  # msgpack: tickets of shared memory that are done with
 
 # From the worker.
 HELLO = 16  # msgpack: peak memory at its start
 REFUSED = 17  # text: why it cannot serve
-RESULTS = 18  # msgpack: see `batches`
+RESULTS = 18  # see `batches`
 EVENT = 19  # msgpack: task number, kind, encoded data
 LOG = 20  # msgpack: fields of a log record
 OUTPUT = 21  # msgpack: "stdout" or "stderr", text
+
+# Both ways.
+FILES = 32  # msgpack: numbers of files of shared memory; their descriptors come along
+
+_FDS = 16
+_ROOM = socket.CMSG_SPACE(_FDS * array("i").itemsize)
+_CLOEXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+
+
+def _receive(sock: socket.socket, frames: FrameReader, fds: deque[int]) -> int:
+    """Receive once into `frames`' buffer; descriptors that come along are ours to close."""
+    got, ancillary, _, _ = sock.recvmsg_into([frames.buffer()], _ROOM, _CLOEXEC)
+    for level, kind, data in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            numbers = array("i")
+            numbers.frombytes(data[: len(data) - len(data) % numbers.itemsize])
+            fds.extend(numbers)
+    return got
+
+
+def _rights(fds: Sequence[int]) -> list[tuple[int, int, Any]]:
+    return [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", fds))]
+
+
+def file_frames(files: Sequence[tuple[int, int]]) -> list[tuple[bytes, list[int]]]:
+    """Bodies and descriptors of the FILES frames that carry `files`, as (number, descriptor)."""
+    import msgpack
+
+    few = [files[at : at + _FDS] for at in range(0, len(files), _FDS)]
+    return [(msgpack.packb([number for number, _ in some]), [fd for _, fd in some]) for some in few]
 
 
 class Reader:
     """Cuts what arrives on a non-blocking socket into frames; large bodies are received in place."""
 
-    __slots__ = ("_frames", "received")
+    __slots__ = ("_frames", "fds", "received")
 
     def __init__(self) -> None:
         self._frames = FrameReader()
         self.received = 0
+        self.fds: deque[int] = deque()
 
-    def receive(self, sock: socket) -> list[tuple[int, Any]] | None:
+    def receive(self, sock: socket.socket) -> list[tuple[int, Any]] | None:
         """Take what there is, once, and return the frames complete by now; None at the end of the stream.
 
-        Raises ProtocolError, and what `recv_into` raises.
+        Raises ProtocolError, and what `recvmsg_into` raises.
         """
-        got = sock.recv_into(self._frames.buffer())
+        got = _receive(sock, self._frames, self.fds)
         if not got:
             return None
         self.received += got
         return self._frames.received(got)
 
+    def close(self) -> None:
+        while self.fds:
+            os.close(self.fds.popleft())
+
 
 class Writer:
     """Frames on their way out over a non-blocking socket."""
 
-    __slots__ = ("_queue", "sent")
+    __slots__ = ("_queue", "_rights", "sent")
 
     def __init__(self) -> None:
         self._queue: deque[memoryview] = deque()
+        self._rights: dict[int, list[int]] = {}
+        """Descriptors that go with the first byte of a queued view, by its identity."""
         self.sent = 0
 
-    def add(self, kind: int, *parts: Any) -> None:
+    def add(self, kind: int, *parts: Any, fds: list[int] | None = None) -> None:
         """Queue a frame; `flush` sends it."""
-        self._queue.extend(map(memoryview, frame(kind, *parts)))
+        views = [memoryview(part) for part in frame(kind, *parts)]
+        if fds:
+            self._rights[id(views[0])] = fds
+        self._queue.extend(views)
 
-    def flush(self, sock: socket) -> bool:
+    def flush(self, sock: socket.socket) -> bool:
         """Send what the socket takes; whether nothing is left. Raises what `sendmsg` raises."""
         queue = self._queue
         while queue:
             try:
-                sent = sock.sendmsg([queue[i] for i in range(min(len(queue), 64))])
+                fds = self._rights.get(id(queue[0])) if self._rights else None
+                if fds is not None:
+                    sent = sock.sendmsg([queue[0]], _rights(fds))
+                    del self._rights[id(queue[0])]
+                else:
+                    # One by one while descriptors wait: they must begin a message of their own.
+                    count = 1 if self._rights else min(len(queue), 64)
+                    sent = sock.sendmsg([queue[at] for at in range(count)])
             except BlockingIOError:
                 return False
             self.sent += sent
@@ -83,22 +134,25 @@ class Writer:
 class Blocking:
     """A worker's end: reads frame by frame and writes whole ones. The parent always reads, so writing ends."""
 
-    def __init__(self, sock: socket) -> None:
+    def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
         self._frames = FrameReader()
         self._ready: deque[tuple[int, Any]] = deque()
+        self.fds: deque[int] = deque()
 
     def next(self) -> tuple[int, Any] | None:
         """The next frame, or None when the parent is gone."""
         ready = self._ready
         while not ready:
-            got = self._sock.recv_into(self._frames.buffer())
+            got = _receive(self._sock, self._frames, self.fds)
             if not got:
                 return None
             ready.extend(self._frames.received(got))
         return ready.popleft()
 
-    def send(self, kind: int, body: Any) -> None:
-        parts = frame(kind, body)
+    def send(self, kind: int, *body: Any, fds: list[int] | None = None) -> None:
+        parts = frame(kind, *body)
+        if fds:
+            parts = rest_of(parts, self._sock.sendmsg(parts[:1], _rights(fds)))
         while parts:
-            parts = rest_of(parts, self._sock.sendmsg(parts))
+            parts = rest_of(parts, self._sock.sendmsg(parts[:64]))

@@ -19,8 +19,26 @@ Send = Callable[[int, Any], None]
 
 # -- in the worker -----------------------------------------------------------------------------------------------------
 
-_FIELDS = ("name", "levelno", "levelname", "pathname", "filename", "module", "lineno", "funcName", "created", "msecs")
-_FIELDS += ("relativeCreated", "thread", "threadName", "process", "processName", "exc_text", "stack_info", "taskName")
+_FIELDS = [
+    "name",
+    "levelno",
+    "levelname",
+    "pathname",
+    "filename",
+    "module",
+    "lineno",
+    "funcName",
+    "created",
+    "msecs",
+    "relativeCreated",
+    "thread",
+    "threadName",
+    "process",
+    "processName",
+    "exc_text",
+    "stack_info",
+    "taskName",
+]
 _STANDARD = frozenset((*_FIELDS, "msg", "args", "exc_info", "message", "asctime"))
 
 

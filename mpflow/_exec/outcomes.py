@@ -14,20 +14,28 @@ from typing import Any
 from mpflow._messages import DONE, EVENT, FAILED, Attempt
 from mpflow._wire.codec import Codec
 from mpflow._wire.errors import WireError
+from mpflow._wire.mappings import Held, Mappings
 
 Deliveries = deque[tuple[Callable[[Any], None], Any]]
 
 
-def results(what: tuple[Codec, deque[tuple[Attempt | None, bytes, int]], frozenset[int], list[int]]) -> None:
-    """Post what a frame of results holds: ``(codec, (attempt, payload, nanoseconds) ..., positions failed, [position])``."""
-    codec, items, failed, position = what
+Items = deque[tuple["Attempt | None", Any, int]]
+
+
+def results(what: tuple[Codec, Items, frozenset[int], dict[int, Held], list[int]]) -> None:
+    """Post what a frame of results holds.
+
+    ``(codec, (attempt, payload, nanoseconds) ..., positions failed, shared memory held by position, [position])``
+    """
+    codec, items, failed, holds, position = what
     decode = codec.decode
     while items:
         attempt, payload, time_ns = items[0]
+        held = holds.get(position[0]) if holds else None
         if attempt is not None and attempt.outbox is not None:
             kind = FAILED if position[0] in failed else DONE
             try:
-                value = decode(payload)
+                value = decode(payload, held)
             except WireError as error:
                 kind = FAILED
                 error.args = (
@@ -36,6 +44,9 @@ def results(what: tuple[Codec, deque[tuple[Attempt | None, bytes, int]], frozens
                 )
                 value = error
             attempt.outbox.post((kind, attempt, value, time_ns * 1e-9))
+            del value
+        if held is not None:
+            held.close()
         position[0] += 1
         items.popleft()
 
@@ -55,3 +66,8 @@ def event(what: tuple[Codec, Attempt, str, bytes]) -> None:
     codec, attempt, kind, data = what
     if attempt.outbox is not None:
         attempt.outbox.post((EVENT, attempt, (kind, codec.decode(data)), 0.0))
+
+
+def close(mappings: Mappings) -> None:
+    """Close a dead worker's shared files, now that what it sent has been decoded."""
+    mappings.close()

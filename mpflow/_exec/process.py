@@ -24,8 +24,10 @@ from typing import Any
 from mpflow._exec.cpu import cpu_count, thread_limits
 from mpflow._exec.foreman import Foreman
 from mpflow._exec.mailbox import Mailbox
+from mpflow._exec.roster import Roster
 from mpflow._exec.spawn import Spawner, Started
 from mpflow._messages import Attempt
+from mpflow._wire.memory import limit_bytes
 from mpflow.errors import PoolClosedError, WrongProcessError
 
 _CLOSE_GRACE_S = 1.0
@@ -80,9 +82,17 @@ class WorkerPool:
         self._followers: deque[_Waiter] = deque()
         self._attended_at = 0.0
         self._spawner: Spawner | None = None
-        self._foreman = Foreman(
-            self.max_workers, self._epoll, self._order, worker_init, max_tasks_per_worker, max_worker_rss
+        # Shared memory: half of what may be used is for inputs, half for results.
+        budget_bytes = limit_bytes() // 8
+        self._roster = Roster(
+            self.max_workers,
+            self._epoll,
+            self._order,
+            worker_init,
+            reports_rss=max_worker_rss is not None,
+            arena_bytes=budget_bytes // self.max_workers,
         )
+        self._foreman = Foreman(self._roster, max_tasks_per_worker, max_worker_rss, budget_bytes)
         _pools.add(self)
 
     # -- what the engine asks ------------------------------------------------------------------------------------------
@@ -168,6 +178,7 @@ class WorkerPool:
         if self._spawner is not None:
             self._spawner.close(1.0)
         self._work()
+        self._foreman.close_arena()
         self._release()
         _pools.discard(self)
 
@@ -181,7 +192,10 @@ class WorkerPool:
         # Nobody can wait for its workers any more; its thread, which holds it weakly, kills and buries them.
         if getattr(self, "_spawner", None) is not None and not self._is_closed and not self._is_foreign():
             self._is_closed = True
-            self._foreman.abandon()
+            for worker in self._roster.crew:
+                worker.kill()
+            self._roster.let_go()
+            self._foreman.close_arena()
             if self._spawner is not None:
                 self._spawner.ring()
             self._release()
@@ -211,7 +225,7 @@ class WorkerPool:
         finally:
             self._owner = 0
         spawner = self._spawner
-        if spawner is not None and not self._leader and self._foreman.alarm_at < spawner.wakes_at:
+        if spawner is not None and not self._leader and self._roster.alarm_at < spawner.wakes_at:
             spawner.ring()
 
     def _handle(self, events: list[tuple[int, int]]) -> None:
@@ -226,7 +240,7 @@ class WorkerPool:
                 for fd, event in events:
                     if fd != self._bell:
                         foreman.serve(fd, event)
-                if monotonic() >= foreman.alarm_at:
+                if monotonic() >= self._roster.alarm_at:
                     foreman.strike()
             finally:
                 self._owner = 0
@@ -250,11 +264,11 @@ class WorkerPool:
 
     def _lead(self, mailbox: Mailbox, deadline: float) -> None:
         self._attended_at = _FOREVER
-        poll, foreman = self._epoll.poll, self._foreman
+        poll = self._epoll.poll
         if mailbox._bell.acquire(blocking=False):  # rung before it was known that we lead
             return
         while not mailbox.items:
-            until = min(deadline, foreman.alarm_at)
+            until = min(deadline, self._roster.alarm_at)
             timeout_s = None if until == _FOREVER else max(0.0, until - monotonic())
             mailbox.notify = self._ring
             try:
@@ -301,7 +315,7 @@ class WorkerPool:
 
     def look(self) -> None:
         """Drain for want of anybody else."""
-        if not self._is_closed or self._foreman.crew:
+        if not self._is_closed or self._roster.crew:
             self._poll_once()
 
     def attended_at(self) -> float:
@@ -309,7 +323,7 @@ class WorkerPool:
         return self._attended_at
 
     def alarm_at(self) -> float:
-        return self._foreman.alarm_at
+        return self._roster.alarm_at
 
     def is_idle(self) -> bool:
         """Whether no attempt is queued or running."""
@@ -343,7 +357,7 @@ class WorkerPool:
     def _after_fork(self) -> None:
         """In the child: let go of descriptors, so that workers see their parent's end; touch nothing that is shared."""
         self._is_closed = True
-        self._foreman.let_go()
+        self._roster.let_go()
         self._spawner = None
         self._release()
 

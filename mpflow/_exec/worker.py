@@ -20,7 +20,9 @@ from typing import Any, NoReturn
 from mpflow._exec import batches, link, logs, slots
 from mpflow._exec.facts import KEPT, LazyFacts
 from mpflow._scope import TaskScope, current
-from mpflow._wire.codec import Codec, EncodeError
+from mpflow._wire.codec import REFERS, Codec, EncodeError
+from mpflow._wire.mappings import Held, Mappings
+from mpflow._wire.shm import Arena
 
 EXIT_LOST_SOCKET = 111
 EXIT_REFUSED = 112
@@ -32,6 +34,8 @@ _SLOW_NS = 500_000
 """Before a task that may take this long, what is finished is sent."""
 _HOLD_BYTES = 1 << 20
 _RSS_EVERY_NS = 50_000_000
+
+_PARENT = "parent"
 
 _is_worker = False
 
@@ -87,6 +91,8 @@ class Worker:
         self._link = link.Blocking(sock)
         self._words = page.words
         self._codec = Codec(trust=True)
+        self._mappings = Mappings()
+        self._held: Held | None = None
         self._programs: dict[int, Any] = {}
         self._facts: dict[int, bytes] = {}
         self._means: dict[int, int] = {}
@@ -107,7 +113,9 @@ class Worker:
         frame = self._link.next()
         if frame is None:
             raise OSError("the parent is gone")
-        init, self._wants_rss = batches.unpack(frame[1])
+        init, self._wants_rss, arena_bytes = batches.unpack(frame[1])
+        self._arena = Arena(arena_bytes)
+        self._results_codec = Codec(trust=True, arena=self._arena)
         if init is not None:
             try:
                 import pickle
@@ -139,20 +147,29 @@ class Worker:
                 self._facts[int.from_bytes(body[:8], "little")] = bytes(body[8:])
                 if len(self._facts) > KEPT:
                     del self._facts[next(iter(self._facts))]
+            elif kind == link.RELEASE:
+                self._arena.release(_PARENT, batches.unpack(body))
+            elif kind == link.FILES:
+                for number in batches.unpack(body):
+                    self._mappings.add_file(number, self._link.fds.popleft())
             elif kind == link.CLOSE:
                 return
 
     def _run_batch(self, body: Any) -> None:
-        forward, log_level, groups = batches.unpack(body)
+        (forward, log_level, ticket, groups), tail = batches.part(body)
+        self._held = self._mappings.hold(ticket) if ticket else None
         if forward != self._forwarding:
             self._forward(forward)
         self._listen(log_level)
         for group in groups:
-            self._run_group(*group)
+            self._run_group(tail, *group)
+        if self._held is not None:
+            self._held.close()
         self._flush()
 
     def _run_group(
         self,
+        tail: batches.Tail,
         first: int,
         program_number: int,
         facts_number: int,
@@ -160,16 +177,15 @@ class Worker:
         timeout_s: float | None,
         attempt: int,
         paths: tuple[tuple[Any, ...], ...],
-        inputs: tuple[bytes, ...],
+        inputs: tuple[bytes | int, ...],
     ) -> None:
         """Run tasks that differ in path and input alone. This loop is the cost of a tiny task: keep it short."""
         results = self._results
         numbers, times, payloads = results.numbers, results.times_ns, results.payloads
         words, fence = self._words, self._fence
-        decode, encode = self._codec.decode, self._codec.encode
         facts_data = self._facts[facts_number]
-        name, tags, metadata, run = "", None, None, None
-        self._attempt = attempt
+        program: Any = None
+        self._node, self._attempt = f"program {program_number}", attempt
         mean_ns = self._means.get(program_number, _SLOW_NS)
         number = first
         started = flushed = monotonic_ns()
@@ -190,29 +206,16 @@ class Worker:
             if timeout_s is not None:
                 signal.setitimer(signal.ITIMER_REAL, max(timeout_s, 1e-6))
             try:
-                if run is None:
+                if program is None:
                     program = self._program(program_number)
-                    name = self._node = program.name
-                    tags, metadata = getattr(program, "tags", None), getattr(program, "metadata", None)
-                    run = program.run
-                value = decode(data)
-                scope = TaskScope(
-                    LazyFacts(facts_data, decode), name, path, triggers, attempt, self._emitter(number), tags, metadata
-                )
-                context = contextvars.Context()
-                context.run(current.set, scope)
-                diff = context.run(run, value, scope)
-                try:
-                    payload = encode(diff)
-                except EncodeError:
-                    payload = self._encode_failed(name, diff)
+                    self._node = program.name
+                scope = self._scope(facts_data, program, path, triggers, number)
+                payload = self._call(program, tail.of(data), scope)
             except BaseException as error:
                 results.failed.append(len(numbers))
-                payload = self._encode_error(error, name)
+                payload = self._encode_error(error)
             if timeout_s is not None:
                 signal.setitimer(signal.ITIMER_REAL, 0)
-            # The diff dies before its successor starts: what it holds must not outlive its task.
-            value = diff = scope = context = None
             ended = monotonic_ns()
             numbers.append(number)
             payloads.append(payload)
@@ -235,24 +238,49 @@ class Worker:
             program = self._programs[number] = pickle.loads(program)
         return program
 
-    def _encode_failed(self, name: str, diff: Any) -> bytes:
-        """Encode the diff write by write, to name the one that cannot travel. Raises EncodeError."""
-        for channel, value in diff:
-            self._codec.encode(value, path=f"what node '{name}' returned for '{channel}'")
-        return self._codec.encode(diff, path=f"what node '{name}' returned")
+    def _scope(self, facts: bytes, program: Any, path: Any, triggers: Any, number: int) -> TaskScope:
+        tags, metadata = getattr(program, "tags", None), getattr(program, "metadata", None)
+        lazy: Any = LazyFacts(facts, self._codec.decode)
+        return TaskScope(lazy, program.name, path, triggers, self._attempt, self._emitter(number), tags, metadata)
 
-    def _encode_error(self, error: BaseException, name: str) -> bytes:
+    def _call(self, program: Any, data: bytes, scope: TaskScope) -> bytes:
+        """Run one task and encode its diff. What it held dies with this frame, before its successor starts."""
+        codec = self._codec
+        context = contextvars.Context()
+        context.run(current.set, scope)
+        diff = context.run(program.run, codec.decode(data, self._held), scope)
         try:
-            return self._codec.encode(error, path=f"the exception of node '{name}'")
+            return self._encode(diff)
+        except EncodeError:
+            # Write by write, to name the one that cannot travel.
+            for channel, value in diff:
+                codec.encode(value, path=f"what node '{program.name}' returned for '{channel}'")
+            return codec.encode(diff, path=f"what node '{program.name}' returned")
+
+    def _encode(self, diff: Any) -> bytes:
+        """The bytes of a diff. Large buffers go to the arena, in a scope for this diff alone: the next may be changed."""
+        with self._arena.scope() as lease:
+            payload, flags = self._results_codec.encode_flagged(diff)
+        if flags & REFERS:
+            ticket, files = lease.send_to(_PARENT)
+            self._results.tickets.append((len(self._results.numbers), ticket))
+            for body, fds in link.file_frames(files):
+                self._send(link.FILES, body, fds=fds)
+            lease.close()
+        return payload
+
+    def _encode_error(self, error: BaseException) -> bytes:
+        try:
+            return self._codec.encode(error, path=f"the exception of node '{self._node}'")
         except BaseException as failure:
-            text = f"{type(error).__qualname__} in node '{name}', which itself could not be sent ({failure})"
+            text = f"{type(error).__qualname__} in node '{self._node}', which itself could not be sent ({failure})"
             return self._codec.encode(RuntimeError(text))
 
     # -- to the parent -------------------------------------------------------------------------------------------------
 
-    def _send(self, kind: int, body: Any) -> None:
+    def _send(self, kind: int, *body: Any, fds: list[int] | None = None) -> None:
         with self._sending:
-            self._link.send(kind, body)
+            self._link.send(kind, *body, fds=fds)
 
     def _flush(self) -> None:
         """Send what is finished. Afterwards the page names no task: all that ran is in the parent's hands."""
@@ -261,7 +289,7 @@ class Worker:
         if results.numbers or results.skipped:
             if self._wants_rss:
                 self._measure()
-            self._send(link.RESULTS, results.frame(self._rss_bytes))
+            self._send(link.RESULTS, *results.parts(self._rss_bytes, self._mappings.take_releases()))
             results.clear()
         self._words[slots.RUNNING] = 0
 

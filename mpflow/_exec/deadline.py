@@ -1,0 +1,30 @@
+"""The backstop of the kernel timers that workers arm: it serves where a task has disarmed or blocked the signal."""
+
+from __future__ import annotations
+
+from mpflow._exec.crew import Worker
+
+BACKSTOP_S = 0.25
+"""How long after a task's deadline the parent looks itself."""
+
+
+def due_at(worker: Worker, now: float) -> float:
+    """When to look at `worker` next: infinite if nothing in its window has a deadline, not after `now` if it is due."""
+    limits = [attempt.timeout_s for attempt in worker.window.values() if attempt.timeout_s is not None]
+    if not limits:
+        return float("inf")
+    attempt = worker.window.get(worker.running)
+    if attempt is not None and attempt.timeout_s is not None:
+        return worker.started_ns / 1e9 + attempt.timeout_s + BACKSTOP_S
+    return now + min(limits) + BACKSTOP_S
+
+
+def is_overdue(worker: Worker, now: float) -> bool:
+    """Whether the task that `worker` runs is past its deadline. If so the worker has been stopped: kill it.
+
+    Standing still it cannot finish between our look and our kill; one that went on meanwhile is let go.
+    """
+    if worker.stop() and due_at(worker, now) <= now:
+        return True
+    worker.go_on()
+    return False

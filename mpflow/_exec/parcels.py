@@ -1,0 +1,91 @@
+"""What travels with a batch: the program, the facts of its step, the inputs. Each encoded once, however often it is sent.
+
+Must not know which worker gets it.
+"""
+
+from __future__ import annotations
+
+from mpflow._exec import batches
+from mpflow._exec.facts import encode_facts
+from mpflow._exec.functions import Shipment, Shipments
+from mpflow._messages import Attempt, StepFacts
+from mpflow._wire.codec import REFERS, Codec, EncodeError
+from mpflow._wire.shm import Arena
+from mpflow.errors import NodeNotPicklableError
+
+_KEPT_FACTS = 64
+
+Refusals = list[tuple[Attempt, NodeNotPicklableError]]
+
+
+class Parcels:
+    """The parent's encoder and what it has encoded so far."""
+
+    def __init__(self, budget_bytes: int | None = None) -> None:
+        self.codec = Codec(trust=True)
+        """For what stays inline: facts, and everything decoded."""
+        self.arena = Arena(budget_bytes)
+        self._inputs_codec = Codec(trust=True, arena=self.arena)
+        self.shipments = Shipments()
+        self.facts_data: dict[int, bytes] = {}
+        self._facts: dict[int, tuple[StepFacts, int]] = {}
+        self._facts_count = 0
+
+    def program(self, attempt: Attempt) -> Shipment:
+        """The program of an attempt, ready to be sent. Raises NodeNotPicklableError."""
+        return self.shipments.packed(attempt.program, attempt.facts.config)
+
+    def inputs(self, batch: list[Attempt]) -> tuple[list[Attempt], list[bytes], bool, Refusals]:
+        """Encode the inputs of a batch.
+
+        Returns the attempts that can travel, their inputs, whether these refer to blocks of the arena, and why the other
+        attempts cannot travel. Large buffers go to the arena within `Arena.scope`, once each.
+        """
+        encode = self._inputs_codec.encode_flagged
+        try:
+            encoded = list(map(encode, batches.inputs_of(batch)))
+            return batch, [data for data, _ in encoded], any(flags & REFERS for _, flags in encoded), []
+        except EncodeError as error:
+            _reraise_interrupt(error)
+        good: list[Attempt] = []
+        inputs: list[bytes] = []
+        refers = 0
+        refused: Refusals = []
+        for attempt in batch:
+            name = attempt.program.name
+            try:
+                data, flags = encode(attempt.input, path=f"the input of node '{name}'")
+            except EncodeError as error:
+                _reraise_interrupt(error)
+                refusal = NodeNotPicklableError(name, error.path, error.reason)
+                refusal.__cause__ = error
+                refused.append((attempt, refusal))
+            else:
+                good.append(attempt)
+                inputs.append(data)
+                refers |= flags & REFERS
+        return good, inputs, bool(refers), refused
+
+    def facts_number(self, facts: StepFacts) -> int:
+        """The number under which workers know these facts; `facts_data` has their bytes."""
+        known = self._facts.get(id(facts))
+        if known is None:
+            self._facts_count += 1
+            number = self._facts_count
+            self.facts_data[number] = encode_facts(facts, self.codec.encode)
+            # Held, so that the identity is never that of another; the oldest go first.
+            known = self._facts[id(facts)] = (facts, number)
+            if len(self._facts) > _KEPT_FACTS:
+                _, old = self._facts.pop(next(iter(self._facts)))
+                del self.facts_data[old]
+        return known[1]
+
+    def rest(self) -> None:
+        """Nothing is under way: hold on to no run's facts."""
+        self._facts.clear()
+        self.facts_data.clear()
+
+
+def _reraise_interrupt(error: EncodeError) -> None:
+    if isinstance(error.__cause__, KeyboardInterrupt):
+        raise error.__cause__
