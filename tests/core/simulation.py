@@ -1,0 +1,249 @@
+"""A world without threads or processes: random plans, tasks whose diffs are a function of what they are given, and a
+pool that answers in any order, loses, repeats and delays.
+
+`play` drives a real `Scheduler` and checks its invariants after every stimulus. Two plays of one world differ only in
+what happened on the way, so their traces must be equal.
+"""
+
+from __future__ import annotations
+
+import operator
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+from mpflow._core.plan import NodePlan, Plan
+from mpflow._core.scheduler import (
+    ADVANCE,
+    BEGIN,
+    BETWEEN,
+    BROKEN,
+    CANCEL,
+    DISPATCH,
+    DUE,
+    ENDED_TASK,
+    MERGED,
+    OVER,
+    RETRY,
+    STOP,
+    Scheduler,
+    invariants,
+)
+from mpflow._core.state import ChannelState
+from mpflow._core.task import FINISHED, Task
+from mpflow._messages import CANCELLED, CLOSED, FAILED, LOST, Attempt, StepFacts, WorkerDeath
+from mpflow._names import BRANCH_TO, TASKS
+from mpflow.channels import (
+    AnyValue,
+    BinaryOperatorAggregate,
+    EphemeralValue,
+    LastValue,
+    LastValueAfterFinish,
+    NamedBarrierValue,
+    NamedBarrierValueAfterFinish,
+    Topic,
+)
+from mpflow.constants import START
+from mpflow.types import RetryPolicy, Send
+
+MAX_STEPS = 7
+
+
+class Transient(Exception):
+    """A failure that the retry policy covers."""
+
+
+class Fatal(Exception):
+    """A failure that nothing covers."""
+
+
+@dataclass
+class World:
+    plan: Plan
+    salt: str
+    limit: int | None
+    fatal: float = 0.0
+
+    def diff(self, task: Task, step: int) -> list[tuple[str, Any]]:
+        """What the task returns: the same for the same step, path and input, whoever runs it and however often."""
+        dice = Random(f"{self.salt}|{step}|{task.path}|{sorted_repr(task.input)}")
+        if dice.random() < self.fatal:
+            raise Fatal(task.name)
+        if task.name == START:
+            return [("log", [f"input {task.input}"]), *task.node.writes]
+        writes: list[tuple[str, Any]] = [("log", [f"{task.name}{task.path[1:]}@{step}"])]
+        if dice.random() < 0.5:
+            writes.append((f"own_{task.name}", dice.random()))
+        for key in ("any", "topic", "passing"):
+            if dice.random() < 0.2:
+                writes.append((key, f"{task.name}@{step}"))
+        if dice.random() < 0.7:
+            writes += task.node.writes
+        names = [name for name in self.plan.nodes if name != START]
+        if dice.random() < 0.3:
+            writes.append((BRANCH_TO + dice.choice(names), None))
+        while dice.random() < 0.3:
+            writes.append((TASKS, Send(dice.choice(names), {"sent": dice.randrange(9)})))
+        return writes
+
+
+def sorted_repr(value: Any) -> str:
+    return repr(sorted(value.items())) if isinstance(value, dict) else repr(value)
+
+
+def make_world(dice: Random, *, fatal: float = 0.0) -> World:
+    names = list("abcdef"[: dice.randint(1, 6)])
+    channels: dict[str, Any] = {
+        TASKS: Topic(Send),
+        START: EphemeralValue(dict),
+        "log": BinaryOperatorAggregate(list, operator.add),
+        "any": AnyValue(str),
+        "topic": Topic(str, accumulate=dice.random() < 0.5),
+        "passing": EphemeralValue(str, guard=False),
+    }
+    policy = RetryPolicy(max_attempts=3, jitter=False, retry_on=Transient)
+    entry = [(BRANCH_TO + dice.choice(names), None)]
+    nodes = {START: NodePlan(START, None, [START], START, writes=entry, retry=[policy], hidden=True)}
+    for name in names:
+        deferred = dice.random() < 0.2
+        channels[f"own_{name}"] = LastValue(float)
+        channels[BRANCH_TO + name] = LastValueAfterFinish(Any) if deferred else EphemeralValue(Any, guard=False)
+        nodes[name] = NodePlan(
+            name,
+            None,
+            [BRANCH_TO + name],
+            ("log", "any", "topic", "passing", *(f"own_{name}" for name in names)),
+            retry=[policy],
+            max_concurrency=dice.choice((None, None, 1, 2)),
+            defer=deferred,
+        )
+    for source in names:
+        for target in names:
+            if dice.random() < 0.3:
+                nodes[source].writes.append((BRANCH_TO + target, None))
+    if len(names) > 2 and dice.random() < 0.5:
+        *sources, target = dice.sample(names, 3)
+        barrier = f"join:{'+'.join(sources)}:{target}"
+        kind = NamedBarrierValueAfterFinish if nodes[target].defer else NamedBarrierValue
+        channels[barrier] = kind(str, set(sources))
+        nodes[target].triggers += (barrier,)
+        for source in sources:
+            nodes[source].writes.append((barrier, source))
+    for key, channel in channels.items():
+        channel.key = key
+    output = ("log", "any", "topic", "passing")
+    plan = Plan("world", nodes, channels, input=START, output=output, stream=output)
+    return World(plan, str(dice.random()), dice.choice((None, None, 1, 2, 5)), fatal)
+
+
+@dataclass
+class Trace:
+    """What a run came to: it must not depend on the order in which tasks ended nor on how often they ran."""
+
+    steps: list[tuple[Any, ...]] = field(default_factory=list)
+    updates: list[tuple[Any, ...]] = field(default_factory=list)
+    values: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, int] = field(default_factory=dict)
+    end: str = ""
+
+
+def play(world: World, dice: Random | None = None, *, stop: bool = False) -> Trace:
+    """Run a world to its end: in path order and undisturbed, or as `dice` has it; with `stop` given up on the way."""
+    return _Play(world, dice, stop).run()
+
+
+class _Play:
+    def __init__(self, world: World, dice: Random | None, stop: bool) -> None:
+        self.world = world
+        self.dice = dice
+        self.state = ChannelState(world.plan)
+        self.scheduler = Scheduler(
+            world.plan, self.state, recursion_limit=MAX_STEPS, max_concurrency=world.limit, warn=lambda text: None
+        )
+        self.trace = Trace()
+        self.flying: list[Attempt] = []
+        self.timers: list[Task] = []
+        self.past: list[Attempt] = []
+        self.echoes = 30
+        self.ended: list[Task] = []
+        self.stop_after = dice.randrange(40) if dice is not None and stop else None
+
+    def run(self) -> Trace:
+        self.feed((BEGIN, [(START, {"log": 1})]))
+        while not self.trace.end:
+            if self.stop_after == 0:
+                self.stop_after = None
+                self.feed((STOP, KeyboardInterrupt("stop"), True))
+            elif self.scheduler.phase is BETWEEN:
+                self.feed((ADVANCE, StepFacts({}, self.scheduler.step, self.scheduler.stop)))
+            else:
+                self.feed(self.next_stimulus())
+            if self.stop_after is not None:
+                self.stop_after -= 1
+        assert not self.scheduler.running, "the run is over, but something runs"
+        if self.past and self.dice is not None:  # what arrives late changes nothing
+            assert self.scheduler.handle((CLOSED, self.dice.choice(self.past), [("log", ["late"])], 0.0)) == []
+        self.trace.values = dict(self.state.values)
+        self.trace.versions = dict(self.state.versions)
+        return self.trace
+
+    def next_stimulus(self) -> tuple[Any, ...]:
+        dice = self.dice
+        if dice is None:
+            return self.outcome(self.flying.pop(0))
+        if self.past and self.echoes and dice.random() < 0.15:
+            self.echoes -= 1
+            kind = dice.choice((CLOSED, FAILED, LOST, CANCELLED))
+            payload = {CLOSED: [("log", ["stale"])], FAILED: Fatal("stale")}.get(kind)
+            return kind, dice.choice(self.past), payload, 0.0
+        if self.timers and (not self.flying or dice.random() < 0.3):
+            return DUE, self.timers.pop(dice.randrange(len(self.timers)))
+        attempt = self.flying.pop(dice.randrange(len(self.flying)))
+        self.past.append(attempt)
+        task = attempt.task
+        luck = dice.random()
+        if luck < 0.2 and task.failures < 2:
+            return FAILED, attempt, Transient(), dice.random()
+        if luck < 0.35 and len(task.deaths) < 2:
+            return LOST, attempt, WorkerDeath(1, signal=9), 0.0
+        return self.outcome(attempt)
+
+    def outcome(self, attempt: Attempt) -> tuple[Any, ...]:
+        if self.scheduler.error is not None and (self.dice is None or self.dice.random() < 0.7):
+            return CANCELLED, attempt, None, 0.0
+        try:
+            return CLOSED, attempt, self.world.diff(attempt.task, self.scheduler.step), 0.0
+        except Fatal as error:
+            return FAILED, attempt, error, 0.0
+
+    def feed(self, stimulus: tuple[Any, ...]) -> None:
+        for instruction in self.scheduler.handle(stimulus):
+            self.obey(instruction)
+        broken = invariants(self.scheduler)
+        assert not broken, (stimulus, broken)
+        held = {id(task.attempt) for task in self.scheduler.tasks if task.attempt is not None}
+        assert held == {id(attempt) for attempt in self.flying}, "what runs is not what the scheduler thinks runs"
+
+    def obey(self, instruction: tuple[Any, ...]) -> None:
+        kind = instruction[0]
+        trace = self.trace
+        if kind is DISPATCH:
+            self.flying += instruction[1]
+        elif kind is RETRY:
+            self.timers.append(instruction[1])
+        elif kind is ENDED_TASK:
+            assert instruction[1] not in self.ended, "a task ended twice"
+            self.ended.append(instruction[1])
+        elif kind is MERGED:
+            tasks = instruction[1]
+            assert {id(task) for task in self.ended} == {id(task) for task in tasks}
+            assert all(task.state == FINISHED for task in tasks)
+            self.ended = []
+            trace.steps.append(tuple((task.path, sorted_repr(task.input)) for task in tasks))
+            trace.updates.append(tuple(sorted(repr((task.path, list(task.writes))) for task in tasks)))
+        elif kind is CANCEL:
+            assert instruction[1], "a cancel of nothing"
+        elif kind is OVER:
+            trace.end = "over"
+        elif kind is BROKEN:
+            trace.end = f"{type(instruction[1]).__name__}: {instruction[1]}"
