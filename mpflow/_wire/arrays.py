@@ -18,6 +18,8 @@ from mpflow._wire.scalars import MARKS, Encoder
 if TYPE_CHECKING:
     from mpflow._wire.encoding import Encoding
 
+# Items of no size (dtype "S0") cost no bytes in a message, but may once they are an array.
+_MOST_EMPTY: Final = 1_000_000
 _SIMPLE_KINDS: Final = frozenset("biufcmMSUV")
 
 
@@ -34,6 +36,8 @@ def encoder_of(kind: type, encoding: Encoding) -> Encoder | None:
 
 def describe(dtype: np.dtype[Any]) -> Any:
     """A dtype as plain data, or None if `parse` would not give the same one back."""
+    if dtype.isbuiltin == 1 and dtype.metadata is None and dtype.kind in "biufc":
+        return dtype.str
     try:
         description = _describe(dtype)
         return description if description is not None and parse(description) == dtype else None
@@ -145,6 +149,8 @@ def build_array(items: list[Any], trust: bool) -> Any:
     # Bytes within the message are immutable; a mapping of shared memory is private and writable already.
     buffer = bytearray(data) if type(data) is bytes else data
     if not size_bytes:
+        if count > _MOST_EMPTY:
+            raise ValueError(f"an array of {count} items without bytes")
         return np.empty(shape, dtype, order)
     return np.ndarray(shape, dtype, buffer, order=order)
 

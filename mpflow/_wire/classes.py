@@ -10,8 +10,10 @@ import copyreg
 import enum
 import importlib
 import sys
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING
+from itertools import repeat
 from types import MemberDescriptorType
 from typing import Any, Final
 
@@ -118,46 +120,54 @@ def defaults_of(cls: type) -> dict[str, Any]:
 class Plan:
     """One class of one message, ready to build objects from their values."""
 
-    __slots__ = ("build", "cls", "kind", "names", "slots")
+    __slots__ = ("build", "cls", "is_simple", "kind", "names", "slots")
 
     def __init__(self, cls: Any, names: list[str]) -> None:
         self.cls = cls
         self.names = names
         self.kind = kind_of(cls)
         self.slots = slots_of(cls)
+        # Whether plain setting reaches the slot or the dict: no property or the like is in the way, no field came or went.
+        self.is_simple = tuple(names) == field_names(cls) and not any(map(self._is_guarded, names))
         self.build = self._builder() if self.kind == DATACLASS else self._refuse
+
+    def _is_guarded(self, name: str) -> bool:
+        for base in self.cls.__mro__:
+            if name in vars(base):
+                found = vars(base)[name]
+                return type(found) is not MemberDescriptorType and hasattr(type(found), "__set__")
+        return False
 
     def _refuse(self, values: list[Any]) -> Any:
         raise DecodeError(f"{self.cls.__module__}:{self.cls.__qualname__} is no dataclass here, but was one when saved")
 
     def _builder(self) -> Build:
-        cls, names, slots = self.cls, self.names, self.slots
-        new = object.__new__
+        cls, names, new, put = self.cls, self.names, object.__new__, object.__setattr__
         count = len(names)
-        own = field_names(cls)
-        if tuple(names) != own or (slots and any(name not in slots for name in names)):
+        if not self.is_simple:
             return lambda values: self.build_state(self._zip(values))
-        if not slots:
 
-            def build(values: list[Any]) -> Any:
-                if len(values) != count:
-                    raise DecodeError(f"{cls.__qualname__} has {count} fields, the message gives {len(values)}")
-                obj = new(cls)
-                obj.__dict__.update(zip(names, values, strict=True))
-                return obj
-
-            return build
-        setters = [slots[name].__set__ for name in names]
-
-        def build_slots(values: list[Any]) -> Any:
+        def build(values: list[Any]) -> Any:
             if len(values) != count:
                 raise DecodeError(f"{cls.__qualname__} has {count} fields, the message gives {len(values)}")
             obj = new(cls)
-            for set_field, value in zip(setters, values, strict=True):
-                set_field(obj, value)
+            for name, value in zip(names, values, strict=True):
+                put(obj, name, value)
             return obj
 
-        return build_slots
+        return build
+
+    def build_all(self, values: list[Any]) -> list[Any]:
+        """Objects one after another, their values without a break."""
+        count = len(self.names)
+        if not count or len(values) % count:
+            raise DecodeError(f"{len(values)} values make no objects of {count} fields each")
+        if not self.is_simple:
+            return [self.build(values[at : at + count]) for at in range(0, len(values), count)]
+        objects = list(map(object.__new__, repeat(self.cls, len(values) // count)))
+        for index, name in enumerate(self.names):
+            deque(map(object.__setattr__, objects, repeat(name), values[index::count]), 0)
+        return objects
 
     def _zip(self, values: list[Any]) -> dict[str, Any]:
         if len(values) != len(self.names):
@@ -253,6 +263,10 @@ class InertPlan:
 
     def build(self, values: list[Any]) -> Record:
         return Record(self.name, dict(zip(self.names, values, strict=False)))
+
+    def build_all(self, values: list[Any]) -> list[Record]:
+        count = max(len(self.names), 1)
+        return [self.build(values[at : at + count]) for at in range(0, len(values), count)]
 
     def build_state(self, state: Any) -> Record:
         return Record(self.name, state)

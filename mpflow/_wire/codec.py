@@ -74,7 +74,7 @@ class Codec:
         try:
             encoding = self._encodings.pop()
         except IndexError:
-            encoding = Encoding(self.registry, self.trust, self._arena)
+            encoding = Encoding(self.registry, self.trust, self._arena, self._limits)
         try:
             data = encoding.encode(value)
             if not self.trust:
@@ -103,7 +103,7 @@ class Codec:
     def _explained(self, value: Any, path: str, error: BaseException) -> EncodeError:
         from mpflow._wire import explain
 
-        encoding = Encoding(self.registry, self.trust, None)
+        encoding = Encoding(self.registry, self.trust, None, self._limits)
         return explain.explain(value, path, error, encoding)
 
 

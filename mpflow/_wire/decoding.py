@@ -6,12 +6,13 @@ pickle nor any import that the data names.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from typing import Any, Protocol
 
 import msgpack
 
-from mpflow._wire import classes, limits, scalars, tags
+from mpflow._wire import batches, classes, limits, scalars, tags
 from mpflow._wire.errors import DecodeError, DecodeLimitError, WireError
 from mpflow._wire.scalars import Builder
 
@@ -44,6 +45,8 @@ class Decoding:
         self._inert = inert
         self._plans: list[Any] = []
         self._pending = 0
+        self._batched = 0
+        self._known_plans: weakref.WeakKeyDictionary[type, classes.Plan] = weakref.WeakKeyDictionary()
         markers = {tag: Marker(build) for tag, build in self._builders().items()}
         self._ext_hook = markers.get if trust else self._counting_hook(markers)
         self._list_hook = _list_hook(markers[tags.TUPLE]) if trust else self._counting_list_hook()
@@ -51,6 +54,7 @@ class Decoding:
     def decode(self, data: bytes | memoryview, held: Opener | None = None) -> Any:
         self._plans.clear()
         self._pending = 0
+        self._batched = 0
         self._held = held
         try:
             if not self.trust:
@@ -112,6 +116,8 @@ class Decoding:
         builders = dict(scalars.BUILDERS)
         builders[tags.CLASS] = self._build_class
         builders[tags.OBJECT] = self._build_object
+        builders[tags.OBJECTS] = self._build_objects
+        builders[tags.BATCH] = lambda items: batches.build(items, self._charge)
         builders[tags.OBJECT_STATE] = self._build_state
         builders[tags.ENUM] = self._build_enum
         builders[tags.NAMEDTUPLE] = self._build_namedtuple
@@ -142,6 +148,12 @@ class Decoding:
 
         return build
 
+    def _charge(self, count: int) -> None:
+        """Containers in batches take no byte each, so they are counted apart."""
+        self._batched += count
+        if not self.trust and self._batched > self.caps.containers:
+            raise DecodeLimitError(f"the message holds more than {self.caps.containers} containers in batches")
+
     def _build_class(self, items: list[Any]) -> Any:
         (_, name, names) = items
         if type(names) is not list or not all(type(field) is str for field in names):
@@ -151,7 +163,7 @@ class Decoding:
             cls = classes.import_class(name)
         plan: Any
         if cls is not None:
-            plan = classes.Plan(cls, names)
+            plan = self._plan_of(cls, names)
         elif self._inert:
             plan = classes.InertPlan(name, names)
         else:
@@ -164,7 +176,13 @@ class Decoding:
         from mpflow._wire import pickling
 
         (_, class_id, data, names) = items
-        return self._add_plan(classes.Plan(pickling.load_class(class_id, data), names))
+        return self._add_plan(self._plan_of(pickling.load_class(class_id, data), names))
+
+    def _plan_of(self, cls: type, names: list[str]) -> classes.Plan:
+        plan = self._known_plans.get(cls)
+        if plan is None or plan.names != names:
+            plan = self._known_plans[cls] = classes.Plan(cls, names)
+        return plan
 
     def _add_plan(self, plan: Any) -> Any:
         self._plans.append(plan)
@@ -184,6 +202,12 @@ class Decoding:
         plan = self._plans[ref] if type(ref) is int else self._plan(ref)
         del items[:2]
         return plan.build(items)
+
+    def _build_objects(self, items: list[Any]) -> Any:
+        plan = self._plan(items[1])
+        del items[:2]
+        self._charge(len(items) // max(len(plan.names), 1))
+        return plan.build_all(items)
 
     def _build_state(self, items: list[Any]) -> Any:
         (_, ref, state) = items

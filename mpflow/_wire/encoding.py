@@ -6,8 +6,8 @@ must not word errors for users: `explain` does, once an encoding has failed.
 
 from __future__ import annotations
 
-import gc
-from collections import Counter, OrderedDict, defaultdict, deque
+import sys
+from collections import defaultdict
 from collections.abc import Callable
 from itertools import chain
 from operator import attrgetter
@@ -15,7 +15,9 @@ from typing import Any, Final, Protocol
 
 from msgpack import ExtType, Packer
 
-from mpflow._wire import classes, pickling, scalars, tags
+from mpflow._wire import batches, care, classes, pickling, scalars, tags
+from mpflow._wire.batches import Batch, Gatherer, RowsOf
+from mpflow._wire.limits import DEFAULT_LIMITS, Limits
 from mpflow._wire.scalars import MARKS, Encoder
 
 _CHUNK_BYTES: Final = 1 << 31
@@ -30,19 +32,6 @@ class Sharer(Protocol):
     def put(self, data: memoryview, owner: Any) -> tuple[int, int, int, int] | None:
         """File, offset, size and generation of a copy of `data`, or None to have it inline."""
         ...
-
-
-class Unencodable(Exception):
-    """No way to carry this object; the reason for users is worded by `explain`."""
-
-
-class _Raw:
-    """Bytes of ours among the user's values, in `Encoding._pack_carefully`."""
-
-    __slots__ = ("view",)
-
-    def __init__(self, view: Any) -> None:
-        self.view = view
 
 
 class _Table(dict[type, Encoder]):
@@ -60,18 +49,30 @@ class _Table(dict[type, Encoder]):
 class Encoding:
     """Encodes values, one at a time and from one thread at a time. ``flags`` tells about the last one."""
 
-    def __init__(self, registry: classes.Registry, trust: bool, arena: Sharer | None, open_exceptions: int = 0) -> None:
+    def __init__(
+        self,
+        registry: classes.Registry,
+        trust: bool,
+        arena: Sharer | None = None,
+        caps: Limits = DEFAULT_LIMITS,
+        open_exceptions: int = 0,
+    ) -> None:
         self.registry = registry
         self.trust = trust
         self.arena = arena
+        self._most_batched = sys.maxsize if trust else caps.containers
         self.flags = 0
         self._open_exceptions = open_exceptions
         self._careful = False
         self._refs: dict[type, int] = {}
+        self._known: dict[type, tuple[str | None, list[str]]] = {}
         self.table = table = _Table(self._resolve)
         table[defaultdict] = self._encode_defaultdict
         table[memoryview] = self._encode_memoryview
         table[bytearray] = self._encode_bytearray
+        table[Batch] = self._encode_batch
+        self._rows: dict[type, RowsOf] = {}
+        self._gatherer = Gatherer(self._rows_of, arena.threshold_bytes if arena is not None else None)
         mark = MARKS[tags.TUPLE]
 
         def default(value: Any) -> list[Any]:
@@ -85,100 +86,46 @@ class Encoding:
         self._loose_packer = Packer(default=default, strict_types=True, unicode_errors="surrogatepass", buf_size=4096)
 
     def encode(self, value: Any) -> bytes:
-        self.flags = 0
-        self._refs.clear()
-        self._careful = False
-        if type(value) in _SPECIAL or (self.arena is not None and self._is_large_at_a_glance(value)):
-            return self._pack_carefully(value)
+        self._begin()
+        threshold = self.arena.threshold_bytes if self.arena is not None else None
+        if type(value) in batches.OPENED:
+            gatherer = self._gatherer
+            gatherer.begin(self._most_batched)
+            value = gatherer.gather(value)
+            if gatherer.has_large:
+                return self._pack_carefully(value, threshold)
+        elif type(value) in care.SPECIAL:
+            return self._pack_carefully(value, threshold)
         try:
             data: bytes = self._packer.pack(value)
         except UnicodeEncodeError:
             # Lone surrogates. Not the default: it makes all strings slower by half.
-            self._begin_again()
+            self._packer.reset()
+            self._begin()
             data = self._loose_packer.pack(value)
         except BaseException:
             self._packer.reset()
             raise
         if len(data) > _KEPT_BYTES:  # or the packer would keep a buffer of that size for as long as the codec lives
             self._packer = Packer(default=self._default, strict_types=True)
-        # The packer takes bytearray, memoryview and msgpack's own ExtType by itself, which would lose the first two's
-        # type and forge our markers. bin headers give them away, and only then is it worth looking.
-        if (b"\xc4" in data or b"\xc5" in data or b"\xc6" in data) and self._needs_care(value, len(data)):
-            self._begin_again()
-            return self._pack_carefully(value)
+        # Bytes-like values show by bin headers, and only then is it worth looking for what needs care.
+        if b"\xc4" in data or b"\xc5" in data or b"\xc6" in data:
+            large = threshold if threshold is not None and len(data) >= threshold else None
+            if care.is_needed(value, large, self._taken_apart):
+                self._begin()
+                return self._pack_carefully(value, threshold)
         return data
 
-    def _begin_again(self) -> None:
-        self._packer.reset()
-        self._loose_packer.reset()
+    def _begin(self) -> None:
         self._refs.clear()
         self.flags = 0
 
-    # -- bytes-like values ---------------------------------------------------------------------------------------------
-
-    def _is_large_at_a_glance(self, value: Any) -> bool:
-        """Whether large bytes are near the top, as in a diff or a state: sparing the packer a copy of them."""
-        threshold = self.arena.threshold_bytes if self.arena is not None else 0
-        level = [value]
-        for _ in range(4):
-            below: list[Any] = []
-            for item in level:
-                kind = type(item)
-                if kind is bytes or kind is bytearray:
-                    if len(item) >= threshold:
-                        return True
-                elif kind is dict:
-                    if len(item) <= 64:
-                        below.extend(item.values())
-                elif (kind is list or kind is tuple) and len(item) <= 64:
-                    below.extend(item)
-            level = below[:256]
-        return False
-
-    def _needs_care(self, value: Any, size_bytes: int) -> bool:
-        """Whether bytearray, memoryview, ExtType or bytes for the arena are anywhere in a value that can be packed.
-
-        Level by level, with C doing the looking: some ten nanoseconds an item.
-        """
-        threshold = self.arena.threshold_bytes if self.arena is not None else 0
-        find_bytes = threshold and size_bytes >= threshold
-        level = [value]
-        while level:
-            kinds = set(map(type, level))
-            if not kinds.isdisjoint(_SPECIAL):
-                return True
-            if find_bytes and bytes in kinds and any(type(x) is bytes and len(x) >= threshold for x in level):
-                return True
-            kinds -= _ATOMS
-            if not kinds:
-                return False
-            natives = [x for x in level if type(x) in _NATIVE] if kinds - _NATIVE else level
-            below = gc.get_referents(*natives)
-            for kind in kinds - _NATIVE:
-                children = self._children_of(kind)
-                if children is not None:
-                    below.extend(chain.from_iterable(children(x) for x in level if type(x) is kind))
-            level = below
-        return False
-
-    def _children_of(self, kind: type) -> Callable[[Any], Any] | None:
-        """How to list what a typed object holds; None if its encoder packs nothing of the user's as it is."""
-        if kind is defaultdict:
-            return lambda value: [*value.keys(), *value.values()]
-        root = kind.__module__.partition(".")[0]
-        if root in ("numpy", "pandas"):
-            return self._taken_apart
-        if kind.__module__ == "mpflow.types" and kind.__name__ == "Send":
-            return lambda value: (value.arg,)
-        what = classes.kind_of(kind)
-        if what == classes.NAMEDTUPLE:
-            return iter
-        if what == classes.MODEL:
-            return lambda value: (value.__dict__, value.__pydantic_extra__, value.__pydantic_private__)
-        if what in (classes.DATACLASS, classes.PLAIN):
-            slots = classes.slots_of(kind)
-            return lambda value: classes.state_of(value, slots).values()
-        return None
+    def _pack_carefully(self, value: Any, threshold: int | None) -> bytes:
+        self._careful = True
+        try:
+            return care.pack(value, self._default, self._encode_bytes, threshold)
+        finally:
+            self._careful = False
 
     def _taken_apart(self, value: Any) -> list[Any]:
         """What the encoder makes of a value, less what is ours in it; nothing goes to the arena meanwhile."""
@@ -188,46 +135,7 @@ class Encoding:
         finally:
             self.arena, self._careful = arena, False
 
-    def _pack_carefully(self, value: Any) -> bytes:
-        """Pack without letting the packer choose: containers are opened here, one stack of iterators deep."""
-        self._careful = True
-        packer = Packer(default=self._default, strict_types=True, autoreset=False, unicode_errors="surrogatepass")
-        pack, default, threshold = packer.pack, self._default, self.arena.threshold_bytes if self.arena else 1 << 62
-        stack = [iter((value,))]
-        while stack:
-            if len(stack) > _MAX_OPEN:
-                raise ValueError("recursion limit exceeded.")
-            for item in stack[-1]:
-                kind = type(item)
-                if kind in _PLAIN_ATOMS:
-                    pack(item)
-                    continue
-                if kind is _Raw:
-                    pack(item.view)
-                    continue
-                if kind is bytes and len(item) < threshold:
-                    pack(item)
-                    continue
-                if kind is dict:
-                    packer.pack_map_header(len(item))
-                    stack.append(chain.from_iterable(item.items()))
-                    break
-                if kind is ExtType:
-                    if MARKS.get(item.code) is not item:
-                        raise Unencodable("msgpack.ExtType would be taken for one of the codec's own markers")
-                    pack(item)
-                    continue
-                if kind is bytes:
-                    item = self._encode_bytes(item)
-                elif kind is not list:
-                    item = default(item)
-                packer.pack_array_header(len(item))
-                stack.append(iter(item))
-                break
-            else:
-                stack.pop()
-        packed: bytes = packer.bytes()
-        return packed
+    # -- bytes-like values ---------------------------------------------------------------------------------------------
 
     def buffer(self, view: memoryview, owner: Any = None) -> Any:
         """What stands for these contiguous bytes in the message; `owner` is the object that holds them."""
@@ -239,8 +147,8 @@ class Encoding:
                 return [MARKS[tags.SHARED], *place]
         if size_bytes > _CHUNK_BYTES:
             parts: list[Any] = [view[at : at + _CHUNK_BYTES] for at in range(0, size_bytes, _CHUNK_BYTES)]
-            return [MARKS[tags.CHUNKS], *(map(_Raw, parts) if self._careful else parts)]
-        return _Raw(view) if self._careful else view
+            return [MARKS[tags.CHUNKS], *(map(care.Raw, parts) if self._careful else parts)]
+        return care.Raw(view) if self._careful else view
 
     def _encode_bytes(self, value: bytes) -> list[Any]:
         data = self.buffer(memoryview(value), value)
@@ -312,15 +220,17 @@ class Encoding:
         if number is not None:
             return number
         self._refs[cls] = len(self._refs)
-        names = list(classes.field_names(cls))
-        name = self.registry.name(cls)
+        known = self._known.get(cls)
+        if known is None:
+            known = self._known[cls] = (self.registry.name(cls), list(classes.field_names(cls)))
+        name, names = known
         if name is None:
             if not self.trust:
-                raise Unencodable(f"{classes.name_of(cls)} is not among the types that this codec may name")
+                raise care.Unencodable(f"{classes.name_of(cls)} is not among the types that this codec may name")
             if not pickling.is_importable(cls):
                 self.flags |= tags.PICKLED
                 class_id, data = pickling.pickle_class(cls)
-                return [MARKS[tags.CLASS_BY_VALUE], class_id, _Raw(data) if self._careful else data, names]
+                return [MARKS[tags.CLASS_BY_VALUE], class_id, care.Raw(data) if self._careful else data, names]
             self.flags |= tags.NAMES
             name = classes.name_of(cls)
         return [MARKS[tags.CLASS], name, names]
@@ -351,7 +261,21 @@ class Encoding:
                     return encode_state(value)
                 return [mark, class_ref(cls), values] if is_single else [mark, class_ref(cls), *values]
 
+            def slot_rows(values: list[Any]) -> list[Any] | None:
+                try:
+                    return list(map(get, values) if is_single else chain.from_iterable(map(get, values)))
+                except AttributeError:
+                    return None
+
+            if not has_dict:
+                self._rows[cls] = slot_rows
             return encode_slots
+
+        def rows(values: list[Any]) -> list[Any] | None:
+            dicts = list(map(attrgetter("__dict__"), values))
+            return list(chain.from_iterable(map(dict.values, dicts))) if set(map(tuple, dicts)) == {names} else None
+
+        self._rows[cls] = rows
 
         def encode(value: Any) -> list[Any]:
             attributes = value.__dict__
@@ -384,6 +308,16 @@ class Encoding:
 
         return encode
 
+    def _rows_of(self, cls: type) -> RowsOf | None:
+        """How to lay out objects of this class in a batch, if its encoder is one that knows."""
+        self.table[cls]
+        return self._rows.get(cls)
+
+    def _encode_batch(self, batch: Batch) -> list[Any]:
+        if batch.layout is None:
+            return [MARKS[tags.OBJECTS], self._class_ref(batch.cls), *batch.items]
+        return [MARKS[tags.BATCH], *batches.parts_of(batch)]
+
     def _encode_class(self, cls: type) -> list[Any]:
         if self.registry.name(cls) is None and (not self.trust or not pickling.is_importable(cls)):
             return self.encode_unknown(cls)
@@ -402,7 +336,7 @@ class Encoding:
 
     def encode_unknown(self, value: Any) -> list[Any]:
         if not self.trust:
-            raise Unencodable(f"{classes.name_of(type(value))} is no type that can be saved")
+            raise care.Unencodable(f"{classes.name_of(type(value))} is no type that can be saved")
         self.flags |= tags.PICKLED
         buffers: list[Any] = []
         data = pickling.dumps(value, buffers)
@@ -413,10 +347,3 @@ class Encoding:
 
 def _encode_send(value: Any) -> list[Any]:
     return [MARKS[tags.SEND], value.node, value.arg, value.timeout]
-
-
-_PLAIN_ATOMS: Final = frozenset({int, str, float, bool, type(None)})
-_ATOMS: Final = _PLAIN_ATOMS | {bytes, complex, range, slice, type(...)}
-_SPECIAL: Final = frozenset({bytearray, memoryview, ExtType})
-_NATIVE: Final = frozenset({list, dict, tuple, set, frozenset, deque, OrderedDict, Counter})
-_MAX_OPEN: Final = 1024

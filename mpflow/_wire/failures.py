@@ -106,7 +106,7 @@ class Recorder:
     def __init__(self, registry: classes.Registry, trust: bool, open_count: int = 0) -> None:
         from mpflow._wire.encoding import Encoding
 
-        self._encoding = Encoding(registry, trust, None, open_count + 1)
+        self._encoding = Encoding(registry, trust, open_exceptions=open_count + 1)
         self._reader = Reader(registry, trust)
         self._is_too_deep = open_count >= _MAX_CHAIN
         self._seen: set[int] = set()

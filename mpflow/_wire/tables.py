@@ -178,6 +178,7 @@ def _build_series(items: list[Any], trust: bool) -> Any:
     import pandas as pd
 
     (_, array, index, name, attrs) = items
+    _check_length(array, len(index))
     series = pd.Series(array, index=index, name=name, copy=False)
     series.attrs = attrs
     return series
@@ -188,12 +189,24 @@ def _build_frame(items: list[Any], trust: bool) -> Any:
 
     (_, columns, names, index, attrs) = items
     if type(columns) is list:
+        for column in columns:
+            _check_length(column, len(index))
         frame = pd.DataFrame(dict(enumerate(columns)), index=index, copy=False)
         frame.columns = names
     else:
+        _check_length(columns, len(index))
         frame = pd.DataFrame(columns, index=index, columns=names, copy=False)
     frame.attrs = attrs
     return frame
+
+
+def _check_length(array: Any, length: int) -> None:
+    """A scalar would be spread over the index, and a range as an index may be as long as it likes."""
+    import numpy as np
+    import pandas as pd
+
+    if not isinstance(array, (np.ndarray, pd.api.extensions.ExtensionArray)) or len(array) != length:
+        raise ValueError(f"expected an array of {length} items, as its index has")
 
 
 def _build_index(items: list[Any], trust: bool) -> Any:

@@ -23,6 +23,7 @@ tag  name             items after the marker
  13  COUNTER          dict
  14  MEMORYVIEW       format, shape, buffer
  15  NOT_IMPLEMENTED  (none)
+ 16  BATCH            code of tuple, set or frozenset, the length of each or a list of lengths, the items of all: a list
  20  DATETIME         year, month, day, hour, minute, second, microsecond, fold, tzinfo or None
  21  DATE             year, month, day
  22  TIME             hour, minute, second, microsecond, fold, tzinfo or None
@@ -43,6 +44,7 @@ tag  name             items after the marker
  46  MODEL            class, dict of fields, names of fields set or None for all, extra or None, private or None
  47  EXCEPTION        record (see `failures`)
  48  TYPE             class: the class itself as a value
+ 49  OBJECTS          class, values in the order of the field names, object after object: a list
  50  NDARRAY          dtype, shape, order "C" or "F", buffer
  51  NDARRAY_OBJECT   shape, order, the items as a list
  52  NUMPY_SCALAR     dtype, bytes
@@ -82,6 +84,7 @@ DEQUE: Final = 12
 COUNTER: Final = 13
 MEMORYVIEW: Final = 14
 NOT_IMPLEMENTED: Final = 15
+BATCH: Final = 16
 
 DATETIME: Final = 20
 DATE: Final = 21
@@ -105,6 +108,7 @@ NAMEDTUPLE: Final = 45
 MODEL: Final = 46
 EXCEPTION: Final = 47
 TYPE: Final = 48
+OBJECTS: Final = 49
 
 NDARRAY: Final = 50
 NDARRAY_OBJECT: Final = 51
