@@ -36,18 +36,18 @@ def merge(state: ChannelState, tasks: Sequence[Task], *, explain: Callable[[str]
     seen = state.seen
     kinds = state.kinds
     step = False
-    consumed: dict[str, None] | None = {} if plan.consuming else None
+    consumed: dict[str, None] = {}
+    consuming = plan.consuming
     grouped: dict[str, list[Any]] = {}
     unknown: list[str] = []
     for task in tasks:
         if task.pulled:
             step = True
-            mine = seen.get(task.name)
-            if mine is None:
-                mine = seen[task.name] = {}
+            name = task.name
+            mine = seen[name] if name in seen else seen.setdefault(name, {})
             for trigger in task.triggers:
                 mine[trigger] = versions.get(trigger, 0)
-                if consumed is not None and trigger in plan.consuming:
+                if trigger in consuming:
                     consumed[trigger] = None
         elif task.triggers:
             step = True
@@ -59,34 +59,39 @@ def merge(state: ChannelState, tasks: Sequence[Task], *, explain: Callable[[str]
             elif name not in RESERVED:
                 unknown.append(name)
 
-    updated: set[str] = set()
-    bare: list[str] = []
     objects: list[str] = []
+    updated: set[str] = set()
     for name, written in grouped.items():
         if kinds[name] == OBJECT:
             objects.append(name)
         else:
+            updated.add(name)
             if len(written) > 1:
                 _check_several(state, name, written, explain)
-            bare.append(name)
-            updated.add(name)
-    reset = [name for name in state.resetting if name not in grouped] if step and state.resetting else []
+    resetting = state.resetting
+    reset = [name for name in resetting if name not in grouped] if step and resetting else []
     version = state.counter + 1
-    if consumed or objects or plan.finishing or any(kinds[name] == OBJECT for name in reset):
-        _change_objects(state, version, consumed or (), objects, grouped, reset, updated, step, explain)
+    if objects or consumed or plan.finishing or (reset and OBJECT in [kinds[name] for name in reset]):
+        _change_objects(state, version, consumed, objects, grouped, reset, updated, step, explain)
 
     # What is kept as bare values cannot fail, so it comes last and needs no way back.
-    put = state.put
-    for name in bare:
-        put(name, grouped[name][-1])
-        versions[name] = version
-        if kinds[name] == EPHEMERAL:
-            state.resetting[name] = None
+    values = state.values
+    watchers = state.watchers
+    for name, written in grouped.items():
+        kind = kinds[name]
+        if kind != OBJECT:
+            versions[name] = version
+            if name in watchers:
+                state.put(name, written[-1])
+            else:
+                values[name] = written[-1]
+            if kind == EPHEMERAL:
+                resetting[name] = None
     for name in reset:
         if kinds[name] == EPHEMERAL:
-            del state.resetting[name]
-            state.drop(name)
             versions[name] = version
+            del resetting[name]
+            state.drop(name)
     state.counter = version
     return Merge(grouped, updated, unknown)
 

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from mpflow._core.merge import Merge, merge
+from mpflow._core.merge import merge
 from mpflow._core.records import place_records, record_of
 from mpflow._core.retry import MAX_DEATHS, interval_s
 from mpflow._core.steps import due_tasks
@@ -107,6 +107,8 @@ class Scheduler:
         self.parked: dict[str, deque[Task]] = {}
         self.node_load: dict[str, int] = {}
         self.error: BaseException | None = None
+        self.interrupted = False  # a task of the step asked a question
+        self.recorded = False  # a task of the step left a record
 
     # -- the only mutator ---------------------------------------------------------------------------------------------
 
@@ -164,6 +166,7 @@ class Scheduler:
             return
         self.facts = facts
         self.tasks = tasks
+        self.recorded = False
         self.open = len(tasks)
         self.phase = STEPPING
         self.ready.extend(tasks)
@@ -196,6 +199,7 @@ class Scheduler:
         if isinstance(error, GraphBubbleUp):
             if isinstance(error, GraphInterrupt):
                 task.error = error
+                self.interrupted = True
                 self._finish(task, INTERRUPTED, out)
             else:
                 self._fail(task, error, out)
@@ -259,6 +263,7 @@ class Scheduler:
         task.error = error
         if (record := record_of(task, error, self.on_error, self._task_id)) is not None:
             task.record = record
+            self.recorded = True
             self._leave(task)
             task.state = FINISHED
             self.open -= 1
@@ -325,29 +330,25 @@ class Scheduler:
         if self.error is not None:
             self._break(self.error, out)
             return
-        interrupted = [task for task in self.tasks if task.state == INTERRUPTED]
-        if interrupted:
-            self.phase = FINAL
-            out.append((PAUSED, interrupted))
-            return
         tasks = self.tasks
+        if self.interrupted:
+            self.phase = FINAL
+            out.append((PAUSED, [task for task in tasks if task.state == INTERRUPTED]))
+            return
         try:
-            for task in place_records(tasks, self.state):
-                out.append((ENDED_TASK, task))
+            if self.recorded:
+                out.extend((ENDED_TASK, task) for task in place_records(tasks, self.state))
             merged = merge(self.state, tasks, explain=self._writers)
         except Exception as error:
             self._break(error, out)
             return
-        self._note_unknown(merged)
+        for name in merged.unknown:
+            self.warn(f"wrote to unknown channel {name}, ignoring it.")
         self.updated = merged.updated
         self.tasks = []
         self.step += 1
         self.phase = BETWEEN
         out.append((MERGED, tasks, merged))
-
-    def _note_unknown(self, merged: Merge) -> None:
-        for name in merged.unknown:
-            self.warn(f"wrote to unknown channel {name}, ignoring it.")
 
     def _writers(self, channel: str) -> str:
         """Who wrote a channel in this step, for the error of one that takes a single write."""

@@ -32,7 +32,7 @@ from mpflow._core.scheduler import (
     RETRY,
     STOP,
 )
-from mpflow._messages import DONE, EVENT, FAILED, Outcome
+from mpflow._messages import CLOSED, DONE, EVENT, FAILED, Outcome
 from mpflow._names import INTERRUPT
 from mpflow.errors import EmptyInputError, GraphBubbleUp, add_note
 
@@ -63,12 +63,12 @@ def run_loop(run: Run, input: Any) -> Generator[Effect, Any, None]:
             kind = instruction[0]
             if kind is DISPATCH:
                 for outcome in (yield START, instruction[1]):
-                    out += _feed(run, outcome)
+                    out += handle(outcome) if outcome[0] is CLOSED else _feed(run, outcome)
             elif kind is ENDED_TASK:
                 if watched:
                     streams.ended(instruction[1], run.task_id)
             elif kind is MERGED:
-                _merged(run, instruction[2])
+                _merged(run, instruction[2], watched)
             elif kind is RETRY:
                 heappush(timers, (run.clock() + instruction[2], len(timers), instruction[1]))
             elif kind is CANCEL:
@@ -110,7 +110,7 @@ def run_loop(run: Run, input: Any) -> Generator[Effect, Any, None]:
                         continue
                 else:
                     outcome = run.performer.close_returned(attempt, outcome[2])
-            out += _feed(run, outcome)
+            out += handle(outcome) if outcome[0] is CLOSED else _feed(run, outcome)
         if timers or deadline is not None:
             now = run.clock()
             while timers and timers[0][0] <= now:
@@ -132,13 +132,13 @@ def _feed(run: Run, outcome: Outcome) -> list[Any]:
     return run.scheduler.handle(outcome)
 
 
-def _merged(run: Run, merged: Merge) -> None:
+def _merged(run: Run, merged: Merge, watched: bool) -> None:
     """After a step: note the run's result, and stream the values, if the step wrote any of their keys (SM-3)."""
     written = merged.written
     if not run.output_keys.isdisjoint(written):
         run.note_result()
     streams = run.streams
-    if streams.wants("values") and not run.stream_keys.isdisjoint(written):
+    if watched and streams.wants("values") and not run.stream_keys.isdisjoint(written):
         streams.put("values", run.state.read(streams.output))
 
 

@@ -206,17 +206,12 @@ class Run:
     def next_facts(self) -> StepFacts:
         """The facts of the step that is about to start."""
         scheduler = self.scheduler
-        self.facts = facts = StepFacts(
-            self.user_config,
-            scheduler.step,
-            scheduler.stop,
-            self.namespace,
-            "",
-            self.context,
-            None,
-            self.local,
-            self.depth,
-        )
+        self.facts = facts = StepFacts(self.user_config, scheduler.step, scheduler.stop, local=self.local)
+        if self.context is not None:
+            facts.context = self.context
+        if self.depth:
+            facts.depth = self.depth
+            facts.checkpoint_ns = self.namespace
         return facts
 
     def task_id(self, task: Task) -> str:

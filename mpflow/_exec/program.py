@@ -26,9 +26,10 @@ Diff = list[tuple[str, Any]]
 
 
 class NodeProgram:
-    """One node. ``keys`` are the channels it may write; ``coerce`` makes its input from the values read."""
+    """One node. ``keys`` are the channels it may write; ``coerce`` makes its input from the values read; ``is_async`` says
+    that it can only be awaited."""
 
-    __slots__ = ("__weakref__", "callables", "coerce", "keys", "metadata", "name", "tags")
+    __slots__ = ("__weakref__", "callables", "coerce", "is_async", "keys", "metadata", "name", "rooted", "tags")
 
     def __init__(
         self,
@@ -46,14 +47,11 @@ class NodeProgram:
         self.coerce = coerce
         self.tags = tags
         self.metadata = metadata
+        self.is_async = callables.func is None
+        self.rooted = ROOT in self.keys
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (self.name, self.callables, self.keys, self.coerce, self.tags, self.metadata)
-
-    @property
-    def is_async(self) -> bool:
-        """Whether it can only be awaited."""
-        return self.callables.func is None
 
     def run(self, input: Any, scope: TaskScope) -> Diff:
         """Call the node on what was read for it; return its diff.
@@ -97,7 +95,7 @@ class NodeProgram:
         if result is None:
             return []
         keys = self.keys
-        if type(result) is dict and ROOT not in keys:
+        if type(result) is dict and not self.rooted:
             if keys.issuperset(result):
                 return list(result.items())
             return self._known(result.items())
@@ -110,7 +108,7 @@ class NodeProgram:
                 for write in self.diff(item):
                     (routes if write[0] == TASKS or write[0].startswith(BRANCH_TO) else writes).append(write)
             return writes + routes
-        if ROOT in keys:
+        if self.rooted:
             return [(ROOT, result)]
         if isinstance(result, dict):
             return self._known(result.items())
