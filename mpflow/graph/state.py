@@ -70,6 +70,12 @@ class StateGraph(Generic[StateT, ContextT, InputT, OutputT]):
         self._add_schema(self.input_schema, allow_managed=False)
         self._add_schema(self.output_schema, allow_managed=False)
 
+    def __class_getitem__(cls, parameters: Any) -> Any:
+        # One parameter is enough: the others have defaults, which Python before 3.13 knows only to type checkers.
+        given = parameters if isinstance(parameters, tuple) else (parameters,)
+        missing = len(cls.__parameters__) - len(given)  # type: ignore[attr-defined]
+        return super().__class_getitem__((*given, *(Any for _ in range(missing))))  # type: ignore[misc]
+
     def _add_schema(self, source: Any, *, allow_managed: bool = True) -> Schema:
         known = self.schemas.get(source)
         if known is not None:
