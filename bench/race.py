@@ -1,0 +1,144 @@
+"""A race: our call and its contenders, run in turn (A B A B ...), and the rows of the table that is printed at the end.
+
+A contender is a *floor* (the least that such work can cost here) or a *peer* (another library doing the same work). What
+a round costs is taken from its best of all rounds: on a shared machine noise only ever adds. Nothing here fails a test.
+"""
+
+from __future__ import annotations
+
+import gc
+import resource
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any
+
+import pytest
+
+Call = Callable[[], Any]
+
+cpu_time = pytest.mark.benchmark(timer=time.process_time)
+"""For work that stays in this process: what other programs do at the same time then counts for less."""
+
+
+def _children_s() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+children_time = pytest.mark.benchmark(timer=_children_s)
+"""The CPU time of programs that are run to their end."""
+
+
+@dataclass
+class Against:
+    """A contender. `make` prepares it and returns what is timed; one that raises ImportError is left out, with the reason.
+
+    What is timed may return a float: the seconds it measured by itself. `wanted` is how many times faster than it we want
+    to be: below 1 for a floor. `rounds` bounds how often a slow one runs.
+    """
+
+    name: str
+    make: Callable[[], Call]
+    wanted: float | None = None
+    rounds: int | None = None
+
+
+@dataclass
+class Row:
+    """A line of the table."""
+
+    name: str
+    ours_s: float | None
+    against: str
+    other_s: float | None
+    wanted: str = ""
+    met: bool | None = None
+    note: str = ""
+    ratio: float | None = None
+
+    def cells(self) -> list[str]:
+        met = self.note or {True: "yes", False: "**no**", None: ""}[self.met]
+        ratio = "" if self.ratio is None else f"{self.ratio:.3g}"
+        return [self.name, readable(self.ours_s), self.against, readable(self.other_s), ratio, self.wanted, met]
+
+
+HEADER = ["what", "ours", "floor or peer", "its time", "times ours", "wanted", "met"]
+
+
+def readable(seconds: float | None) -> str:
+    if seconds is None:
+        return ""
+    for unit, scale in (("s", 1.0), ("ms", 1e-3), ("us", 1e-6)):
+        if seconds >= scale:
+            break
+    return f"{seconds / scale:.3g} {unit}"
+
+
+@dataclass
+class Race:
+    """Runs contenders in turn and collects rows. `stack` closes what they opened, after the test."""
+
+    benchmark: Any
+    rows: list[Row]
+    clock: Callable[[], float]
+    stack: ExitStack
+    mine: list[Row] = field(default_factory=list)
+
+    def __call__(
+        self,
+        name: str,
+        ours: Call,
+        *contenders: Against,
+        rounds: int = 5,
+        each: int = 1,
+    ) -> float:
+        """Race; returns our best time. Times are divided by `each`."""
+        runners: list[tuple[Against, Call, list[float]]] = []
+        for contender in contenders:
+            try:
+                call = contender.make()
+                call()  # warms it up: imports, worker starts, caches
+            except ImportError as error:
+                self._add(Row(name, None, contender.name, None, note=f"skipped: {error}"))
+            else:
+                runners.append((contender, call, []))
+        samples: list[float] = []
+        ours()
+
+        def others() -> None:
+            for contender, call, times in runners:
+                if contender.rounds is None or len(times) < contender.rounds:
+                    times.append(self._timed(call))
+            gc.collect()
+
+        def us() -> None:
+            samples.append(self._timed(ours, collect=False))
+
+        self.benchmark.pedantic(us, setup=others, rounds=rounds, iterations=1)
+        best = min(samples) / each
+        for contender, _, times in runners:
+            self.compare(name, best, contender.name, min(times) / each, contender.wanted)
+        self.benchmark.extra_info["median / best"] = round(median(samples) / min(samples), 2)
+        return best
+
+    def compare(self, name: str, ours_s: float, against: str, other_s: float, wanted: float | None = None) -> None:
+        """Add a row: how many times our time the other's is."""
+        ratio = other_s / ours_s
+        met = None if wanted is None else ratio >= wanted
+        self._add(Row(name, ours_s, against, other_s, "" if wanted is None else f">= {wanted:g}", met, ratio=ratio))
+
+    def _timed(self, call: Call, *, collect: bool = True) -> float:
+        if collect:
+            gc.collect()
+        start = self.clock()
+        own = call()
+        taken = self.clock() - start
+        return own if isinstance(own, float) else taken
+
+    def _add(self, row: Row) -> None:
+        self.rows.append(row)
+        self.mine.append(row)
+        self.benchmark.extra_info["figures"] = [dict(zip(HEADER, row.cells(), strict=True)) for row in self.mine]

@@ -1,0 +1,70 @@
+"""How much of the machine CPU-bound nodes get. By the clock on the wall: needs idle cores to say anything."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, wait
+from multiprocessing import get_context
+from typing import Any
+
+import pytest
+
+from bench.graphs import burn, burning, fan_out, turns_for
+from bench.race import Against, Race
+
+CORES = len(os.sched_getaffinity(0))
+NODES = 8
+
+
+@pytest.mark.parametrize("node_s", [0.2, 0.02])
+def test_cpu_nodes(race: Race, node_s: float) -> None:
+    turns = turns_for(node_s)
+    tasks = [{"turns": turns}] * NODES
+
+    def app(name: str, place: str | None = None) -> Callable[[], Any]:
+        graph = fan_out(name, burning, tasks, place)
+        return lambda: graph.invoke({"total": 0})
+
+    def ideal() -> float:
+        """The CPU time of all the nodes, spread over the cores without loss."""
+        start = time.process_time()
+        for task in tasks:
+            burn(task["turns"])
+        return (time.process_time() - start) / CORES
+
+    def futures() -> Callable[[], Any]:
+        pool = race.stack.enter_context(ProcessPoolExecutor(CORES, get_context("spawn")))
+        return lambda: wait([pool.submit(burn, turns) for _ in tasks])
+
+    def loky_futures() -> Callable[[], Any]:
+        import loky
+
+        pool = loky.ProcessPoolExecutor(CORES)
+        race.stack.callback(pool.shutdown)
+        return lambda: wait([pool.submit(burn, turns) for _ in tasks])
+
+    race(
+        f"{NODES} CPU nodes of {node_s * 1e3:.0f} ms",
+        app("mpflow", "process"),
+        Against("CPU time / cores", lambda: ideal, wanted=0.95),
+        Against("concurrent.futures processes", futures),
+        Against("loky processes", loky_futures),
+        Against("mpflow, threads", lambda: app("mpflow", "thread")),
+        Against("LangGraph", lambda: app("langgraph"), wanted=0.95 * CORES),
+        rounds=5,
+    )
+
+
+def test_demo(race: Race) -> None:
+    from mpflow.demo.files import standard_library
+    from mpflow.demo.pipeline import build
+
+    def app(place: Any) -> Callable[[], Any]:
+        graph = build(place)
+        return lambda: graph.invoke({"root": standard_library(), "limit": 120})
+
+    race(
+        "the demonstration, 120 files", app("process"), Against("on threads", lambda: app("thread"), wanted=0.9 * CORES)
+    )

@@ -1,0 +1,117 @@
+"""What one Send costs when its node does nothing, on threads, on processes and on an event loop.
+
+Processes are measured by the clock on the wall. The floors do the same calls without a graph: no Send objects, no task
+identity, no reducer, no error handling.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, wait
+from multiprocessing import get_context
+from typing import Any
+
+from bench.bare import BareWorkers
+from bench.graphs import fan_out, one, sends, subgraphs, waits
+from bench.race import Against, Race, cpu_time
+
+COUNT = 10_000
+CORES = len(os.sched_getaffinity(0))
+INPUTS = [{"i": i} for i in range(COUNT)]
+
+
+def bare(race: Race, batch: int, window: int) -> Callable[[], Any]:
+    workers = race.stack.enter_context(BareWorkers(one, CORES))
+    return lambda: workers.map(INPUTS, batch=batch, window=window)
+
+
+def chunked_map(race: Race) -> Callable[[], Any]:
+    pool = race.stack.enter_context(ProcessPoolExecutor(CORES, get_context("spawn")))
+    return lambda: list(pool.map(one, INPUTS, chunksize=32))
+
+
+def loky_submits(race: Race) -> Callable[[], Any]:
+    import loky
+
+    pool = loky.ProcessPoolExecutor(CORES)
+    race.stack.callback(pool.shutdown)
+    return lambda: wait([pool.submit(one, task) for task in INPUTS])
+
+
+def joblib_batches(race: Race) -> Callable[[], Any]:
+    import joblib
+
+    pool = race.stack.enter_context(joblib.Parallel(CORES))
+    return lambda: pool(joblib.delayed(one)(task) for task in INPUTS)
+
+
+def mpire_map(race: Race) -> Callable[[], Any]:
+    import mpire
+
+    # Given a dict, it would pass its items as keywords.
+    pool = race.stack.enter_context(mpire.WorkerPool(CORES, start_method="spawn", keep_alive=True))
+    return lambda: pool.map(one, [(task,) for task in INPUTS])
+
+
+def test_sends_on_processes(race: Race) -> None:
+    race(
+        f"a Send of {COUNT}, processes",
+        sends("mpflow", COUNT, "process"),
+        Against("bare workers, one by one", lambda: bare(race, 1, 32), wanted=0.8),
+        Against("bare workers, batches of 32", lambda: bare(race, 32, 3)),
+        Against("concurrent.futures map, chunks of 32", lambda: chunked_map(race)),
+        Against("joblib, automatic batches", lambda: joblib_batches(race)),
+        Against("mpire map", lambda: mpire_map(race)),
+        Against("loky submit", lambda: loky_submits(race), wanted=10, rounds=3),
+        Against("LangGraph, threads", lambda: sends("langgraph", COUNT), wanted=20, rounds=1),
+        rounds=7,
+    )
+
+
+def submits(race: Race) -> Callable[[], Any]:
+    pool = race.stack.enter_context(ThreadPoolExecutor(CORES + 4))
+    return lambda: wait([pool.submit(one, task) for task in INPUTS])
+
+
+def test_sends_on_threads(race: Race) -> None:
+    race(
+        f"a Send of {COUNT}, threads",
+        sends("mpflow", COUNT, "thread"),
+        Against("ThreadPoolExecutor.submit", lambda: submits(race), wanted=0.53),
+        Against("LangGraph, threads", lambda: sends("langgraph", COUNT), wanted=12, rounds=1),
+        rounds=7,
+    )
+
+
+@cpu_time
+def test_sends_inline(race: Race) -> None:
+    loop = Against("a for loop", lambda: lambda: [one(task) for task in INPUTS])
+    race(f"a Send of {COUNT}, inline", sends("mpflow", COUNT, "inline"), loop, rounds=7)
+
+
+@cpu_time
+def test_subgraphs(race: Race) -> None:
+    count = 500
+    against = Against("LangGraph", lambda: subgraphs("langgraph", count), rounds=3)
+    race(f"a Send of {count} to a subgraph", subgraphs("mpflow", count), against)
+
+
+def test_async_waits(race: Race) -> None:
+    count = 1_000
+    tasks = [{"s": 0.05} for _ in range(count)]
+
+    async def gathered() -> None:
+        await asyncio.gather(*(waits(task) for task in tasks))
+
+    def app(name: str) -> Callable[[], Any]:
+        graph = fan_out(name, waits, tasks)
+        return lambda: asyncio.run(graph.ainvoke({"total": 0}))
+
+    race(
+        f"{count} async nodes that wait 50 ms",
+        app("mpflow"),
+        Against("asyncio.gather", lambda: lambda: asyncio.run(gathered()), wanted=0.7),
+        Against("LangGraph", lambda: app("langgraph")),
+    )
