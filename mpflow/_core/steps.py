@@ -51,14 +51,10 @@ def due_tasks(
             if trigger not in values or (seen is not None and versions.get(trigger, 0) <= seen.get(trigger, 0)):
                 continue
         else:
-            triggers = tuple(
-                [
-                    trigger
-                    for trigger in triggers
-                    if trigger in values and (seen is None or versions.get(trigger, 0) > seen.get(trigger, 0))
-                ]
-            )
-            if not triggers:
+            for trigger in triggers:
+                if trigger in values and (seen is None or versions.get(trigger, 0) > seen.get(trigger, 0)):
+                    break  # one is enough, and the run takes in all of them
+            else:
                 continue
         reads = node.reads
         if isinstance(reads, str):

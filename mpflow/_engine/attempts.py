@@ -67,14 +67,14 @@ class Performer:
         diff: Diff = await attempt.program.arun(attempt.input, scope)
         diff, unknown = self._open(node, diff)
         for branch in node.branches:
-            diff += await branch.arun(branch.input(self.state.read_with(branch.reads, diff), unknown), scope)
+            diff += await branch.arun(branch.input(self.state.read_with(branch.reads, diff), diff, unknown), scope)
         return diff
 
     def close(self, node: NodePlan, diff: Diff, scope: TaskScope) -> Diff:
         """Complete a node's diff with where control goes next."""
         diff, unknown = self._open(node, diff)
         for branch in node.branches:
-            diff += branch.run(branch.input(self.state.read_with(branch.reads, diff), unknown), scope)
+            diff += branch.run(branch.input(self.state.read_with(branch.reads, diff), diff, unknown), scope)
         return diff
 
     def close_returned(self, attempt: Attempt, diff: Diff) -> Outcome:
@@ -101,7 +101,7 @@ class Performer:
         node = attempt.task.node
         diff, unknown = self._open(node, diff)
         for branch in node.branches:
-            diff += await branch.arun(branch.input(self.state.read_with(branch.reads, diff), unknown), scope)
+            diff += await branch.arun(branch.input(self.state.read_with(branch.reads, diff), diff, unknown), scope)
         return diff
 
     def _open(self, node: NodePlan, diff: Diff) -> tuple[Diff, dict[str, Any]]:

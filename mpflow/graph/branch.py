@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 from mpflow._names import BRANCH_TO, TASKS
@@ -30,34 +30,47 @@ class BranchSpec:
         self.ends = _ends_of(path, path_map)
         self.input_schema = input_hint(path)
 
-    def bind(self, source: str, reads: Reads, make: Callable[[Any], Any] | None) -> Branch:
-        return Branch(self, source, reads, make)
+    def bind(self, source: str, reads: Reads, make: Callable[[Any], Any] | None, keys: Collection[str]) -> Branch:
+        """The branch of a graph whose state has `keys`."""
+        return Branch(self, source, reads, make, keys)
 
 
 class Branch:
-    """A conditional edge of a compiled graph: what it reads and how it is asked."""
+    """A conditional edge of a compiled graph: what it reads and how it is asked.
 
-    __slots__ = ("callables", "ends", "make", "name", "plain", "reads", "source")
+    ``beyond`` are the keys of the state that it does not read, but is shown if its node wrote them.
+    """
 
-    def __init__(self, spec: BranchSpec, source: str, reads: Reads, make: Callable[[Any], Any] | None) -> None:
+    __slots__ = ("beyond", "callables", "ends", "make", "name", "plain", "reads", "source")
+
+    def __init__(
+        self,
+        spec: BranchSpec,
+        source: str,
+        reads: Reads,
+        make: Callable[[Any], Any] | None,
+        keys: Collection[str],
+    ) -> None:
         self.name = spec.name
         self.callables = spec.callables
         self.ends = spec.ends
         self.source = source
         self.reads = reads
         self.make = make
-        self.plain = spec.input_schema is None and make is None
+        self.plain = spec.input_schema is None and make is None and not isinstance(reads, str)
+        self.beyond = frozenset(keys).difference(reads) if self.plain else frozenset()
 
     @property
     def is_async(self) -> bool:
         return self.callables.func is None
 
-    def input(self, values: Any, unknown: dict[str, Any]) -> Any:
+    def input(self, values: Any, diff: Sequence[tuple[str, Any]], unknown: dict[str, Any]) -> Any:
         """What the path is given: the state with its node's writes, and what else the node returned (RT-2)."""
         if self.make is not None:
             return self.make(values)
-        if unknown and self.plain and isinstance(values, dict):
-            return {**unknown, **values}
+        if self.plain and (unknown or self.beyond):
+            written = {key: value for key, value in diff if key in self.beyond}
+            return {**unknown, **written, **values}
         return values
 
     def run(self, value: Any, scope: TaskScope) -> list[tuple[str, Any]]:

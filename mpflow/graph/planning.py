@@ -63,7 +63,7 @@ def plan_of(graph: StateGraph[Any, Any, Any, Any], name: str, *, strict: bool) -
         barrier = f"{JOIN}{'+'.join(starts)}:{end}"
         kind = NamedBarrierValueAfterFinish if graph.nodes[end].defer else NamedBarrierValue
         _add(channels, barrier, kind(str, set(starts)))
-        nodes[end].triggers += (barrier,)
+        nodes[end].triggers = tuple(sorted((*nodes[end].triggers, barrier)))
         for start in starts:
             nodes[start].writes.append((barrier, start))
     for source, branches in graph.branches.items():
@@ -72,7 +72,7 @@ def plan_of(graph: StateGraph[Any, Any, Any, Any], name: str, *, strict: bool) -
             schema = graph.schemas[
                 own or (graph.nodes[source].input_schema if source in graph.nodes else graph.state_schema)
             ]
-            nodes[source].branches.append(branch.bind(source, schema.reads, schema.coerce))
+            nodes[source].branches.append(branch.bind(source, schema.reads, schema.coerce, writable))
     output = graph.schemas[graph.output_schema]
     return Plan(
         name,
