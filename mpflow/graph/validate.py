@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from mpflow.graph.node import NodeSpec
 
 logger = logging.getLogger("mpflow")
+# A node without an outgoing edge is common and usually meant, so that warning shows only where logging is set up.
+quiet = logging.getLogger("mpflow.lint")
+quiet.addHandler(logging.NullHandler())
 
 Nodes = Mapping[str, "NodeSpec"]
 Edges = Collection[tuple[str, str]]
@@ -81,12 +84,12 @@ def lint(nodes: Nodes, edges: Edges, waiting: WaitingEdges, branches: Branches, 
                 waiting_room.append(target)
     for name in nodes:
         if name not in reached and not free:
-            _note("unreachable node", name, "no edge leads to it from START", strict)
+            _note(logger, "unreachable node", name, "no edge leads to it from START", strict)
         if name in reached and not leads_to.get(name):
-            _note("dead end", name, "no edge leaves it: add_edge to another node or to END", strict)
+            _note(quiet, "dead end", name, "no edge leaves it: add_edge to another node or to END", strict)
 
 
-def _note(kind: str, name: str, detail: str, strict: bool) -> None:
+def _note(log: logging.Logger, kind: str, name: str, detail: str, strict: bool) -> None:
     if strict:
         raise StrictGraphError(kind, f"node '{name}'", detail)
-    logger.warning("%s: node '%s': %s", kind, name, detail)
+    log.warning("%s: node '%s': %s", kind, name, detail)
