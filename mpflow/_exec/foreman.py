@@ -291,15 +291,16 @@ class Foreman:
         worker = self._roster.by_fd.get(fd)
         if worker is None:
             return
+        if fd == worker.pidfd:
+            self._bury(worker)
+            return
         try:
-            if fd == worker.pidfd:
-                self._bury(worker)
-                return
             if event & select.EPOLLOUT:
                 self._roster.push(worker)
             if event & ~select.EPOLLOUT:
                 self._read(worker)
         except Exception as error:
+            # Frames well cut but not ours inside.
             self._condemn(worker, f"{type(error).__name__}: {error}")
         except BaseException:
             # Ctrl-C between a read and what was to be done with it: the worker's stream is lost, nobody is charged.
@@ -330,8 +331,11 @@ class Foreman:
         return is_open
 
     def _read_all(self, worker: Worker) -> None:
-        while worker.state != GONE and worker.killed_for != "protocol" and self._read(worker):
-            pass
+        try:
+            while worker.state != GONE and worker.killed_for != "protocol" and self._read(worker):
+                pass
+        except Exception as error:
+            self._condemn(worker, f"{type(error).__name__}: {error}")
 
     def _condemn(self, worker: Worker, detail: str) -> None:
         """What it sends cannot be trusted any more."""

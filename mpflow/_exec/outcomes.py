@@ -65,7 +65,11 @@ def event(what: tuple[Codec, Attempt, str, bytes]) -> None:
     """Post something said while an attempt runs: ``(codec, attempt, kind, data)``."""
     codec, attempt, kind, data = what
     if attempt.outbox is not None:
-        attempt.outbox.post((EVENT, attempt, (kind, codec.decode(data)), 0.0))
+        try:
+            chunk = codec.decode(data)
+        except WireError as error:
+            chunk = error
+        attempt.outbox.post((EVENT, attempt, (kind, chunk), 0.0))
 
 
 def close(mappings: Mappings) -> None:

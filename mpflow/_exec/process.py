@@ -18,6 +18,7 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from time import monotonic
 from typing import Any
 
@@ -68,7 +69,6 @@ class WorkerPool:
                 raise ValueError(f"{name} must be a positive integer or None, got {value!r}")
         self.max_workers = cpu_count() if max_workers is None else max_workers
         self._pid = os.getpid()
-        self._is_closed = False
         self._lock = threading.Lock()
         self._owner = 0
         self._inbox: deque[tuple[Callable[[Any], None], Any]] = deque()
@@ -87,12 +87,14 @@ class WorkerPool:
         self._roster = Roster(
             self.max_workers,
             self._epoll,
-            self._order,
+            # Weakly: without a cycle, a pool that is dropped ends at once.
+            partial(_order, weakref.ref(self)),
             worker_init,
             reports_rss=max_worker_rss is not None,
             arena_bytes=budget_bytes // self.max_workers,
         )
         self._foreman = Foreman(self._roster, max_tasks_per_worker, max_worker_rss, budget_bytes)
+        self._is_closed = False
         _pools.add(self)
 
     # -- what the engine asks ------------------------------------------------------------------------------------------
@@ -190,14 +192,13 @@ class WorkerPool:
 
     def __del__(self) -> None:
         # Nobody can wait for its workers any more; its thread, which holds it weakly, kills and buries them.
-        if getattr(self, "_spawner", None) is not None and not self._is_closed and not self._is_foreign():
+        if not getattr(self, "_is_closed", True) and not self._is_foreign():
             self._is_closed = True
-            for worker in self._roster.crew:
-                worker.kill()
+            pids = [worker.pid for worker in self._roster.crew]
             self._roster.let_go()
             self._foreman.close_arena()
             if self._spawner is not None:
-                self._spawner.ring()
+                self._spawner.abandon(pids)
             self._release()
 
     # -- one at a time -------------------------------------------------------------------------------------------------
@@ -257,7 +258,11 @@ class WorkerPool:
             with self._mouth:
                 while outgoing:
                     deliver, what = outgoing[0]
-                    deliver(what)
+                    try:
+                        deliver(what)
+                    except Exception:  # a bug must not be met again and again; Ctrl-C is met again
+                        outgoing.popleft()
+                        raise
                     outgoing.popleft()
 
     # -- whoever waits, polls ------------------------------------------------------------------------------------------
@@ -334,7 +339,8 @@ class WorkerPool:
         self._inbox.append((self._foreman.enlist, started))
         self._work()
 
-    def _order(self, count: int) -> None:
+    def order(self, count: int) -> None:
+        """Have workers started."""
         if self._spawner is None:
             self._spawner = Spawner(self, self._epoll.fileno(), thread_limits(self.max_workers))
         self._spawner.order(count)
@@ -360,6 +366,12 @@ class WorkerPool:
         self._roster.let_go()
         self._spawner = None
         self._release()
+
+
+def _order(pool: weakref.ref[WorkerPool], count: int) -> None:
+    found = pool()
+    if found is not None:
+        found.order(count)
 
 
 _nobody = Mailbox()

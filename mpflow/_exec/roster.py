@@ -156,11 +156,12 @@ class Roster:
         self.counts["bytes_in"] += worker.reader.received
         self.counts["bytes_out"] += worker.writer.sent
         self.crew.remove(worker)
+        has_worked = worker.starts > 0
         worker.close()
         if was_asked:
             return None
         self.counts["deaths"] += 1
-        if worker.starts:
+        if has_worked:
             self._idle_deaths.clear()
             return None
         self._idle_deaths.append(death)

@@ -134,11 +134,10 @@ class Spawner:
         self._orders: deque[bool] = deque()
         self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._closing = False
+        self._abandoned: list[int] | None = None
         self.is_deaf = False
         """It sleeps for as long as a run polls; the run rings when it leaves."""
         self.wakes_at = 0.0
-        self.running: dict[int, None] = {}
-        """Process ids to kill should the pool be dropped without a word."""
         self._thread = threading.Thread(target=self._run, name="mpflow-spawner", daemon=True)
         self._thread.start()
 
@@ -151,6 +150,11 @@ class Spawner:
         """Wake the thread. From any thread, never blocks."""
         with contextlib.suppress(OSError):
             os.eventfd_write(self._bell, 1)
+
+    def abandon(self, pids: list[int]) -> None:
+        """The pool is being collected: kill and bury its workers, then end. Does not wait."""
+        self._abandoned = pids
+        self.ring()
 
     def close(self, timeout_s: float | None = None) -> None:
         """End the thread; its workers must have ended before."""
@@ -180,18 +184,17 @@ class Spawner:
                     with contextlib.suppress(OSError):
                         os.eventfd_read(self._bell)
                 pool = self._pool()
-                if pool is None:
+                if pool is None or self._abandoned is not None:
                     break
                 if not self._closing and (watching or monotonic() >= pool.alarm_at()):
                     if monotonic() - pool.attended_at() > _ATTENDED_S or monotonic() >= pool.alarm_at():
                         pool.look()
                 del pool
         finally:
-            if self._pool() is None:
-                for pid in list(self.running):
-                    with contextlib.suppress(OSError):
-                        os.killpg(pid, 9)
-                    _end(pid)
+            for pid in self._abandoned or ():
+                with contextlib.suppress(OSError):
+                    os.killpg(pid, 9)
+                _end(pid)
             bell, self._bell = self._bell, -1
             os.close(bell)
 
@@ -224,13 +227,11 @@ class Spawner:
             except BaseException as error:
                 outcome = error
             pool = self._pool()
-            if pool is None:
+            if pool is None or self._abandoned is not None:
                 if isinstance(outcome, Started):
                     _end(outcome.pid)
                     outcome.sock.close()
                     outcome.page.close()
                 return
-            if isinstance(outcome, Started):
-                self.running[outcome.pid] = None
             pool.arrived(outcome)
             del pool

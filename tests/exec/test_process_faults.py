@@ -1,0 +1,718 @@
+"""What kills or confuses a worker, and who is charged for it: the rows of the fault catalogue that concern the pool."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mpflow._exec import deaths
+from mpflow._exec.process import WorkerPool
+from mpflow._wire.errors import EncodeError
+from mpflow.errors import (
+    EngineUnhealthy,
+    NodeNotPicklableError,
+    NodeTimeoutError,
+    WorkerStartError,
+    WrongProcessError,
+)
+from tests.exec.pooling import CANCELLED, DONE, FAILED, LOST, Drive, Node, die, facts_of, is_alive, kinds, wait_until
+
+pytestmark = pytest.mark.chaos
+
+
+@pytest.fixture
+def pool() -> Iterator[WorkerPool]:
+    with WorkerPool(2) as pool:
+        yield pool
+        # After every fault the pool still works, and all it holds ends with it (see the leak check around each test).
+        assert Drive(pool).values(Node(lambda x: x * 2), range(20)) == [x * 2 for x in range(20)]
+
+
+def sleep(x: Any) -> Any:
+    time.sleep(x)
+    return x
+
+
+# -- 1-3: killed and stopped -------------------------------------------------------------------------------------------
+
+
+def test_killed_worker_costs_its_running_task_alone(pool: WorkerPool) -> None:
+    drive = Drive(pool)
+
+    def work(x: int) -> int:
+        if x == 50:
+            die()
+        return x
+
+    drive.values(Node(lambda x: x), range(100))  # both workers are up, and batches are long
+    results = drive.all(Node(work), range(100))
+    assert [index for index, (kind, _) in enumerate(results) if kind != DONE] == [50]
+    kind, death = results[50]
+    assert (kind, death.signal, death.reason) == (LOST, signal.SIGKILL, "died")
+    assert "SIGKILL(-9)" in str(death)
+
+
+def test_kill_from_outside_is_charged_to_what_ran(pool: WorkerPool) -> None:
+    drive = Drive(pool)
+    drive.values(Node(lambda x: x), [1, 2])
+    drive.submit(Node(sleep), [20], rerun_on_loss=False)
+    pid = drive.running_pid()
+    before = time.monotonic()
+    os.kill(pid, signal.SIGKILL)
+    [(kind, _, death, _)] = drive.finish(3)[2:]
+    assert kind == LOST and death.pid == pid
+    assert time.monotonic() - before < 1.0
+
+
+def test_killed_in_the_middle_of_a_large_result(pool: WorkerPool, monkeypatch: pytest.MonkeyPatch) -> None:
+    drive = Drive(pool)
+
+    def reply(x: int) -> bytes:
+        if x == 1:
+            return bytes(50_000_000)
+        # Half a frame, then death: what a kill in the middle of a large write looks like.
+        from mpflow._exec import link
+
+        link.Blocking.send = half  # type: ignore[method-assign, assignment]
+        return bytes(100_000)
+
+    def half(self: Any, kind: int, *body: Any, fds: Any = None) -> None:
+        from mpflow._wire.frames import frame
+
+        self._sock.sendall(b"".join(frame(kind, *body))[:50_000])
+        die()
+
+    results = drive.all(Node(reply), [1, 2])
+    assert results[0][0] == DONE and len(results[0][1][0][1]) == 50_000_000
+    assert results[1][0] == LOST
+
+
+def test_stopped_worker_holds_up_nobody_else(pool: WorkerPool) -> None:
+    drive = Drive(pool)
+    drive.submit(Node(lambda x: bytes(300_000) if sleep(0.2) else x, "stopped"), [0])
+    pid = drive.running_pid("stopped")
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        other = Drive(pool)
+        assert other.values(Node(lambda x: x), range(500)) == list(range(500))
+        assert not drive.mailbox.items
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert kinds(drive.finish(1)) == {DONE}
+
+
+def test_tiny_tasks_behind_one_that_turns_out_long_are_taken_back(pool: WorkerPool) -> None:
+    drive = Drive(pool)
+
+    def work(x: int) -> int:
+        if x == 100:
+            time.sleep(1.5)
+        return x
+
+    drive.values(Node(lambda x: x), range(100))
+    before = time.monotonic()
+    node = Node(work)
+    drive.submit(node, range(2000))
+    drive.wait(lambda: len(drive.outcomes) >= 100 + 1900)
+    assert time.monotonic() - before < 1.4, "they waited for the long one"
+    drive.finish(2100)
+
+
+# -- 4-8: crashes and exits --------------------------------------------------------------------------------------------
+
+
+def test_segfault_is_named_with_its_python_stack(pool: WorkerPool) -> None:
+    def crash_here(x: int) -> None:
+        ctypes.string_at(0)
+
+    [(kind, death)] = Drive(pool).all(Node(crash_here), [1])
+    assert (kind, death.signal) == (LOST, signal.SIGSEGV)
+    assert "SIGSEGV" in str(death) and "crash_here" in death.stderr_tail
+
+
+@pytest.mark.parametrize("code", [0, 3])
+def test_os_exit_is_a_loss(pool: WorkerPool, code: int) -> None:
+    [(kind, death)] = Drive(pool).all(Node(lambda x: os._exit(code)), [1])
+    assert (kind, death.exit_code) == (LOST, code)
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt(), GeneratorExit(), ValueError("no")])
+def test_exceptions_of_any_kind_fail_the_task_and_spare_the_worker(pool: WorkerPool, error: BaseException) -> None:
+    drive = Drive(pool)
+
+    def work(x: int) -> int:
+        raise error
+
+    drive.values(Node(lambda x: x), [0, 1])
+    pids = pool.stats()["pids"]
+    [(kind, caught)] = drive.all(Node(work), [1])
+    assert kind == FAILED and type(caught) is type(error) and caught.args == error.args
+    assert pool.stats()["pids"] == pids
+
+
+def test_poison_is_lost_each_time_and_everything_else_finishes(pool: WorkerPool) -> None:
+    drive = Drive(pool)
+    ended = drive.rerunning(Node(lambda x: die() if x == 7 else x), range(100))
+    assert [index for index, (kind, _) in sorted(ended.items()) if kind != DONE] == [7]
+    assert len(drive.lost) == 2 and ended[7][0] == LOST
+
+
+def test_an_attempt_that_asks_for_it_gets_a_fresh_worker_to_itself(pool: WorkerPool) -> None:
+    drive = Drive(pool)
+    drive.values(Node(lambda x: x), range(10))
+    used = set(drive.values(Node(lambda x: sleep(0.05) and os.getpid()), range(2)))
+    [alone] = drive.values(Node(lambda x: os.getpid()), [0], alone=True)
+    assert alone not in used
+    pids = drive.values(Node(lambda x: os.getpid()), range(3), alone=True)
+    assert len(set(pids)) == 3 and alone not in pids
+
+
+def test_what_a_worker_forked_ends_with_it(pool: WorkerPool, tmp_path: Path) -> None:
+    def forks(path: str) -> None:
+        child = os.fork()
+        if child == 0:
+            time.sleep(60)
+            os._exit(0)
+        Path(path).write_text(str(child))
+        die()
+
+    path = tmp_path / "child"
+    before = time.monotonic()
+    [(kind, _)] = Drive(pool).all(Node(forks), [str(path)])
+    assert kind == LOST and time.monotonic() - before < 5
+    assert wait_until(lambda: not is_alive(int(path.read_text())), 2.0)
+
+
+# -- 9-11: starts, memory ----------------------------------------------------------------------------------------------
+
+
+def test_workers_that_cannot_start_are_given_up_with_their_last_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    from mpflow._exec import spawn
+
+    monkeypatch.setattr(spawn, "_BOOT", "import os\nos.dup2({page}, 2)\nraise ImportError('no such thing as luck')")
+    with WorkerPool(2) as pool:
+        outcomes = Drive(pool).all(Node(lambda x: x), range(4), limit_s=15)
+        assert kinds(outcomes) == {FAILED}
+        assert isinstance(outcomes[0][1], WorkerStartError) and "no such thing as luck" in str(outcomes[0][1])
+        assert pool.stats()["started"] <= 4
+
+
+def test_an_interpreter_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    with WorkerPool(1) as pool:
+        [(kind, error)] = Drive(pool).all(Node(lambda x: x), [1])
+        assert kind == FAILED and isinstance(error, WorkerStartError)
+
+
+def test_a_failing_initializer_is_shown() -> None:
+    def init() -> None:
+        raise RuntimeError("the model is missing")
+
+    with WorkerPool(1, worker_init=init) as pool:
+        [(kind, error)] = Drive(pool).all(Node(lambda x: x), [1])
+        assert kind == FAILED and isinstance(error, WorkerStartError)
+        assert "the model is missing" in str(error) and "Traceback" in str(error)
+
+
+def test_workers_that_keep_dying_without_a_task_are_given_up() -> None:
+    def init() -> None:
+        import threading
+
+        threading.Timer(0.05, die).start()
+
+    with WorkerPool(1, worker_init=init) as pool:
+        drive = Drive(pool)
+        [(kind, error)] = drive.all(Node(lambda x: sleep(0.5)), [1])
+        assert kind == LOST  # it had started: that one is charged
+        blocker = Node(lambda x: x)
+        pool._foreman.dispatch = lambda: pool._roster.recruit(1, 0, 0, 1.0)  # type: ignore[method-assign]
+        drive.submit(blocker, [1])
+        [_, (kind, _, error, _)] = drive.finish(2, 15)
+        assert kind == FAILED and isinstance(error, EngineUnhealthy) and len(error.deaths) == 5
+        del pool._foreman.dispatch  # type: ignore[method-assign]
+
+
+def test_out_of_memory_is_told_by_the_cgroups_counter(tmp_path: Path) -> None:
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/self/cgroup").write_text("5:memory:/job\n0::/job/inner\n")
+    for name, text in (("memory/job/memory.oom_control", "oom_kill_disable 0\noom_kill 2\n"),
+                       ("job/inner/memory.events", "low 0\noom 4\noom_kill 3\n")):  # fmt: skip
+        path = tmp_path / "sys/fs/cgroup" / name
+        path.parent.mkdir(parents=True)
+        path.write_text(text)
+    assert deaths.oom_kills(str(tmp_path)) == 5
+    assert deaths.oom_kills(str(tmp_path / "nowhere")) == 0
+
+
+def test_a_kill_for_memory_names_its_cause(pool: WorkerPool, monkeypatch: pytest.MonkeyPatch) -> None:
+    drive = Drive(pool)
+    drive.values(Node(lambda x: x), [1])
+    monkeypatch.setattr(deaths, "_oom_kills", 0)
+    monkeypatch.setattr(deaths, "oom_kills", lambda: 1)
+    # A child's peak is known only where it exceeds its parent's.
+    size_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 + (60 << 20)
+    [(kind, death)] = drive.all(Node(lambda x: die() if bytearray(size_bytes) else None), [1])
+    assert kind == LOST and death.reason == "out of memory"
+    assert death.peak_rss_bytes > size_bytes
+
+
+def test_a_leaking_worker_is_replaced_between_tasks() -> None:
+    def leak(x: int) -> int:
+        kept.append(bytearray(30 << 20))
+        sleep(0.06)
+        return os.getpid()
+
+    kept: list[Any] = []
+    with WorkerPool(1, max_worker_rss=100 << 20) as pool:
+        pids = Drive(pool).values(Node(leak), range(8))
+        assert len(set(pids)) > 1
+        assert pool.stats()["recycled"] >= 1 and pool.stats()["deaths"] == 0
+
+
+def test_workers_are_replaced_after_so_many_tasks() -> None:
+    with WorkerPool(1, max_tasks_per_worker=5) as pool:
+        pids = Drive(pool).values(Node(lambda x: os.getpid()), range(20))
+        assert sorted(map(pids.count, set(pids))) == [5, 5, 5, 5]
+        assert pool.stats()["deaths"] == 0
+
+
+# -- 12: deadlines -----------------------------------------------------------------------------------------------------
+
+
+def spin(x: Any) -> None:
+    while True:
+        pass
+
+
+def hold_the_gil(x: Any) -> None:
+    ctypes.PyDLL(None).sleep(20)
+
+
+def ignore_the_alarm(x: Any) -> None:
+    signal.signal(signal.SIGALRM, signal.SIG_IGN)
+    spin(x)
+
+
+@pytest.mark.parametrize("overrun", [spin, hold_the_gil, ignore_the_alarm])
+def test_an_overrunning_task_is_killed_at_its_deadline(pool: WorkerPool, overrun: Any) -> None:
+    drive = Drive(pool)
+    drive.values(Node(lambda x: x), [1, 2])
+    before = time.monotonic()
+    [(kind, error)] = drive.all(Node(overrun, "over"), [1], timeout_s=0.3)
+    took_s = time.monotonic() - before
+    assert kind == FAILED and isinstance(error, NodeTimeoutError)
+    assert (error.node, error.kind, error.run_timeout) == ("over", "run", 0.3)
+    assert 0.3 <= took_s < 1.3
+
+
+def test_siblings_of_an_overrunning_task_are_undisturbed(pool: WorkerPool, tmp_path: Path) -> None:
+    def work(x: int) -> int:
+        with open(tmp_path / str(x), "a") as file:
+            file.write("x")
+        if x == 5:
+            spin(x)
+        return x
+
+    drive = Drive(pool)
+    drive.values(Node(lambda x: x), range(50))
+    results = drive.all(Node(work), range(20), timeout_s=0.3)
+    assert [index for index, (kind, _) in enumerate(results) if kind != DONE] == [5]
+    assert all((tmp_path / str(x)).read_text() == "x" for x in range(20)), "a sibling ran twice"
+
+
+def test_deadlines_hold_while_nobody_waits(pool: WorkerPool) -> None:
+    drive = Drive(pool)
+    drive.values(Node(lambda x: x), [1, 2])
+    for overrun in (spin, ignore_the_alarm):
+        drive.submit(Node(overrun), [1], timeout_s=0.2)
+        # Nothing of ours runs in this thread meanwhile: the pool's own thread has to notice.
+        assert wait_until(lambda: bool(drive.mailbox.items), 2.0)
+        [(kind, _, error, _)] = drive.mailbox.take()
+        assert kind == FAILED and isinstance(error, NodeTimeoutError)
+
+
+def test_a_parent_that_was_stopped_sees_no_false_timeouts() -> None:
+    script = """
+        import os, signal, subprocess, sys, time
+        from mpflow._exec.process import WorkerPool
+        from tests.exec.pooling import DONE, Drive, Node
+        with WorkerPool(2) as pool:
+            drive = Drive(pool)
+            drive.values(Node(lambda x: x), [1, 2])
+            drive.submit(Node(lambda x: time.sleep(0.4)), range(2), timeout_s=1.0)
+            waker = subprocess.Popen(["sh", "-c", f"sleep 1.6; kill -CONT {os.getpid()}"])
+            os.kill(os.getpid(), signal.SIGSTOP)
+            outcomes = drive.finish(4)
+            waker.wait()
+            print(all(kind == DONE for kind, *_ in outcomes))
+    """
+    assert run_script(script).stdout.strip() == "True"
+
+
+# -- 13-16: descriptors, output, what cannot travel --------------------------------------------------------------------
+
+
+def write_junk(x: Any) -> None:
+    for fd in range(3, 40):
+        try:
+            os.write(fd, b"this is no frame of anybody's, and it is long enough to tell")
+        except OSError:
+            continue
+    time.sleep(5)
+
+
+def close_all(x: Any) -> int:
+    os.closerange(3, 256)
+    return x
+
+
+@pytest.mark.parametrize("vandal", [write_junk, close_all])
+def test_a_task_that_breaks_the_protocol_is_charged_alone(pool: WorkerPool, vandal: Any) -> None:
+    drive = Drive(pool)
+    drive.values(Node(lambda x: x), range(40))
+    drive.submit(Node(lambda x: x), range(200))
+    drive.submit(Node(vandal, "vandal"), [1])
+    drive.submit(Node(lambda x: x), range(200))
+    outcomes = drive.finish(441)
+    [(kind, attempt, death, _)] = [outcome for outcome in outcomes if outcome[0] != DONE]
+    assert (kind, attempt.program.name, death.reason) == (LOST, "vandal", "protocol")
+
+
+def test_output_goes_where_the_parents_goes_and_stdin_is_empty() -> None:
+    script = """
+        import sys
+        from mpflow._exec.process import WorkerPool
+        from tests.exec.pooling import Drive, Node
+        def chatty(x):
+            print(f"begin {x}")
+            for _ in range(1000):
+                print("." * 1000)
+            print(f"end {x}", repr(sys.stdin.read()))
+            return x
+        with WorkerPool(1) as pool:
+            drive = Drive(pool)
+            for x in range(3):
+                drive.values(Node(chatty), [x])
+                print(f"after {x}", flush=True)
+    """
+    lines = [line for line in run_script(script, input="not for workers").stdout.splitlines() if line[0] != "."]
+    assert lines == [line for x in range(3) for line in (f"begin {x}", f"end {x} ''", f"after {x}")]
+
+
+def test_output_is_forwarded_where_stdout_was_replaced(pool: WorkerPool, capsys: pytest.CaptureFixture[str]) -> None:
+    def say(x: int) -> None:
+        print("said", x)
+        print("moaned", x, file=sys.stderr)
+
+    Drive(pool).values(Node(say), [1])
+    out, err = capsys.readouterr()
+    assert out == "said 1\n" and err == "moaned 1\n"
+
+
+def test_a_node_that_cannot_be_pickled_names_the_path(pool: WorkerPool) -> None:
+    lock = threading.Lock()
+    [(kind, error), _] = Drive(pool).all(Node(lambda x: lock, "locked"), [1, 2])
+    assert kind == FAILED and isinstance(error, NodeNotPicklableError)
+    assert error.node == "locked" and "'lock'" in error.path
+
+
+def test_an_input_that_cannot_be_pickled_fails_that_task_alone(pool: WorkerPool) -> None:
+    results = Drive(pool).all(Node(lambda x: x), [1, {"a": [threading.Lock()]}, 3])
+    assert [kind for kind, _ in results] == [DONE, FAILED, DONE]
+    assert isinstance(results[1][1], NodeNotPicklableError) and "['a'][0]" in results[1][1].path.replace('"', "'")
+
+
+@pytest.mark.parametrize("make", [lambda x: (i for i in range(3)), lambda x: {"deep": [__import__("socket").socket()]}])
+def test_a_result_that_cannot_be_encoded_fails_that_task_alone(pool: WorkerPool, make: Any) -> None:
+    results = Drive(pool).all(Node(lambda x: make(x) if x == 1 else x, "maker"), range(3))
+    assert [kind for kind, _ in results] == [DONE, FAILED, DONE]
+    error = results[1][1]
+    assert isinstance(error, EncodeError)
+    assert "'maker'" in str(error) and "'out'" in str(error) and error.type_name in ("generator", "socket.socket")
+
+
+# -- 17-18: the matrix, the sizes --------------------------------------------------------------------------------------
+
+
+class Trap:
+    """Springs when it is pickled or unpickled, here or there."""
+
+    def __init__(self, when: str, how: str, parent: int) -> None:
+        self.when, self.how, self.parent = when, how, parent
+
+    def spring(self) -> None:
+        if self.how == "crash":
+            die()
+        if self.how == "exit":
+            sys.exit(1)
+        raise ValueError("sprung")
+
+    def __getstate__(self) -> dict[str, Any]:
+        if self.when == "pickling" and os.getpid() != self.parent:
+            self.spring()
+        return self.__dict__
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if self.when == "unpickling" and os.getpid() != self.parent:
+            self.spring()
+
+
+class Unpicklable(Exception):
+    """Pickles but does not unpickle."""
+
+    def __init__(self, a: int, b: int) -> None:
+        super().__init__("two arguments")
+
+
+@pytest.mark.parametrize("how", ["crash", "exit", "error"])
+@pytest.mark.parametrize("when", ["pickling", "unpickling"])
+def test_a_trap_in_a_value_fails_one_task(pool: WorkerPool, when: str, how: str) -> None:
+    drive = Drive(pool)
+    drive.values(Node(lambda x: x), range(20))
+    inputs: list[Any] = list(range(20))
+    inputs[3] = Trap(when, how, os.getpid())
+    results = drive.all(Node(lambda x: x), inputs)
+    assert [index for index, (kind, _) in enumerate(results) if kind != DONE] == [3]
+    assert results[3][0] == (LOST if how == "crash" else FAILED)
+
+
+@pytest.mark.parametrize("how", ["crash", "exit", "error"])
+def test_a_trap_in_a_node_fails_that_node_alone(pool: WorkerPool, how: str) -> None:
+    drive = Drive(pool)
+    trap = Trap("unpickling", how, os.getpid())
+    trapped = drive.submit(Node(lambda x: trap, "trapped"), [1])
+    drive.submit(Node(lambda x: x), range(50))
+    outcomes = drive.finish(51)
+    assert [attempt for kind, attempt, _, _ in outcomes if kind != DONE] == trapped
+
+
+def test_an_exception_that_does_not_unpickle_harms_nothing(pool: WorkerPool) -> None:
+    def work(x: int) -> None:
+        raise Unpicklable(1, 2)
+
+    [(kind, error)] = Drive(pool).all(Node(work), [1])
+    assert kind == FAILED and "two arguments" in str(error)
+
+
+@pytest.mark.parametrize("size", [0, (1 << 16) - 1, 1 << 16, (1 << 16) + 1, 1 << 20, 40 << 20])
+@pytest.mark.parametrize("arena", [True, False], ids=["shared", "socket"])
+def test_sizes_both_ways_at_once(size: int, arena: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not arena:
+        monkeypatch.setattr("mpflow._exec.process.limit_bytes", lambda: 0)
+    with WorkerPool(2) as pool:
+        data = os.urandom(min(size, 1 << 16)) * (size // (1 << 16) or 1) if size else b""
+        for result in Drive(pool).values(Node(lambda b: b + b"!"), [data] * 4):
+            assert result == data + b"!"
+
+
+# -- 21-25: the parent -------------------------------------------------------------------------------------------------
+
+
+def run_script(script: str, input: str = "", code: int = 0, **more: Any) -> subprocess.CompletedProcess[str]:
+    root = Path(__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)],
+        input=input, capture_output=True, text=True, timeout=60, cwd=root,
+        env={**os.environ, "PYTHONPATH": str(root)}, **more,
+    )  # fmt: skip
+    assert done.returncode == code, done.stderr
+    return done
+
+
+@pytest.mark.parametrize("work", ["lambda x: x", "spin", "hold_the_gil"])
+def test_workers_end_when_their_parent_is_killed(work: str) -> None:
+    script = f"""
+        import os, signal, threading
+        from mpflow._exec.process import WorkerPool
+        from tests.exec.pooling import Drive, Node
+        from tests.exec.test_process_faults import hold_the_gil, spin
+        pool = WorkerPool(2)
+        drive = Drive(pool)
+        drive.values(Node(lambda x: x), [1, 2])
+        drive.submit(Node({work}, "busy"), [1, 2])
+        if {work!r} != "lambda x: x":
+            drive.running_pid("busy")
+        print(*pool.stats()["pids"], flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+    """
+    pids = [int(pid) for pid in run_script(script, code=-9).stdout.split()]
+    assert pids
+    assert wait_until(lambda: not any(map(is_alive, pids)), 2.0)
+
+
+def test_workers_outlive_the_thread_that_made_the_pool() -> None:
+    made: list[Any] = []
+
+    def make() -> None:
+        pool = WorkerPool(2)
+        drive = Drive(pool)
+        made.extend([pool, set(drive.values(Node(lambda x: sleep(0.1) and os.getpid()), range(2)))])
+
+    thread = threading.Thread(target=make)
+    thread.start()
+    thread.join()
+    pool, pids = made
+    with pool:
+        drive = Drive(pool)
+        assert set(drive.values(Node(lambda x: sleep(0.1) and os.getpid()), range(2))) <= pids
+        assert pool.stats()["deaths"] == 0
+
+
+def test_a_forked_child_can_neither_use_nor_harm_the_pool(pool: WorkerPool) -> None:
+    drive = Drive(pool)
+    drive.values(Node(lambda x: x), [1, 2])
+    before = pool.stats()["pids"]
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            try:
+                pool.submit(drive.attempts(Node(lambda x: x), [1]))
+            except WrongProcessError:
+                code = 0
+            pool.cancel([])
+            pool.close(kill=True)
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert drive.values(Node(lambda x: x), range(50)) == list(range(50))
+    assert pool.stats()["pids"] == before
+
+
+# -- 27-32: cancelling, ends, descriptors ------------------------------------------------------------------------------
+
+
+def test_cancelled_attempts_end_once_and_others_are_not_charged(pool: WorkerPool) -> None:
+    drive, other = Drive(pool), Drive(pool)
+    drive.values(Node(lambda x: x), range(50))
+    attempts = drive.submit(Node(sleep, "sleeper"), [10.0] * 30)
+    drive.running_pid("sleeper")
+    other.submit(Node(lambda x: x), range(100))
+    before = time.monotonic()
+    pool.cancel(attempts, kill=True)
+    outcomes = drive.finish(80)[50:]
+    assert kinds(outcomes) == {CANCELLED} and time.monotonic() - before < 1.0
+    assert kinds(other.finish(100)) == {DONE}
+    assert pool.stats()["deaths"] == 0
+
+
+def test_without_kill_what_runs_goes_on(pool: WorkerPool) -> None:
+    drive = Drive(pool)
+    drive.values(Node(lambda x: x), [1, 2])
+    attempts = drive.submit(Node(sleep, "sleeper"), [0.5] * 10)
+    drive.running_pid("sleeper")
+    pool.cancel(attempts)
+    outcomes = drive.finish(12)[2:]
+    assert sorted(kind for kind, *_ in outcomes).count(DONE) in (1, 2)
+    assert kinds(outcomes) == {DONE, CANCELLED}
+
+
+def test_close_cancels_and_ends_within_two_seconds() -> None:
+    pool = WorkerPool(2)
+    drive = Drive(pool)
+    drive.submit(Node(sleep, "sleeper"), [30.0] * 5)
+    drive.running_pid("sleeper")
+    pids = pool.stats()["pids"]
+    before = time.monotonic()
+    pool.close()
+    assert time.monotonic() - before < 2.5
+    assert not any(map(is_alive, pids))
+    assert [kind for kind, *_ in drive.mailbox.take()] == [CANCELLED] * 5
+    pool.close()
+
+
+def test_an_exit_without_close_is_quick_and_leaves_nobody() -> None:
+    script = """
+        import time
+        from mpflow._exec.process import default_pool
+        from tests.exec.pooling import Drive, Node
+        drive = Drive(default_pool())
+        drive.submit(Node(lambda x: time.sleep(60)), range(2))
+        drive.running_pid()
+        print(*default_pool().stats()["pids"])
+    """
+    before = time.monotonic()
+    pids = [int(pid) for pid in run_script(script).stdout.split()]
+    assert time.monotonic() - before < 10
+    assert pids and not any(map(is_alive, pids))
+
+
+def test_a_pool_that_nobody_holds_ends() -> None:
+    pool = WorkerPool(2)
+    Drive(pool).values(Node(lambda x: x), range(3))
+    pids = pool.stats()["pids"]
+    del pool
+    assert wait_until(lambda: not any(map(is_alive, pids)), 2.0)
+
+
+def test_ctrl_c_in_wait_propagates_and_leaves_the_pool_whole(pool: WorkerPool) -> None:
+    drive = Drive(pool)
+    drive.values(Node(lambda x: x), [1, 2])
+    attempts = drive.submit(Node(sleep, "sleeper"), [20.0])
+    drive.running_pid("sleeper")
+    timer = threading.Timer(0.1, os.kill, [os.getpid(), signal.SIGINT])
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        pool.wait(drive.mailbox, 10)
+        time.sleep(1)
+    timer.join()
+    pool.cancel(attempts, kill=True)
+    assert kinds(drive.finish(3)[2:]) == {CANCELLED}
+
+
+def test_it_works_off_the_main_thread_and_touches_no_signal_handler(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise AssertionError("signal.signal in the parent")
+
+    monkeypatch.setattr(signal, "signal", refuse)
+    found: list[Any] = []
+
+    def use() -> None:
+        with WorkerPool(2) as pool:
+            found.extend(Drive(pool).values(Node(lambda x: x), range(30), timeout_s=20.0))
+
+    thread = threading.Thread(target=use)
+    thread.start()
+    thread.join(20)
+    assert found == list(range(30))
+
+
+def test_without_descriptors_there_are_fewer_workers_or_an_error() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    used = max(map(int, os.listdir("/proc/self/fd"))) + 1
+    results = []
+    for room in (4, 14, 20):
+        pool = WorkerPool(4)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (used + room, hard))
+        try:
+            results.append(Drive(pool).all(Node(lambda x: x), range(20), limit_s=15))
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            pool.close()
+    assert all(isinstance(error, WorkerStartError) for kind, error in results[0] if kind == FAILED)
+    assert kinds(results[-1]) == {DONE}
+
+
+def test_facts_that_cannot_travel_stay_behind_and_say_so(pool: WorkerPool) -> None:
+    def ask(x: int, scope: Any) -> Any:
+        try:
+            scope.config["configurable"]["lock"].acquire()
+        except RuntimeError as error:
+            return str(error), scope.config["configurable"]["plain"]
+
+    facts = facts_of(lock=threading.Lock(), plain=7)
+    [(told, plain)] = Drive(pool, facts).values(Node(ask, with_scope=True), [1])
+    assert "'lock'" in told and plain == 7
