@@ -95,9 +95,6 @@ class Run:
         self.parent = parent
         base = None if parent is None else parent.config
         merged: dict[str, Any] = dict(ensure_config(base, defaults, config))
-        if parent is not None and (not config or "recursion_limit" not in config):
-            merged.pop("recursion_limit", None)
-            merged = dict(ensure_config(defaults, merged))
         limit = merged["recursion_limit"]
         if limit < 1:
             raise ValueError(f"'recursion_limit' must be at least 1, got {limit}")
@@ -124,6 +121,7 @@ class Run:
         self.streams = Streams(
             stream_mode,
             output=plan.stream if output is None else output,
+            channels=plan.stream,
             ns=tuple(self.namespace.split("|")) if self.namespace else (),
             subgraphs=subgraphs,
             version=version,

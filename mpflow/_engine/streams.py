@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mpflow._core.task import FAILED, FINISHED, INTERRUPTED
-from mpflow._names import INTERRUPT
+from mpflow._names import INTERRUPT, WRITES
 from mpflow.constants import TAG_HIDDEN
 
 if TYPE_CHECKING:
@@ -23,16 +23,19 @@ Upward = Callable[[str, Any], None]
 class Streams:
     """The chunks of one run. ``queue`` holds those that its consumer has not taken yet.
 
+    ``output`` are the keys asked for, ``channels`` all that can be shown.
+
     ``upward`` hands events to the run around this one, which streams the modes in ``passed`` with their namespaces.
     """
 
-    __slots__ = ("_emit", "modes", "ns", "output", "passed", "queue", "shape", "subgraphs", "upward")
+    __slots__ = ("_emit", "channels", "modes", "ns", "output", "passed", "queue", "shape", "subgraphs", "upward")
 
     def __init__(
         self,
         modes: str | Sequence[str] | None,
         *,
         output: Reads,
+        channels: Reads,
         ns: tuple[str, ...] = (),
         subgraphs: bool = False,
         version: str = "v1",
@@ -49,6 +52,7 @@ class Streams:
                 )
         self.modes = frozenset(asked)
         self.output = output
+        self.channels = channels
         self.ns = ns
         self.subgraphs = subgraphs
         self.queue: deque[Any] = deque()
@@ -93,7 +97,8 @@ class Streams:
     def started(self, tasks: Iterable[Task], task_id: Callable[[Task], str]) -> None:
         if not self.wants("tasks"):
             return
-        for task in tasks:
+        # Sends are told first, as LangGraph does, though their writes are merged last.
+        for task in sorted(tasks, key=lambda task: task.pulled):
             if not task.node.hidden:
                 self.put(
                     "tasks",
@@ -110,35 +115,41 @@ class Streams:
         elif task.state == FINISHED and self.wants("updates") and TAG_HIDDEN not in (task.node.program.tags or ()):
             self.put("updates", {task.name: update_of(task.writes, self.output)})
         if self.wants("tasks") and task.state in (FINISHED, FAILED, INTERRUPTED):
-            update = update_of(task.writes, self.output) if task.state == FINISHED else None
             self.put(
                 "tasks",
                 {
                     "id": task_id(task),
                     "name": task.name,
                     "error": task.error if task.state == FAILED else None,
-                    "result": update if isinstance(self.output, str) or update is not None else {},
+                    "result": result_of(task.writes, self.channels) if task.state == FINISHED else {},
                     "interrupts": [_as_dict(item) for item in _interrupts(task)] if task.state == INTERRUPTED else [],
                 },
             )
 
 
 def update_of(writes: Sequence[tuple[str, Any]], output: Reads) -> Any:
-    """What a task's diff looks like as an update (SM-4): None if it wrote no output key, a list if one key twice."""
+    """What a task's diff looks like as an update (SM-4): None if it wrote no output key.
+
+    If it wrote one key twice, a list with a dict for each write.
+    """
     if isinstance(output, str):
         values = [value for name, value in writes if name == output]
         return None if not values else values[0] if len(values) == 1 else values
-    update: dict[str, Any] = {}
-    rounds: list[dict[str, Any]] = []
-    for name, value in writes:
-        if name in output:
-            if name in update:
-                rounds.append(update)
-                update = {}
-            update[name] = value
-    if rounds:
-        return [*rounds, update]
+    mine = [write for write in writes if write[0] in output]
+    update = dict(mine)
+    if len(update) < len(mine):
+        return [{name: value} for name, value in mine]
     return update or None
+
+
+def result_of(writes: Sequence[tuple[str, Any]], channels: Reads) -> dict[str, Any]:
+    """What a task wrote, by channel (SM-7): ``{"$writes": [...]}`` for a channel that it wrote several times."""
+    known = (channels,) if isinstance(channels, str) else channels
+    found: dict[str, list[Any]] = {}
+    for name, value in writes:
+        if name in known:
+            found.setdefault(name, []).append(value)
+    return {name: values[0] if len(values) == 1 else {WRITES: values} for name, values in found.items()}
 
 
 def _interrupts(task: Task) -> tuple[Any, ...]:
