@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
-from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -25,6 +24,8 @@ Emit = Callable[[str, Any], None]
 
 def task_id_of(checkpoint_id: str, ns: str, step: int, name: str, path: Sequence[Any], triggers: Sequence[str]) -> str:
     """The id of a task: a hash of what makes it that task, equal in every process that resumes the run (EX-14)."""
+    from hashlib import blake2b  # OpenSSL comes with it; most runs name no task
+
     source = "\x1f".join((checkpoint_id, ns, str(step), name, repr(tuple(path)), *triggers))
     digest = blake2b(source.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
     return f"{digest[:8]}-{digest[8:12]}-{digest[12:16]}-{digest[16:20]}-{digest[20:]}"
@@ -147,6 +148,8 @@ class TaskScope:
 
     def interrupt(self, value: Any, response_schema: Any = None) -> Any:
         """Stop the task with a question, or return the answer it was resumed with."""
+        from hashlib import blake2b
+
         from mpflow.errors import GraphInterrupt
         from mpflow.types import Interrupt
 

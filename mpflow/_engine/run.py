@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import random
 import time
 from collections.abc import Callable, Mapping
 from contextvars import copy_context
@@ -24,8 +22,6 @@ if TYPE_CHECKING:
     from mpflow._core.plan import Plan, Reads
     from mpflow._core.task import Task
     from mpflow._scope import Emit
-
-logger = logging.getLogger("mpflow")
 
 PASSED_KEY = "__pregel_stream"
 """Where a nested run finds the modes that the runs around it stream from it."""
@@ -138,7 +134,7 @@ class Run:
         self.state = ChannelState(plan)
         self.mailbox = Mailbox()
         self.clock: Callable[[], float] = time.monotonic
-        self.dice: Callable[[], float] = random.random
+        self.dice: Callable[[], float] = _chance
         self.warned: set[str] = set()
         self.result: Any = None
         fail_fast = self.options.get("fail_fast")
@@ -184,7 +180,9 @@ class Run:
             raise StrictGraphError("unknown name", f"graph '{self.plan.name}'", text)
         if text not in self.warned:
             self.warned.add(text)
-            logger.warning("%s", text)
+            import logging
+
+            logging.getLogger("mpflow").warning("%s", text)
 
     def _emit_for(self, attempt: Attempt) -> Emit:
         post = self.mailbox.post
@@ -216,6 +214,12 @@ class Run:
         facts = self.facts
         assert facts is not None
         return task_id_of(facts.checkpoint_id, facts.checkpoint_ns, facts.step, task.name, task.path, task.triggers)
+
+
+def _chance() -> float:
+    import random  # only retries need it
+
+    return random.random()
 
 
 def _keys(reads: Reads) -> frozenset[str]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from concurrent.futures import Executor as FuturesExecutor
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 PLACES = ("auto", "process", "thread", "inline")
 
-Executor = Literal["auto", "process", "thread", "inline"] | FuturesExecutor
+if TYPE_CHECKING:
+    from concurrent.futures import Executor as FuturesExecutor
+
+    Executor = Literal["auto", "process", "thread", "inline"] | FuturesExecutor
 
 
 def check_executor(executor: Any, where: str) -> Any:

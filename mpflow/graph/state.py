@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Hashable, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -30,8 +29,6 @@ StateT = TypeVar("StateT")
 ContextT = TypeVar("ContextT")
 InputT = TypeVar("InputT")
 OutputT = TypeVar("OutputT")
-
-logger = logging.getLogger(__name__)
 
 __all__ = ("CompiledStateGraph", "StateGraph")
 
@@ -240,7 +237,9 @@ class StateGraph(Generic[StateT, ContextT, InputT, OutputT]):
 
     def _note_compiled(self, what: str) -> None:
         if self.compiled:
-            logger.warning(
+            import logging
+
+            logging.getLogger(__name__).warning(
                 "Adding a %s to a graph that has already been compiled. This will not be reflected in the compiled graph.",
                 what,
             )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -13,10 +12,9 @@ if TYPE_CHECKING:
     from mpflow.graph.branch import BranchSpec
     from mpflow.graph.node import NodeSpec
 
-logger = logging.getLogger("mpflow")
-# A node without an outgoing edge is common and usually meant, so that warning shows only where logging is set up.
-quiet = logging.getLogger("mpflow.lint")
-quiet.addHandler(logging.NullHandler())
+LOUD = "mpflow"
+QUIET = "mpflow.lint"
+"""A node without an outgoing edge is common and usually meant, so that warning shows only where logging is set up."""
 
 Nodes = Mapping[str, "NodeSpec"]
 Edges = Collection[tuple[str, str]]
@@ -84,12 +82,17 @@ def lint(nodes: Nodes, edges: Edges, waiting: WaitingEdges, branches: Branches, 
                 waiting_room.append(target)
     for name in nodes:
         if name not in reached and not free:
-            _note(logger, "unreachable node", name, "no edge leads to it from START", strict)
+            _note(LOUD, "unreachable node", name, "no edge leads to it from START", strict)
         if name in reached and not leads_to.get(name):
-            _note(quiet, "dead end", name, "no edge leaves it: add_edge to another node or to END", strict)
+            _note(QUIET, "dead end", name, "no edge leaves it: add_edge to another node or to END", strict)
 
 
-def _note(log: logging.Logger, kind: str, name: str, detail: str, strict: bool) -> None:
+def _note(logger: str, kind: str, name: str, detail: str, strict: bool) -> None:
     if strict:
         raise StrictGraphError(kind, f"node '{name}'", detail)
+    import logging  # most graphs are sound and need none
+
+    log = logging.getLogger(logger)
+    if logger == QUIET and not log.handlers:
+        log.addHandler(logging.NullHandler())
     log.warning("%s: node '%s': %s", kind, name, detail)
