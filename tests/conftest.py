@@ -13,6 +13,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
+import mpflow._exec.thread
 from tests.colours import AsyncRun, Run, SyncRun
 from tests.leaks import Holdings, holdings, leaked
 
@@ -22,6 +23,9 @@ settings.register_profile("default", max_examples=50, **_COMMON)
 settings.register_profile("ci", max_examples=100, derandomize=True, print_blob=True, **_COMMON)
 settings.register_profile("thorough", max_examples=5_000, **_COMMON)
 settings.load_profile("ci" if os.environ.get("CI") else "default")
+
+# Idle threads wait for more work before they end; at two seconds the wait for them would outlast most tests.
+mpflow._exec.thread.IDLE_S = 0.02
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -42,14 +46,12 @@ def _leaves_nothing(request: pytest.FixtureRequest, _module_leaves_nothing: None
 
 
 def _check(before: Holdings, who: str) -> None:
-    lines = leaked(before, grace_s=0.0)
-    if not lines:
+    if not leaked(before, grace_s=0.0):
         return
     # The default pool lives on by design; closing it here shows whether it gives everything back.
     process = sys.modules.get("mpflow._exec.process")
-    shutdown = getattr(process, "shutdown_default_pool", None)
-    if shutdown is not None:
-        shutdown()
+    if process is not None:
+        process.shutdown_default_pool()
     lines = leaked(before)
     if lines:
         pytest.fail(f"{who} left behind:\n  " + "\n  ".join(lines), pytrace=False)

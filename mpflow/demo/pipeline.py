@@ -45,7 +45,7 @@ def report(state: State) -> dict[str, Any]:
 
 def build(executor: Literal["process", "thread", "inline"]) -> Any:
     """The compiled graph; `executor` says where its analyses run."""
-    graph = StateGraph(State)
+    graph: StateGraph[State, None, State, State] = StateGraph(State)
     graph.add_node("find_files", find_files)
     graph.add_node("analyse", analyse, executor=executor)
     graph.add_node("compare", compare)

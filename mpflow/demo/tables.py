@@ -65,7 +65,9 @@ def _complex(report: Report) -> Table:
     return table
 
 
-def _closest(report: Report) -> Table:
+def _closest(report: Report) -> Table | Group:
+    if not report["closest"]:
+        return Group()
     table = _table(f"Closest of {report['similar_pairs']:,} similar pairs", ">similarity", "file", "file")
     for pair in report["closest"]:
         _row(table, f"{pair['similarity']:.0%}", pair["one"], pair["other"])

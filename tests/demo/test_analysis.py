@@ -141,8 +141,7 @@ def test_the_node_adds_one_analysis(tmp_path):
 
 def test_equal_in_another_process_with_another_hash_seed():
     script = (
-        "import json, sys; from mpflow.demo.analysis import analyse_file;"
-        "print(json.dumps(analyse_file(*sys.argv[1:])))"
+        "import json, sys; from mpflow.demo.analysis import analyse_file;print(json.dumps(analyse_file(*sys.argv[1:])))"
     )
     root, name = os.path.split(tokenize.__file__)
     outputs = {
