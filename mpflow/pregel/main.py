@@ -90,8 +90,8 @@ class Pregel:
         return context
 
     def _output(self, keys: str | Sequence[str] | None) -> Any:
-        if keys is None:
-            return None
+        if keys is None or keys is self._plan.output:
+            return keys
         for key in (keys,) if isinstance(keys, str) else keys:
             if key not in self._plan.channels:
                 raise ValueError(f"output_keys: graph '{self.name}' has no channel {key!r}")
@@ -113,13 +113,14 @@ class Pregel:
 
         Blocks until the run is over. Raises what a node raised, unwrapped, and the errors of `mpflow.errors`.
         """
+        if output_keys is None:
+            output_keys = self._plan.output
+        kwargs.update(context=context, output_keys=output_keys, version=version, control=control)
         if stream_mode != "values":
-            return list(
-                self.stream(input, config, context=context, stream_mode=stream_mode, output_keys=output_keys, **kwargs)
-            )
+            return list(self.stream(input, config, stream_mode=stream_mode, **kwargs))
         from mpflow._engine.drive import drive
 
-        run = self._run(config, context=context, output_keys=output_keys, version=version, control=control)
+        run = self._run(config, **kwargs)
         for _ in drive(run, input):
             pass
         return self._result(run, version)
@@ -137,14 +138,14 @@ class Pregel:
         **kwargs: Any,
     ) -> Any:
         """As `invoke`, awaited."""
+        if output_keys is None:
+            output_keys = self._plan.output
+        kwargs.update(context=context, output_keys=output_keys, version=version, control=control)
         if stream_mode != "values":
-            chunks = self.astream(
-                input, config, context=context, stream_mode=stream_mode, output_keys=output_keys, **kwargs
-            )
-            return [chunk async for chunk in chunks]
+            return [chunk async for chunk in self.astream(input, config, stream_mode=stream_mode, **kwargs)]
         from mpflow._engine.adrive import adrive
 
-        run = self._run(config, context=context, output_keys=output_keys, version=version, control=control)
+        run = self._run(config, **kwargs)
         async for _ in adrive(run, input):
             pass
         return self._result(run, version)
