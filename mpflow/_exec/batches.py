@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable, Sequence
+from itertools import chain, pairwise
 from operator import attrgetter
 from typing import Any
 
@@ -22,6 +23,8 @@ GROWTH = 8
 """A batch is at most this many times what was measured of its program so far: one quick task proves little."""
 
 _LARGE_BYTES = 1 << 15
+WHOLE_BYTES = 1 << 18
+"""Plain data of a whole batch travels as one message up to this size: one call decodes it all."""
 _PICKLED = 42
 _pathof = attrgetter("path")
 _inputof = attrgetter("input")
@@ -36,7 +39,7 @@ def size(seen: int, mean_s: float, waiting: int, workers: int) -> int:
     return max(1, min(fitting, seen * GROWTH, share, LIMIT))
 
 
-# -- tasks: [forward output, log level, ticket, [group, ...]], then the large inputs -----------------------------------
+# -- tasks: [forward output, log level, ticket, all inputs, [group, ...]], then the large inputs -----------------------------------
 # group: [first number, program, facts, triggers, timeout, attempt, paths, inputs]; its tasks are numbered on from first
 
 
@@ -140,13 +143,36 @@ def unpack(data: Any) -> Any:
     return msgpack.unpackb(data, use_list=False, ext_hook=_even, strict_map_key=False, unicode_errors="surrogatepass")
 
 
-# -- results: (rss, releases, skipped numbers, numbers, nanoseconds, payloads, positions failed, (position, ticket) ...) -
+# -- results: (rss, releases, skipped numbers, numbers, nanoseconds, payloads or all of them, positions failed, tickets) --
+
+
+def flat(diff: Sequence[tuple[str, Any]]) -> list[Any]:
+    """A diff as it travels: channel, value, channel, value, ... A tuple costs the codec as much as the rest of it."""
+    return list(chain.from_iterable(diff))
+
+
+def diff_of(items: list[Any]) -> list[tuple[str, Any]]:
+    """Undo `flat`."""
+    each = iter(items)
+    return list(zip(each, each, strict=True))
+
+
+def cut(whole: bytes) -> list[bytes]:
+    """The messages that an array of them consists of."""
+    unpacker = msgpack.Unpacker(max_buffer_size=len(whole))
+    unpacker.feed(whole)
+    count = unpacker.read_array_header()
+    ends = [unpacker.tell()]
+    for _ in range(count):
+        unpacker.skip()
+        ends.append(unpacker.tell())
+    return [whole[begin:end] for begin, end in pairwise(ends)]
 
 
 class Results:
     """What a worker has finished and not yet sent."""
 
-    __slots__ = ("failed", "numbers", "payloads", "size_bytes", "skipped", "tickets", "times_ns")
+    __slots__ = ("failed", "flags", "numbers", "payloads", "size_bytes", "skipped", "tickets", "times_ns")
 
     def __init__(self) -> None:
         self.clear()
@@ -159,8 +185,19 @@ class Results:
         self.skipped: list[int] = []
         self.tickets: list[tuple[int, int]] = []
         self.size_bytes = 0
+        self.flags = 0
+        """Of all payloads together: 0 if they are plain data."""
 
     def parts(self, rss_bytes: int, releases: list[int]) -> list[bytes]:
-        payloads, large = split(self.payloads)
-        head = (rss_bytes, releases, self.skipped, self.numbers, self.times_ns, payloads, self.failed, self.tickets)
+        """The parts of a frame."""
+        payloads, whole = self.payloads, b""
+        large: list[bytes] = []
+        if not self.flags and not self.failed and self.size_bytes <= WHOLE_BYTES:
+            whole = b"\xdd" + len(payloads).to_bytes(4, "big") + b"".join(payloads)
+            payloads = []
+        else:
+            payloads, large = split(payloads)  # type: ignore[assignment]
+        head = (
+            rss_bytes, releases, self.skipped, self.numbers, self.times_ns, payloads, whole, self.failed, self.tickets,
+        )  # fmt: skip
         return join(head, large)

@@ -12,7 +12,7 @@ import signal
 
 from mpflow._exec import batches, facts, link, logs, slots
 from mpflow._exec.functions import Shipment
-from mpflow._exec.parcels import Parcels
+from mpflow._exec.parcels import Inputs, Parcels
 from mpflow._exec.spawn import Started
 from mpflow._messages import Attempt, WorkerDeath
 from mpflow._wire.mappings import Mappings
@@ -104,16 +104,15 @@ class Worker:
 
     # -- sending -------------------------------------------------------------------------------------------------------
 
-    def send_batch(
-        self, attempts: list[Attempt], inputs: list[bytes], shipment: Shipment, parcels: Parcels, lease: Lease | None
-    ) -> None:
+    def send_batch(self, inputs: Inputs, shipment: Shipment, parcels: Parcels, lease: Lease | None) -> None:
         """Queue a batch and whatever of its program, facts and shared files this worker lacks. `flush` sends it."""
+        attempts = inputs.attempts
         writer = self.writer
         if shipment.number not in self.programs:
             self.programs.add(shipment.number)
             writer.add(link.PROGRAM, shipment.number.to_bytes(8, "little"), shipment.data)
         first = self.next_number
-        small, large = batches.split(inputs)
+        small, large = batches.split(inputs.each)
         groups = batches.groups_of(attempts, first, shipment.number, parcels.facts_number, small)
         for group in groups:
             number = group[2]
@@ -127,7 +126,7 @@ class Worker:
             ticket, files = lease.send_to(self.pid)
             for body, fds in link.file_frames(files):
                 writer.add(link.FILES, body, fds=fds)
-        parts = batches.join((logs.is_replaced(), logs.level(), ticket, groups), large)
+        parts = batches.join((logs.is_replaced(), logs.level(), ticket, inputs.whole, groups), large)
         self.next_number = first + len(attempts)
         self.window.update(zip(range(first, self.next_number), attempts, strict=True))
         writer.add(link.TASKS, *parts)

@@ -196,16 +196,16 @@ class Foreman:
             self._end([*batch, *rest], FAILED, error)
             return
         with parcels.arena.scope() as lease:
-            good, inputs, refers, refused = parcels.inputs(batch)
-        try:
-            for attempt, refusal in refused:
-                self._end([attempt], FAILED, refusal)
-            if not good:
-                return
+            inputs = parcels.inputs(batch, shipment)
+        for attempt, refusal in inputs.refused:
+            self._end([attempt], FAILED, refusal)
+        good = inputs.attempts
+        if good:
             worker.release()
-            worker.send_batch(good, inputs, shipment, parcels, lease if refers else None)
-        finally:
-            lease.close()
+            worker.send_batch(inputs, shipment, parcels, lease if inputs.refers else None)
+        lease.close()
+        if not good:
+            return
         worker.exclusive = is_lone or not good[0].rerun_on_loss
         worker.sent_at = monotonic()
         if self._max_tasks is not None and worker.given >= self._max_tasks:
@@ -367,15 +367,16 @@ class Foreman:
 
     def _take_results(self, worker: Worker, body: Any) -> None:
         head, tail = batches.part(body)
-        rss_bytes, releases, skipped, numbers, times_ns, payloads, failed, tickets = head
+        rss_bytes, releases, skipped, numbers, times_ns, payloads, whole, failed, tickets = head
         if releases:
             self._parcels.arena.release(worker.pid, releases)
         window = worker.window
         if numbers:
             attempts = list(map(window.get, numbers))
             held = {position: worker.mappings.hold(ticket) for position, ticket in tickets}
-            items = deque(zip(attempts, map(tail.of, payloads), times_ns, strict=True))
-            self.outgoing.append((outcomes.results, (self._parcels.codec, items, frozenset(failed), held, [0])))
+            frame = outcomes.Frame(self._parcels.codec, attempts, times_ns, frozenset(failed), held)
+            frame.whole, frame.payloads = whole, list(map(tail.of, payloads))
+            self.outgoing.append((outcomes.results, frame))
             for number in numbers:
                 window.pop(number, None)
             self._roster.counts["ended"] += len(numbers)

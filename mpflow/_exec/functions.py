@@ -22,7 +22,7 @@ _numbers = count(1)
 class Shipment:
     """A program as it travels: its number, its bytes, their hash, and how long its tasks take."""
 
-    __slots__ = ("checked", "data", "digest", "mean_s", "number", "seen", "supports")
+    __slots__ = ("checked", "data", "digest", "has_plain_inputs", "mean_s", "number", "seen", "supports")
 
     def __init__(self) -> None:
         self.number = 0
@@ -31,6 +31,8 @@ class Shipment:
         self.seen = 0
         """How many of its tasks were measured."""
         self.mean_s = 0.0
+        self.has_plain_inputs = True
+        """Its inputs were plain data so far."""
         self.supports: list[Any] = []
         """The objects it was pickled with, held so that an identity is never that of a dead one."""
         self.checked: Any = None

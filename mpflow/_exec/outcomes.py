@@ -8,9 +8,10 @@ one outcome twice, which its reader tells by the attempt.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from mpflow._exec import batches
 from mpflow._messages import DONE, EVENT, FAILED, Attempt
 from mpflow._wire.codec import Codec
 from mpflow._wire.errors import WireError
@@ -19,23 +20,61 @@ from mpflow._wire.mappings import Held, Mappings
 Deliveries = deque[tuple[Callable[[Any], None], Any]]
 
 
-Items = deque[tuple["Attempt | None", Any, int]]
+class Frame:
+    """A frame of results on its way: all payloads in `whole` if no code runs at their decoding, else one by one."""
 
+    __slots__ = ("attempts", "codec", "failed", "held", "payloads", "position", "times_ns", "values", "whole")
 
-def results(what: tuple[Codec, Items, frozenset[int], dict[int, Held], list[int]]) -> None:
-    """Post what a frame of results holds.
+    def __init__(
+        self,
+        codec: Codec,
+        attempts: list[Attempt | None],
+        times_ns: Sequence[int],
+        failed: frozenset[int],
+        held: dict[int, Held],
+    ) -> None:
+        self.codec = codec
+        self.attempts = attempts
+        self.times_ns = times_ns
+        self.failed = failed
+        self.held = held
+        self.whole = b""
+        self.payloads: list[Any] = []
+        self.values: list[Any] | None = None
+        self.position = 0
+        """How many have been posted."""
 
-    ``(codec, (attempt, payload, nanoseconds) ..., positions failed, shared memory held by position, [position])``
-    """
-    codec, items, failed, holds, position = what
-    decode = codec.decode
-    while items:
-        attempt, payload, time_ns = items[0]
-        held = holds.get(position[0]) if holds else None
-        if attempt is not None and attempt.outbox is not None:
-            kind = FAILED if position[0] in failed else DONE
+    def value(self, position: int) -> Any:
+        """The diff or exception of one task. Raises DecodeError."""
+        if self.values is None and self.whole:
             try:
-                value = decode(payload, held)
+                self.values = self.codec.decode(self.whole)
+            except WireError:
+                # One level of nesting more than each has alone.
+                self.payloads = batches.cut(self.whole)
+                self.whole = b""
+        if self.values is not None:
+            return self.values[position]
+        held = self.held.get(position)
+        value = self.codec.decode(self.payloads[position], held)
+        if held is not None:
+            held.close()
+        return value
+
+
+def results(frame: Frame) -> None:
+    """Post what a frame of results holds."""
+    failed, times_ns = frame.failed, frame.times_ns
+    for position in range(frame.position, len(frame.attempts)):
+        attempt = frame.attempts[position]
+        if attempt is not None and attempt.outbox is not None:
+            try:
+                value = frame.value(position)
+                if position in failed:
+                    kind = FAILED
+                else:
+                    kind = DONE
+                    value = batches.diff_of(value)
             except WireError as error:
                 kind = FAILED
                 error.args = (
@@ -43,12 +82,10 @@ def results(what: tuple[Codec, Items, frozenset[int], dict[int, Held], list[int]
                     *error.args[1:],
                 )
                 value = error
-            attempt.outbox.post((kind, attempt, value, time_ns * 1e-9))
-            del value
-        if held is not None:
-            held.close()
-        position[0] += 1
-        items.popleft()
+            attempt.outbox.post((kind, attempt, value, times_ns[position] * 1e-9))
+        frame.position = position + 1
+    for held in frame.held.values():
+        held.close()
 
 
 def endings(what: tuple[int, deque[Attempt], Any]) -> None:

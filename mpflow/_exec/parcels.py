@@ -5,6 +5,8 @@ Must not know which worker gets it.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from mpflow._exec import batches
 from mpflow._exec.facts import encode_facts
 from mpflow._exec.functions import Shipment, Shipments
@@ -15,7 +17,17 @@ from mpflow.errors import NodeNotPicklableError
 
 _KEPT_FACTS = 64
 
-Refusals = list[tuple[Attempt, NodeNotPicklableError]]
+
+class Inputs(NamedTuple):
+    """The inputs of a batch as they travel: one by one in `each`, or all in `whole` if no code runs at their decoding."""
+
+    attempts: list[Attempt]
+    each: list[bytes]
+    whole: bytes
+    refers: bool
+    """Whether they refer to blocks of the arena."""
+    refused: list[tuple[Attempt, NodeNotPicklableError]]
+    """The attempts whose input cannot travel."""
 
 
 class Parcels:
@@ -35,22 +47,25 @@ class Parcels:
         """The program of an attempt, ready to be sent. Raises NodeNotPicklableError."""
         return self.shipments.packed(attempt.program, attempt.facts.config)
 
-    def inputs(self, batch: list[Attempt]) -> tuple[list[Attempt], list[bytes], bool, Refusals]:
-        """Encode the inputs of a batch.
-
-        Returns the attempts that can travel, their inputs, whether these refer to blocks of the arena, and why the other
-        attempts cannot travel. Large buffers go to the arena within `Arena.scope`, once each.
-        """
+    def inputs(self, batch: list[Attempt], shipment: Shipment) -> Inputs:
+        """Encode the inputs of a batch. Large buffers go to the arena within `Arena.scope`, once each."""
         encode = self._inputs_codec.encode_flagged
+        values = batches.inputs_of(batch)
         try:
-            encoded = list(map(encode, batches.inputs_of(batch)))
-            return batch, [data for data, _ in encoded], any(flags & REFERS for _, flags in encoded), []
+            if shipment.has_plain_inputs and len(batch) > 1:
+                whole, flags = encode(values)
+                if not flags and len(whole) <= batches.WHOLE_BYTES:
+                    return Inputs(batch, [], whole, False, [])
+                # With pickles, classes or sizes of note, each must be decoded on its own.
+                shipment.has_plain_inputs = False
+            encoded = list(map(encode, values))
+            return Inputs(batch, [data for data, _ in encoded], b"", any(flags & REFERS for _, flags in encoded), [])
         except EncodeError as error:
             _reraise_interrupt(error)
         good: list[Attempt] = []
         inputs: list[bytes] = []
         refers = 0
-        refused: Refusals = []
+        refused: list[tuple[Attempt, NodeNotPicklableError]] = []
         for attempt in batch:
             name = attempt.program.name
             try:
@@ -64,7 +79,7 @@ class Parcels:
                 good.append(attempt)
                 inputs.append(data)
                 refers |= flags & REFERS
-        return good, inputs, bool(refers), refused
+        return Inputs(good, inputs, b"", bool(refers), refused)
 
     def facts_number(self, facts: StepFacts) -> int:
         """The number under which workers know these facts; `facts_data` has their bytes."""

@@ -12,23 +12,24 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from socket import socket
 from time import monotonic_ns
 from typing import Any, NoReturn
 
 from mpflow._exec import batches, link, logs, slots
-from mpflow._exec.facts import KEPT, LazyFacts
-from mpflow._scope import TaskScope, current
+from mpflow._exec.facts import KEPT
+from mpflow._exec.workerscope import Group, WorkerScope
+from mpflow._scope import current
 from mpflow._wire.codec import REFERS, Codec, EncodeError
 from mpflow._wire.mappings import Held, Mappings
-from mpflow._wire.shm import Arena
+from mpflow._wire.shm import Arena, Lease
 
 EXIT_LOST_SOCKET = 111
 EXIT_REFUSED = 112
 
 _PR_SET_PDEATHSIG = 1
-_HOLD_NS = 2_000_000
+_HOLD_NS = 4_000_000
 """A finished task waits at most this long for others of its batch, unless the next one turns out to be slow."""
 _SLOW_NS = 500_000
 """Before a task that may take this long, what is finished is sent."""
@@ -93,6 +94,7 @@ class Worker:
         self._codec = Codec(trust=True)
         self._mappings = Mappings()
         self._held: Held | None = None
+        self._lease: Lease | None = None
         self._programs: dict[int, Any] = {}
         self._facts: dict[int, bytes] = {}
         self._means: dict[int, int] = {}
@@ -115,7 +117,7 @@ class Worker:
             raise OSError("the parent is gone")
         init, self._wants_rss, arena_bytes = batches.unpack(frame[1])
         self._arena = Arena(arena_bytes)
-        self._results_codec = Codec(trust=True, arena=self._arena)
+        self._encode_flagged = Codec(trust=True, arena=self._arena).encode_flagged
         if init is not None:
             try:
                 import pickle
@@ -156,13 +158,15 @@ class Worker:
                 return
 
     def _run_batch(self, body: Any) -> None:
-        (forward, log_level, ticket, groups), tail = batches.part(body)
+        (forward, log_level, ticket, whole, groups), tail = batches.part(body)
         self._held = self._mappings.hold(ticket) if ticket else None
         if forward != self._forwarding:
             self._forward(forward)
         self._listen(log_level)
+        # Plain data: no code of anybody's runs here, so nothing can die of it before a task is named.
+        values = iter(self._codec.decode(whole)) if whole else None
         for group in groups:
-            self._run_group(tail, *group)
+            self._run_group(tail, values, *group)
         if self._held is not None:
             self._held.close()
         self._flush()
@@ -170,6 +174,7 @@ class Worker:
     def _run_group(
         self,
         tail: batches.Tail,
+        values: Iterator[Any] | None,
         first: int,
         program_number: int,
         facts_number: int,
@@ -189,7 +194,7 @@ class Worker:
         mean_ns = self._means.get(program_number, _SLOW_NS)
         number = first
         started = flushed = monotonic_ns()
-        for path, data in zip(paths, inputs, strict=True):
+        for path, data in zip(paths, inputs if values is None else values, strict=values is None):
             if mean_ns >= _SLOW_NS or timeout_s is not None or started - flushed > _HOLD_NS:
                 self._flush()
                 numbers, times, payloads = results.numbers, results.times_ns, results.payloads
@@ -207,12 +212,14 @@ class Worker:
                 if program is None:
                     program = self._program(program_number)
                     self._node = program.name
+                    group = Group(facts_data, program, triggers, attempt, self._codec.decode, self._emit)
                     # What it took to import is not the task's: neither for its deadline nor for how many fit a batch.
                     started = words[slots.STARTED_NS] = monotonic_ns()
                 if timeout_s is not None:
                     signal.setitimer(signal.ITIMER_REAL, max(timeout_s, 1e-6))
-                scope = self._scope(facts_data, program, path, triggers, number)
-                payload = self._call(program, tail.of(data), scope)
+                if values is None:
+                    data = self._codec.decode(tail.of(data), self._held)
+                payload = self._call(program, data, WorkerScope(group, path, number))
             except BaseException as error:
                 results.failed.append(len(numbers))
                 payload = self._encode_error(error)
@@ -240,38 +247,52 @@ class Worker:
             program = self._programs[number] = pickle.loads(program)
         return program
 
-    def _scope(self, facts: bytes, program: Any, path: Any, triggers: Any, number: int) -> TaskScope:
-        tags, metadata = getattr(program, "tags", None), getattr(program, "metadata", None)
-        lazy: Any = LazyFacts(facts, self._codec.decode)
-        return TaskScope(lazy, program.name, path, triggers, self._attempt, self._emitter(number), tags, metadata)
-
-    def _call(self, program: Any, data: bytes, scope: TaskScope) -> bytes:
+    def _call(self, program: Any, value: Any, scope: WorkerScope) -> bytes:
         """Run one task and encode its diff. What it held dies with this frame, before its successor starts."""
-        codec = self._codec
         context = contextvars.Context()
         context.run(current.set, scope)
-        diff = context.run(program.run, codec.decode(data, self._held), scope)
+        diff = context.run(program.run, value, scope)
         try:
-            return self._encode(diff)
+            return self._encode(batches.flat(diff))
         except EncodeError:
             # Write by write, to name the one that cannot travel.
             for channel, value in diff:
-                codec.encode(value, path=f"what node '{program.name}' returned for '{channel}'")
-            return codec.encode(diff, path=f"what node '{program.name}' returned")
+                self._codec.encode(value, path=f"what node '{program.name}' returned for '{channel}'")
+            raise
 
-    def _encode(self, diff: Any) -> bytes:
-        """The bytes of a diff. Large buffers go to the arena, in a scope for this diff alone: the next may be changed."""
-        with self._arena.scope() as lease:
-            payload, flags = self._results_codec.encode_flagged(diff)
-        if flags & REFERS:
-            ticket, files = lease.send_to(_PARENT)
-            self._results.tickets.append((len(self._results.numbers), ticket))
-            for body, fds in link.file_frames(files):
-                self._send(link.FILES, body, fds=fds)
-            lease.close()
+    def _encode(self, flat: list[Any]) -> bytes:
+        """The bytes of a diff; its large buffers go to the arena."""
+        results = self._results
+        if self._lease is None:
+            self._open_scope()
+        try:
+            payload, flags = self._encode_flagged(flat)
+        except BaseException:
+            self._close_scope()
+            raise
+        if flags:
+            results.flags |= flags
+            if flags & REFERS:
+                # A scope copies an object but once, and the next task may have changed it: the scope ends here.
+                lease = self._close_scope()
+                ticket, files = lease.send_to(_PARENT)
+                results.tickets.append((len(results.numbers), ticket))
+                for body, fds in link.file_frames(files):
+                    self._send(link.FILES, body, fds=fds)
+                lease.close()
         return payload
 
+    def _open_scope(self) -> None:
+        self._scope_of_arena = self._arena.scope()
+        self._lease = self._scope_of_arena.__enter__()
+
+    def _close_scope(self) -> Any:
+        lease, self._lease = self._lease, None
+        self._scope_of_arena.__exit__(None, None, None)
+        return lease
+
     def _encode_error(self, error: BaseException) -> bytes:
+        self._results.flags = -1
         try:
             return self._codec.encode(error, path=f"the exception of node '{self._node}'")
         except BaseException as failure:
@@ -302,12 +323,9 @@ class Worker:
             with contextlib.suppress(OSError), open("/proc/self/statm") as file:
                 self._rss_bytes = int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
-    def _emitter(self, number: int) -> Callable[[str, Any], None]:
-        def emit(kind: str, data: Any) -> None:
-            path = f"what node '{self._node}' wrote to the stream"
-            self._send(link.EVENT, batches.pack((number, kind, self._codec.encode(data, path=path))))
-
-        return emit
+    def _emit(self, number: int, kind: str, data: Any) -> None:
+        path = f"what node '{self._node}' wrote to the stream"
+        self._send(link.EVENT, batches.pack((number, kind, self._codec.encode(data, path=path))))
 
     def _forward(self, forward: bool) -> None:
         self._forwarding = forward

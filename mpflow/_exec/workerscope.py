@@ -1,0 +1,68 @@
+"""The scope of a task in a worker: made for every task, and most tasks never ask it anything, so it holds next to nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from mpflow._exec.facts import LazyFacts
+from mpflow._scope import TaskScope
+
+
+class Group:
+    """What tasks that differ in path and input alone have in common."""
+
+    __slots__ = ("decode", "emit", "facts_data", "metadata", "name", "number", "tags", "triggers")
+
+    def __init__(
+        self,
+        facts_data: bytes,
+        program: Any,
+        triggers: Sequence[str],
+        number: int,
+        decode: Callable[[bytes], Any],
+        emit: Callable[[int, str, Any], None],
+    ) -> None:
+        self.facts_data = facts_data
+        self.name: str = program.name
+        self.tags = getattr(program, "tags", None)
+        self.metadata = getattr(program, "metadata", None)
+        self.triggers = triggers
+        self.number = number
+        self.decode = decode
+        self.emit = emit
+
+
+class WorkerScope(TaskScope):
+    """A `TaskScope` that fetches what it is asked for from its group."""
+
+    def __init__(self, group: Group, path: tuple[Any, ...], task: int) -> None:
+        self._group = group
+        self.path = path
+        self._task = task
+
+    def __getattr__(self, name: str) -> Any:
+        # Reached for what is on neither the object nor its class: fetched once, then the object's own.
+        if name == "facts":
+            value: Any = LazyFacts(self._group.facts_data, self._group.decode)
+        elif name in ("name", "triggers", "number"):
+            value = getattr(self._group, name)
+        else:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        setattr(self, name, value)
+        return value
+
+    @property
+    def emit(self) -> Callable[[str, Any], None]:  # type: ignore[override]
+        return partial(self._group.emit, self._task)
+
+    @property
+    def tags(self) -> Sequence[str] | None:  # type: ignore[override]
+        tags: Sequence[str] | None = self._group.tags
+        return tags
+
+    @property
+    def metadata(self) -> dict[str, Any] | None:  # type: ignore[override]
+        metadata: dict[str, Any] | None = self._group.metadata
+        return metadata
