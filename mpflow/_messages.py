@@ -47,6 +47,8 @@ class StepFacts:
     previous: Any = None
     local: Any = None
     depth = 0
+    resuming: bool | None = None
+    """Whether the run is being resumed, which the graphs within it must know; None where nothing can be."""
 
     def __init__(
         self,
@@ -105,6 +107,8 @@ class Attempt:
     alone = False
     rerun_on_loss = True
     held: Any = None
+    answers: Any = None
+    """The `Answers` to the questions that the task asked in earlier attempts, if the run can be resumed."""
 
     def __init__(
         self,

@@ -31,6 +31,22 @@ def task_id_of(checkpoint_id: str, ns: str, step: int, name: str, path: Sequence
     return f"{digest[:8]}-{digest[8:12]}-{digest[12:16]}-{digest[16:20]}-{digest[20:]}"
 
 
+class Answers:
+    """What a task was answered, question by question, and what it may still take (IN-2, IN-6, IN-7).
+
+    ``given`` grows as questions are answered; ``null`` holds the one answer that was given without saying to which
+    question, and is shared with the tasks of graphs within this one; ``by_id`` has those that name their question.
+    """
+
+    __slots__ = ("asked", "by_id", "given", "null")
+
+    def __init__(self, given: list[Any], null: list[Any], by_id: dict[str, Any]) -> None:
+        self.given = given
+        self.null = null
+        self.by_id = by_id
+        self.asked = 0
+
+
 class TaskScope:
     """One attempt as user code may see it: its config, runtime, stream writer and place in the graph."""
 
@@ -42,6 +58,7 @@ class TaskScope:
     extras: Any = None
     """What the engine keeps beside it: answers, readers."""
     started_at: float | None = None
+    answers: Answers | None = None
     _task_id: str | None = None
     _config: dict[str, Any] | None = None
     _runtime: Any = None
@@ -72,7 +89,7 @@ class TaskScope:
     @classmethod
     def of(cls, attempt: Attempt, emit: Emit | None = None) -> TaskScope:
         program = attempt.program
-        return cls(
+        scope = cls(
             attempt.facts,
             program.name,
             attempt.path,
@@ -82,6 +99,9 @@ class TaskScope:
             program.tags,
             program.metadata,
         )
+        if attempt.answers is not None:
+            scope.answers = attempt.answers
+        return scope
 
     @property
     def task_id(self) -> str:
@@ -148,13 +168,27 @@ class TaskScope:
 
     def interrupt(self, value: Any, response_schema: Any = None) -> Any:
         """Stop the task with a question, or return the answer it was resumed with."""
-        from hashlib import blake2b
 
         from mpflow.errors import GraphInterrupt
         from mpflow.types import Interrupt
 
-        identity = blake2b(self.namespace.encode(), digest_size=16).hexdigest()
-        raise GraphInterrupt((Interrupt(value=value, id=identity),))
+        answers = self.answers
+        index = 0
+        if answers is not None:
+            index = answers.asked
+            answers.asked += 1
+        namespace = self.namespace if index == 0 else f"{self.namespace}{NS_SEP}{index}"
+        question = Interrupt.from_ns(value, namespace, response_schema=response_schema)
+        if answers is not None:
+            if index < len(answers.given):
+                return answers.given[index]
+            if question.id in answers.by_id:
+                answers.given.append(answers.by_id[question.id])
+                return answers.given[index]
+            if answers.null:
+                answers.given.append(answers.null.pop())
+                return answers.given[index]
+        raise GraphInterrupt((question,))
 
 
 def _make_runtime(scope: TaskScope) -> Any:

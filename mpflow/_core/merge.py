@@ -46,7 +46,8 @@ def merge(state: ChannelState, tasks: Sequence[Task], *, explain: Callable[[str]
             name = task.name
             mine = seen[name] if name in seen else seen.setdefault(name, {})
             for trigger in task.triggers:
-                mine[trigger] = versions.get(trigger, 0)
+                if trigger in versions:
+                    mine[trigger] = versions[trigger]
                 if trigger in consuming:
                     consumed[trigger] = None
         elif task.triggers:
@@ -70,7 +71,7 @@ def merge(state: ChannelState, tasks: Sequence[Task], *, explain: Callable[[str]
                 _check_several(state, name, written, explain)
     resetting = state.resetting
     reset = [name for name in resetting if name not in grouped] if step and resetting else []
-    version = state.counter + 1
+    version = state.next_version(state.counter)
     if objects or consumed or plan.finishing or (reset and OBJECT in [kinds[name] for name in reset]):
         _change_objects(state, version, consumed, objects, grouped, reset, updated, step, explain)
 
@@ -114,7 +115,7 @@ def _explained(error: InvalidUpdateError, name: str, explain: Callable[[str], st
 
 def _change_objects(
     state: ChannelState,
-    version: int,
+    version: Any,
     consumed: Iterable[str],
     objects: Sequence[str],
     grouped: dict[str, list[Any]],

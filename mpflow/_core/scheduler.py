@@ -11,7 +11,7 @@ Task states and stimuli are the rows of `TRANSITIONS`; what is not in it is our 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from mpflow._core.merge import merge
@@ -34,6 +34,7 @@ from mpflow._core.task import (
     FAILED as TASK_FAILED,
 )
 from mpflow._messages import CANCELLED, CLOSED, FAILED, LOST, Attempt, StepFacts
+from mpflow._names import INTERRUPT
 from mpflow.errors import (
     ErrorCode,
     GraphBubbleUp,
@@ -51,8 +52,8 @@ if TYPE_CHECKING:
     from mpflow._core.state import ChannelState
 
 # Stimuli besides the outcomes of attempts (`CLOSED`, `FAILED`, `LOST`, `CANCELLED`; first the kind, then the attempt).
-BEGIN = 10  # (BEGIN, writes): the run's input, as writes to its input channels
-ADVANCE = 11  # (ADVANCE, facts): start the next superstep
+BEGIN = 10  # (BEGIN, input, given): the input as writes, None to resume; and writes that belong to no task
+ADVANCE = 11  # (ADVANCE, facts, kept): start the next superstep; of its tasks, those in `kept` have finished before
 DUE = 12  # (DUE, task): a retry interval has passed
 STOP = 13  # (STOP, error, kill): give the run up, with this error
 
@@ -63,7 +64,7 @@ RETRY = "retry"  # (RETRY, task, delay_s): answer with DUE after the delay
 ENDED_TASK = "ended"  # (ENDED_TASK, task): a task reached its last state
 MERGED = "merged"  # (MERGED, tasks, merge): the step is over and its writes are in the state
 OVER = "over"  # (OVER,): nothing is due; the run has its result
-PAUSED = "paused"  # (PAUSED, interrupted tasks): the step ended with questions
+PAUSED = "paused"  # (PAUSED, tasks): the step ended with questions, or the run came to a breakpoint
 BROKEN = "broken"  # (BROKEN, error): the run has failed; nothing runs any more
 
 Stimulus = tuple[Any, ...]
@@ -87,6 +88,8 @@ class Scheduler:
         kill_on_failure: bool = False,
         on_error: str | None = None,
         warn: Callable[[str], None] = lambda text: None,
+        pause_before: Collection[str] = (),
+        pause_after: Collection[str] = (),
     ) -> None:
         self.plan = plan
         self.state = state
@@ -98,6 +101,8 @@ class Scheduler:
         self.kill_on_failure = kill_on_failure
         self.on_error = on_error
         self.warn = warn
+        self.pause_before = pause_before
+        self.pause_after = pause_after
         self.facts: StepFacts | None = None
         self.updated: set[str] | None = None
         self.tasks: list[Task] = []
@@ -109,6 +114,11 @@ class Scheduler:
         self.error: BaseException | None = None
         self.interrupted = False  # a task of the step asked a question
         self.recorded = False  # a task of the step left a record
+
+    def start_at(self, step: int) -> None:
+        """Go on from a saved step instead of the first."""
+        self.step = step
+        self.stop = step + self.recursion_limit + 1
 
     # -- the only mutator ---------------------------------------------------------------------------------------------
 
@@ -147,11 +157,20 @@ class Scheduler:
     # -- the run ------------------------------------------------------------------------------------------------------
 
     def _begin(self, stimulus: Stimulus, out: list[Instruction]) -> None:
-        source = _Source(stimulus[1])
-        merged = merge(self.state, [source])  # type: ignore[list-item]
+        _, writes, given = stimulus
+        state = self.state
+        if given:
+            merge(state, [_Source(given)])  # type: ignore[list-item]
+        self.phase = BETWEEN
+        if writes is None:  # resume: what changed until now is no reason to pause again
+            state.seen[INTERRUPT] = dict(state.versions)
+            self.updated = None
+            return
+        # What was due before the input came is given up: its triggers count as seen (EX-11).
+        dropped = due_tasks(self.plan, state, self.step, self.stop, None, self.warn) if state.versions else []
+        merged = merge(state, [*dropped, _Source(writes)])  # type: ignore[list-item]
         self.updated = merged.updated
         self.step += 1
-        self.phase = BETWEEN
         out.append((MERGED, (), merged))
 
     def _advance(self, stimulus: Stimulus, out: list[Instruction]) -> None:
@@ -159,6 +178,7 @@ class Scheduler:
             self._break(_recursion_error(self.recursion_limit), out)
             return
         facts: StepFacts = stimulus[1]
+        kept: Mapping[str, Sequence[tuple[str, Any]]] | None = stimulus[2]
         tasks = due_tasks(self.plan, self.state, self.step, self.stop, self.updated, self.warn)
         if not tasks:
             self.phase = FINAL
@@ -169,8 +189,37 @@ class Scheduler:
         self.recorded = False
         self.open = len(tasks)
         self.phase = STEPPING
-        self.ready.extend(tasks)
+        if kept:
+            self._keep(kept, out)
+        if self.pause_before and self._is_breakpoint(self.pause_before):
+            self.phase = FINAL
+            out.append((PAUSED, ()))
+            return
+        if self.open == 0:
+            self._end_step(out)
+            return
+        self.ready.extend([task for task in tasks if task.state is READY] if kept else tasks)
         self._dispatch(out)
+
+    def _keep(self, kept: Mapping[str, Sequence[tuple[str, Any]]], out: list[Instruction]) -> None:
+        """Take over the diffs of tasks that finished before the run was resumed."""
+        for task in self.tasks:
+            writes = kept.get(self._task_id(task))
+            if writes is not None:
+                task.writes = writes
+                task.state = FINISHED
+                task.cached = True
+                self.open -= 1
+                out.append((ENDED_TASK, task))
+
+    def _is_breakpoint(self, names: Collection[str]) -> bool:
+        """Whether a task of the step is a breakpoint, and something changed since the last pause (IN-10)."""
+        seen = self.state.seen.get(INTERRUPT, {})
+        if not any(name not in seen or version > seen[name] for name, version in self.state.versions.items()):
+            return False
+        if "*" in names:
+            return any(not task.node.hidden for task in self.tasks)
+        return any(task.name in names for task in self.tasks)
 
     def _stop(self, stimulus: Stimulus, out: list[Instruction]) -> None:
         error, kill = stimulus[1], stimulus[2]
@@ -345,10 +394,13 @@ class Scheduler:
         for name in merged.unknown:
             self.warn(f"wrote to unknown channel {name}, ignoring it.")
         self.updated = merged.updated
-        self.tasks = []
         self.step += 1
         self.phase = BETWEEN
         out.append((MERGED, tasks, merged))
+        if self.pause_after and self._is_breakpoint(self.pause_after):
+            self.phase = FINAL
+            out.append((PAUSED, ()))
+        self.tasks = []
 
     def _writers(self, channel: str) -> str:
         """Who wrote a channel in this step, for the error of one that takes a single write."""

@@ -7,7 +7,7 @@ the state.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from mpflow._core.plan import EPHEMERAL, LAST, OBJECT
@@ -38,7 +38,19 @@ class ChannelState:
     value that a step without a write to them may take away.
     """
 
-    __slots__ = ("counter", "kinds", "objects", "plan", "resetting", "seen", "values", "versions", "views", "watchers")
+    __slots__ = (
+        "counter",
+        "kinds",
+        "next_version",
+        "objects",
+        "plan",
+        "resetting",
+        "seen",
+        "values",
+        "versions",
+        "views",
+        "watchers",
+    )
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
@@ -46,7 +58,8 @@ class ChannelState:
         self.objects: dict[str, BaseChannel[Any, Any, Any]] = {}
         self.versions: dict[str, int] = {}
         self.seen: dict[str, dict[str, int]] = {}
-        self.counter = 0
+        self.counter: Any = 0
+        self.next_version: Callable[[Any], Any] = _count
         self.resetting: dict[str, None] = {}
         self.values: dict[str, Any] = {}
         self.views: dict[tuple[str, ...], View] = {}
@@ -54,6 +67,35 @@ class ChannelState:
         for key in plan.starting:  # a fresh default for each run: nodes may change what they are given
             self.objects[key] = plan.channels[key].from_checkpoint(MISSING)
             self.refresh(key)
+
+    def restore(self, checkpoint: Mapping[str, Any], next_version: Callable[[Any], Any]) -> None:
+        """Take over what a checkpoint holds. Channels that the graph no longer has are left aside."""
+        self.next_version = next_version
+        self.versions = dict(checkpoint["channel_versions"])
+        self.seen = {name: dict(seen) for name, seen in checkpoint["versions_seen"].items()}
+        self.counter = max(self.versions.values(), default=None)
+        for key, value in checkpoint["channel_values"].items():
+            kind = self.kinds.get(key)
+            if kind == OBJECT:
+                self.objects[key] = self.plan.channels[key].from_checkpoint(value)
+                self.refresh(key)
+            elif kind is not None:
+                self.put(key, value)
+                if kind == EPHEMERAL:
+                    self.resetting[key] = None
+
+    def checkpoint_values(self) -> dict[str, Any]:
+        """What a checkpoint holds of the channels: for each that has something to keep, what restores it."""
+        found = {}
+        for key, kind in self.kinds.items():
+            if kind != OBJECT:
+                if key in self.values:
+                    found[key] = self.values[key]
+            elif key in self.objects:
+                value = self.objects[key].checkpoint()
+                if value is not MISSING:
+                    found[key] = value
+        return found
 
     def object(self, key: str) -> BaseChannel[Any, Any, Any]:
         """The channel as an object: the run's own, or one made from its bare value."""
@@ -135,6 +177,10 @@ class ChannelState:
             except EmptyChannelError:
                 fresh.pop(name, None)
         return fresh.get(reads) if isinstance(reads, str) else fresh
+
+
+def _count(version: Any) -> Any:
+    return version + 1
 
 
 __all__ = ("EPHEMERAL", "LAST", "OBJECT", "ChannelState", "View")

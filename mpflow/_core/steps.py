@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from mpflow._core.task import Task
@@ -48,11 +48,11 @@ def due_tasks(
         triggers = node.triggers
         if len(triggers) == 1:
             trigger = triggers[0]
-            if trigger not in values or (seen is not None and versions.get(trigger, 0) <= seen.get(trigger, 0)):
+            if trigger not in values or not _is_news(trigger, versions, seen):
                 continue
         else:
             for trigger in triggers:
-                if trigger in values and (seen is None or versions.get(trigger, 0) > seen.get(trigger, 0)):
+                if trigger in values and _is_news(trigger, versions, seen):
                     break  # one is enough, and the run takes in all of them
             else:
                 continue
@@ -72,6 +72,13 @@ def due_tasks(
     if sends:
         _add_sends(plan, sends, tasks, warn)
     return tasks
+
+
+def _is_news(trigger: str, versions: Mapping[str, Any], seen: Mapping[str, Any] | None) -> bool:
+    """Whether a trigger was written since the node last ran. A channel's first default was not."""
+    if trigger not in versions:
+        return False
+    return seen is None or trigger not in seen or versions[trigger] > seen[trigger]
 
 
 def _add_sends(plan: Plan, sends: list[Any], tasks: list[Task], warn: Callable[[str], None]) -> None:

@@ -33,6 +33,10 @@ class Task:
     deaths: tuple[WorkerDeath, ...] = ()
     error: BaseException | None = None
     record: Any = None
+    cached = False
+    """It finished before the run was resumed."""
+    answers: Any = None
+    """The `Answers` its last attempt was given."""
     writes: Sequence[tuple[str, Any]] = ()
     story: tuple[str, ...] = ()
 

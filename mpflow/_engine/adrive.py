@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from mpflow._core.scheduler import CANCEL
 from mpflow._engine.drive import abandon, perform_all
-from mpflow._engine.loop import CLOSE, EMIT, START, WAIT, run_loop
+from mpflow._engine.loop import CLOSE, EMIT, SAVER, START, WAIT, run_loop
 from mpflow._engine.places import INLINE, LOOP, Places
 from mpflow._exec.aio import LoopBell, LoopPlace, unwatch, watch
 
@@ -25,6 +25,7 @@ async def adrive(run: Run, input: Any) -> AsyncIterator[Any]:
     mailbox = run.mailbox
     performer = run.performer
     queue = run.streams.queue
+    saver = None if run.persistence is None else run.persistence.saver
     bell = LoopBell(mailbox)
     tasks = LoopPlace(performer.aperform, performer.context, bell)
     watched = None
@@ -58,6 +59,8 @@ async def adrive(run: Run, input: Any) -> AsyncIterator[Any]:
             elif kind is CLOSE:
                 attempt, diff = effect[1], effect[2]
                 tasks.start(attempt, performer.aclose_returned(attempt, diff))
+            elif kind is SAVER:
+                reply = await getattr(saver, "a" + effect[1])(*effect[2])
             elif kind is EMIT:
                 while queue:
                     yield queue.popleft()

@@ -7,7 +7,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from mpflow._core.scheduler import CANCEL
-from mpflow._engine.loop import CLOSE, EMIT, START, WAIT, run_loop
+from mpflow._engine.loop import CLOSE, EMIT, SAVER, START, WAIT, run_loop
 from mpflow._engine.places import INLINE, THREAD, Places
 from mpflow._messages import CANCELLED, FAILED, Attempt, Outcome
 
@@ -29,6 +29,7 @@ def drive(run: Run, input: Any) -> Iterator[Any]:
     mailbox = run.mailbox
     perform = run.performer.perform
     queue = run.streams.queue
+    saver = None if run.persistence is None else run.persistence.saver
     alone_inline = not run.streams.wants_events and run.step_timeout_s is None
     slow: dict[str, float] = {}
     reply: Any = None
@@ -62,6 +63,8 @@ def drive(run: Run, input: Any) -> Iterator[Any]:
                 reply = mailbox.take()
             elif kind is CLOSE:
                 reply = _close(run, places, effect[1], effect[2], slow)
+            elif kind is SAVER:
+                reply = getattr(saver, effect[1])(*effect[2])
             elif kind is EMIT:
                 while queue:
                     yield queue.popleft()

@@ -6,6 +6,7 @@ Effects, and what the driver sends back:
 - ``(WAIT, timeout_s)``: a list of outcomes, empty when the time was up; None waits for ever
 - ``(CANCEL, attempts, kill)``: drop what has not started; with kill, end what runs
 - ``(CLOSE, attempt, diff)``: complete the diff of an attempt that ran elsewhere; its outcome, or None if it will be posted
+- ``(SAVER, method, arguments)``: call the saver; what it returns
 - ``(EMIT,)``: chunks wait in ``run.streams.queue``; the driver hands them to the consumer, which so drives the run
 
 The generator returns when the run is over and raises what the run raises.
@@ -13,7 +14,7 @@ The generator returns when the run is over and raises what the run raises.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Any
 
@@ -32,16 +33,16 @@ from mpflow._core.scheduler import (
     RETRY,
     STOP,
 )
+from mpflow._engine.resume import begin, ended_task, give_answers, paused
 from mpflow._messages import CLOSED, DONE, EVENT, FAILED, Outcome
-from mpflow._names import INTERRUPT
-from mpflow.errors import EmptyInputError, GraphBubbleUp, add_note
+from mpflow.errors import GraphBubbleUp, add_note
 
 if TYPE_CHECKING:
     from mpflow._core.merge import Merge
     from mpflow._core.task import Task
     from mpflow._engine.run import Run
 
-START, WAIT, CLOSE, EMIT = "start", "wait", "close", "emit"
+START, WAIT, CLOSE, EMIT, SAVER = "start", "wait", "close", "emit", "saver"
 
 Effect = tuple[Any, ...]
 
@@ -54,7 +55,19 @@ def run_loop(run: Run, input: Any) -> Generator[Effect, Any, None]:
     watched = bool(streams.modes or streams.passed)
     timers: list[tuple[float, int, Task]] = []
     deadline: float | None = None
-    out = handle((BEGIN, input_writes(run, input)))
+    persistence = run.persistence
+    if persistence is not None:
+        saved = yield SAVER, "get_tuple", (persistence.config,)
+        scheduler.start_at(persistence.load(saved, run.state))
+    writes, given, calls = begin(run, input)
+    for call in calls:
+        yield SAVER, *call
+    out = handle((BEGIN, writes, given))
+    if writes is None:
+        run.note_result()
+        if watched:
+            streams.values_now(run.state)
+    kept = persistence.kept() if persistence is not None and not persistence.addressed else None
     while True:
         position = 0
         while position < len(out):  # outcomes that are there at once append what they lead to
@@ -62,35 +75,55 @@ def run_loop(run: Run, input: Any) -> Generator[Effect, Any, None]:
             position += 1
             kind = instruction[0]
             if kind is DISPATCH:
+                if persistence is not None:
+                    give_answers(run, instruction[1])
                 for outcome in (yield START, instruction[1]):
                     out += handle(outcome) if outcome[0] is CLOSED else _feed(run, outcome)
             elif kind is ENDED_TASK:
+                task = instruction[1]
+                if persistence is not None and not task.cached:
+                    for call in ended_task(run, task):
+                        yield SAVER, *call
                 if watched:
-                    streams.ended(instruction[1], run.task_id)
+                    streams.ended(task, run.task_id, run.state)
             elif kind is MERGED:
                 _merged(run, instruction[2], watched)
+                if persistence is not None:
+                    source = "loop" if instruction[1] else "input"
+                    for call in persistence.checkpoint(run.state, source, scheduler.step - 1, instruction[2].updated):
+                        yield SAVER, *call
             elif kind is RETRY:
                 heappush(timers, (run.clock() + instruction[2], len(timers), instruction[1]))
             elif kind is CANCEL:
                 yield instruction
             elif kind is OVER:
                 run.finish()
+                if persistence is not None:
+                    for call in persistence.at_exit():
+                        yield SAVER, *call
                 if streams.queue:
                     yield (EMIT,)
                 return
             elif kind is PAUSED:
-                _paused(run, instruction[1])
+                if persistence is not None:
+                    for call in persistence.at_exit():
+                        yield SAVER, *call
+                paused(run, instruction[1])
                 if streams.queue:
                     yield (EMIT,)
                 return
             elif kind is BROKEN:
+                if persistence is not None:
+                    for call in persistence.at_exit():
+                        yield SAVER, *call
                 if streams.queue:
                     yield (EMIT,)
                 raise _told(run, instruction[1])
         if streams.queue:
             yield (EMIT,)
         if scheduler.phase is BETWEEN:
-            out = handle((ADVANCE, run.next_facts()))
+            out = handle((ADVANCE, run.next_facts(), kept))
+            kept = None
             if watched:
                 streams.started(scheduler.tasks, run.task_id)
             if run.step_timeout_s is not None:
@@ -140,31 +173,6 @@ def _merged(run: Run, merged: Merge, watched: bool) -> None:
     streams = run.streams
     if watched and streams.wants("values") and not run.stream_keys.isdisjoint(written):
         streams.put("values", run.state.read(streams.output))
-
-
-def _paused(run: Run, tasks: Sequence[Task]) -> None:
-    interrupts = [item for task in tasks if task.error is not None for item in task.error.args[0]]
-    result = run.state.read(run.output)
-    if isinstance(result, dict):
-        run.result = {**result, INTERRUPT: interrupts}
-    if run.streams.wants("values"):
-        values = run.state.read(run.streams.output)
-        if isinstance(values, dict):
-            run.streams.put("values", {**values, INTERRUPT: tuple(interrupts)})
-
-
-def input_writes(run: Run, input: Any) -> list[tuple[str, Any]]:
-    """The run's input as writes. Raises EmptyInputError when there is none (EX-10)."""
-    plan = run.plan
-    if input is not None:
-        if isinstance(plan.input, str):
-            return [(plan.input, input)]
-        if isinstance(input, dict):
-            writes = [(key, value) for key, value in input.items() if key in plan.input]
-            if writes:
-                return writes
-    expected = plan.input if isinstance(plan.input, str) else ", ".join(plan.input)
-    raise EmptyInputError(f"graph '{plan.name}' received no input for {expected}: got {input!r}")
 
 
 def _told(run: Run, error: BaseException) -> BaseException:

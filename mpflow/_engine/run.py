@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
@@ -17,10 +17,12 @@ from mpflow._messages import EVENT, Attempt, StepFacts
 from mpflow._scope import SCOPE_KEY, TaskScope, current, task_id_of
 from mpflow.config import ensure_config
 from mpflow.errors import GraphRecursionError
+from mpflow.types import Command
 
 if TYPE_CHECKING:
     from mpflow._core.plan import Plan, Reads
     from mpflow._core.task import Task
+    from mpflow._engine.persistence import Persistence
     from mpflow._scope import Emit
 
 PASSED_KEY = "__pregel_stream"
@@ -32,11 +34,14 @@ MAX_DEPTH = 64
 class Local:
     """What a run's tasks can reach in this process only."""
 
-    __slots__ = ("control", "store")
+    __slots__ = ("answers_by_id", "control", "durability", "saver", "store")
 
-    def __init__(self, store: Any = None, control: Any = None) -> None:
+    def __init__(self, store: Any, control: Any, saver: Any, durability: str) -> None:
         self.store = store
         self.control = control
+        self.saver = saver
+        self.durability = durability
+        self.answers_by_id: dict[str, Any] = {}
 
 
 class Run:
@@ -44,6 +49,7 @@ class Run:
 
     __slots__ = (
         "_has_result",
+        "_null",
         "_passing",
         "clock",
         "context",
@@ -58,8 +64,10 @@ class Run:
         "output_keys",
         "parent",
         "performer",
+        "persistence",
         "plan",
         "result",
+        "resuming",
         "scheduler",
         "state",
         "step_timeout_s",
@@ -84,6 +92,10 @@ class Run:
         step_timeout_s: float | None = None,
         store: Any = None,
         control: Any = None,
+        checkpointer: Any = None,
+        durability: str | None = None,
+        pause_before: Collection[str] = (),
+        pause_after: Collection[str] = (),
     ) -> None:
         self.plan = plan
         self.options = dict(options or {})
@@ -108,6 +120,8 @@ class Run:
                 )
             self.namespace = parent.namespace if not parent.calls else f"{parent.namespace}|{parent.calls}"
             parent.calls += 1
+            if checkpointer is True:
+                self.namespace = without_ids(self.namespace)
             if context is None:
                 context = parent.facts.context
             if store is None:
@@ -129,7 +143,13 @@ class Run:
         merged["configurable"] = configurable
         self.user_config = merged
         self.context = context
-        self.local = Local(store, control)
+        saver = saver_of(checkpointer, parent)
+        if durability is None:
+            durability = parent.facts.local.durability if parent is not None and parent.facts.local else "async"
+        self.local = Local(store, control, saver, durability)
+        self.persistence: Persistence | None = None
+        self.resuming: bool | None = None
+        self._null: list[Any] | None = None
         self.step_timeout_s = step_timeout_s
         self.state = ChannelState(plan)
         self.mailbox = Mailbox()
@@ -147,7 +167,20 @@ class Run:
             kill_on_failure=fail_fast == "kill",
             on_error=self.options.get("on_error"),
             warn=self.warn,
+            pause_before=pause_before,
+            pause_after=pause_after,
         )
+        if saver is not None:
+            from mpflow._engine.persistence import Persistence
+
+            if parent is None and not any(configurable.get(key) for key in _SAVER_KEYS):
+                raise ValueError(
+                    f"Checkpointer requires one or more of the following 'configurable' keys: {', '.join(_SAVER_KEYS)}. "
+                    "Give the run one: config={'configurable': {'thread_id': '...'}}"
+                )
+            self.persistence = Persistence(saver, merged, self.namespace, durability, plan)
+            if parent is not None and parent.facts.local is not None:
+                self.local.answers_by_id = parent.facts.local.answers_by_id
         if not self.streams.wants_events and upward is None:
             emit_for: Callable[[Attempt], Emit | None] = _no_emit
         else:
@@ -161,6 +194,34 @@ class Run:
             for key in self.output_keys
         )
         self._has_result = False
+
+    @property
+    def answers_by_id(self) -> dict[str, Any]:
+        return self.local.answers_by_id
+
+    @answers_by_id.setter
+    def answers_by_id(self, answers: dict[str, Any]) -> None:
+        self.local.answers_by_id = answers
+
+    def null_answer(self) -> list[Any]:
+        """The answer that names no question: this run's, or that of the task it runs in."""
+        if self._null is None:
+            assert self.persistence is not None
+            own = self.persistence.null_answer()
+            above = self.parent.answers.null if self.parent is not None and self.parent.answers is not None else []
+            self._null = own or above
+        return self._null
+
+    def wants_resume(self, input: Any) -> bool:
+        """Whether this input asks to go on with a saved run; within a run that is resumed, any does."""
+        if self.parent is not None and self.parent.facts.resuming is not None:
+            return self.parent.facts.resuming
+        return input is None or isinstance(input, Command)
+
+    def path_text(self, task: Task) -> str:
+        from mpflow._engine.persistence import path_text
+
+        return path_text(task.path)
 
     def note_result(self) -> None:
         """A step has written output keys: the run's result is their values now, should the run end here (EX-13)."""
@@ -205,6 +266,9 @@ class Run:
         self.facts = facts = StepFacts(self.user_config, scheduler.step, scheduler.stop, local=self.local)
         if self.context is not None:
             facts.context = self.context
+        if self.persistence is not None:
+            facts.checkpoint_id = self.persistence.checkpoint_id
+            facts.resuming = self.resuming
         if self.depth:
             facts.depth = self.depth
             facts.checkpoint_ns = self.namespace
@@ -228,6 +292,28 @@ def _keys(reads: Reads) -> frozenset[str]:
 
 def _no_emit(attempt: Attempt) -> None:
     return None
+
+
+_SAVER_KEYS = ("thread_id", "checkpoint_ns", "checkpoint_id")
+
+
+def saver_of(asked: Any, parent: TaskScope | None) -> Any:
+    """The saver of a run: its graph's own, or within another run that one's (SG-4). Raises RuntimeError."""
+    if asked is False:
+        return None
+    if parent is not None:
+        local = parent.facts.local
+        if local is not None and local.saver is not None:
+            return local.saver
+        return None if asked is True else asked
+    if asked is True:
+        raise RuntimeError("checkpointer=True cannot be used for root graphs.")
+    return asked
+
+
+def without_ids(namespace: str) -> str:
+    """A namespace without the ids of tasks and the counts of calls: the same in every run (SG-3)."""
+    return "|".join(part.split(":")[0] for part in namespace.split("|") if not part.isdigit())
 
 
 def scope_around(config: Any) -> TaskScope | None:

@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mpflow._core.task import FAILED, FINISHED, INTERRUPTED
-from mpflow._names import INTERRUPT, WRITES
+from mpflow._names import INTERRUPT, METADATA, WRITES
 from mpflow.constants import TAG_HIDDEN
 
 if TYPE_CHECKING:
     from mpflow._core.plan import Reads
+    from mpflow._core.state import ChannelState
     from mpflow._core.task import Task
 
 MODES = ("values", "updates", "custom", "messages", "tasks", "checkpoints", "debug")
@@ -105,15 +106,22 @@ class Streams:
                     {"id": task_id(task), "name": task.name, "input": task.input, "triggers": tuple(task.triggers)},
                 )
 
-    def ended(self, task: Task, task_id: Callable[[Task], str]) -> None:
+    def values_now(self, state: ChannelState) -> None:
+        if self.wants("values"):
+            self.put("values", state.read(self.output))
+
+    def ended(self, task: Task, task_id: Callable[[Task], str], state: ChannelState) -> None:
         if task.node.hidden:
             return
         if task.state == INTERRUPTED:
-            interrupts = _interrupts(task)
-            if self.wants("updates"):
-                self.put("updates", {INTERRUPT: interrupts})
+            self._asked(_interrupts(task), state)
         elif task.state == FINISHED and self.wants("updates") and TAG_HIDDEN not in (task.node.program.tags or ()):
-            self.put("updates", {task.name: update_of(task.writes, self.output)})
+            update: dict[str, Any] = {task.name: update_of(task.writes, self.output)}
+            if task.cached:
+                update[METADATA] = {"cached": True}
+            self.put("updates", update)
+        if task.cached:
+            return
         if self.wants("tasks") and task.state in (FINISHED, FAILED, INTERRUPTED):
             self.put(
                 "tasks",
@@ -125,6 +133,17 @@ class Streams:
                     "interrupts": [_as_dict(item) for item in _interrupts(task)] if task.state == INTERRUPTED else [],
                 },
             )
+
+    def _asked(self, interrupts: tuple[Any, ...], state: ChannelState) -> None:
+        """A task asked questions: they are an update, and show in the values as they are now (IN-4)."""
+        if not interrupts:
+            return
+        if self.wants("updates"):
+            self.put("updates", {INTERRUPT: interrupts})
+        if self.wants("values"):
+            values = state.read(self.output)
+            shown = values if isinstance(values, dict) else {}
+            self.put("values", {**shown, INTERRUPT: interrupts})
 
 
 def update_of(writes: Sequence[tuple[str, Any]], output: Reads) -> Any:

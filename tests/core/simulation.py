@@ -169,13 +169,13 @@ class _Play:
         self.stop_after = dice.randrange(40) if dice is not None and stop else None
 
     def run(self) -> Trace:
-        self.feed((BEGIN, [(START, {"log": 1})]))
+        self.feed((BEGIN, [(START, {"log": 1})], []))
         while not self.trace.end:
             if self.stop_after == 0:
                 self.stop_after = None
                 self.feed((STOP, KeyboardInterrupt("stop"), True))
             elif self.scheduler.phase is BETWEEN:
-                self.feed((ADVANCE, StepFacts({}, self.scheduler.step, self.scheduler.stop)))
+                self.feed((ADVANCE, StepFacts({}, self.scheduler.step, self.scheduler.stop), None))
             else:
                 self.feed(self.next_stimulus())
             if self.stop_after is not None:

@@ -63,13 +63,13 @@ class Machine:
         plan = Plan("g", nodes, channels, input=START, output=("log",), stream=("log",))
         self.state = ChannelState(plan)
         self.scheduler = Scheduler(plan, self.state, **{"recursion_limit": 10, **(scheduler or {})})
-        self.feed(BEGIN, [(TASKS, Send("w", number)) for number in range(sends)])
+        self.feed(BEGIN, [(TASKS, Send("w", number)) for number in range(sends)], [])
         self.attempts: list[Attempt] = []
         self.out = self.advance()
 
     def advance(self) -> list[Any]:
         scheduler = self.scheduler
-        return self.feed(ADVANCE, StepFacts({}, scheduler.step, scheduler.stop))
+        return self.feed(ADVANCE, StepFacts({}, scheduler.step, scheduler.stop), None)
 
     def feed(self, *stimulus: Any) -> list[Any]:
         out = self.scheduler.handle(stimulus)
@@ -96,7 +96,7 @@ def test_a_stimulus_that_the_table_does_not_have_tells_the_tasks_story() -> None
     assert "running" in str(caught.value)
 
 
-@pytest.mark.parametrize("stimulus", [(BEGIN, []), (ADVANCE, None)], ids=["begin", "advance"])
+@pytest.mark.parametrize("stimulus", [(BEGIN, [], []), (ADVANCE, None, None)], ids=["begin", "advance"])
 def test_the_run_cannot_begin_or_advance_in_the_middle_of_a_step(stimulus: tuple[Any, ...]) -> None:
     m = Machine()
     with pytest.raises(InternalError, match="not possible while the run is in a step, at step 0"):
