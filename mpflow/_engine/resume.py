@@ -1,0 +1,165 @@
+"""Where a run begins and where it pauses: input, commands and answers on one side, questions and breakpoints on the other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from mpflow._core.merge import merge
+from mpflow._core.task import FAILED, FINISHED, INTERRUPTED, Task
+from mpflow._exec.program import routes_to
+from mpflow._names import ERROR, INTERRUPT, NULL_TASK_ID, RESUME, ROOT
+from mpflow._scope import Answers
+from mpflow.errors import EmptyInputError, GraphInterrupt, InvalidUpdateError
+from mpflow.schema import updates_of
+from mpflow.types import Command
+
+if TYPE_CHECKING:
+    from mpflow._engine.persistence import Call
+    from mpflow._engine.run import Run
+    from mpflow._messages import Attempt
+
+Writes = list[tuple[str, Any]]
+
+
+def begin(run: Run, input: Any) -> tuple[Writes | None, Writes, Iterable[Call]]:
+    """What the run starts with: its input as writes (None to resume), writes that belong to no task, and what to save.
+
+    Raises EmptyInputError when there is neither input nor anything to resume (EX-10), RuntimeError for answers that
+    cannot be given.
+    """
+    persistence = run.persistence
+    calls: list[Call] = []
+    resuming = bool(run.state.versions) and run.wants_resume(input)
+    if isinstance(input, Command):
+        writes = command_writes(run, input)
+        if persistence is not None:
+            if writes:
+                calls += persistence.task_ended(NULL_TASK_ID, "", writes)
+        given = [write for write in writes if write[0] != RESUME]
+        if not writes and not run.answers_by_id:
+            raise EmptyInputError(f"graph '{run.plan.name}' received an empty Command: it needs resume, update or goto")
+    else:
+        given = []
+    if persistence is not None:
+        given = persistence.null_writes()
+    run.resuming = resuming
+    if resuming:
+        return None, given, calls
+    if isinstance(input, Command) and given:
+        return [], given, calls
+    return input_writes(run, input), given, calls
+
+
+def command_writes(run: Run, command: Command[Any]) -> Writes:
+    """A command that was given as input, as writes that belong to no task (CM-6)."""
+    if command.graph == Command.PARENT:
+        raise InvalidUpdateError("There is no parent graph: a Command given as input is for the graph itself")
+    writes = routes_to(command.goto, "__input__")
+    if command.resume is not None:
+        if run.persistence is None:
+            raise RuntimeError("Cannot use Command(resume=...) without checkpointer")
+        if isinstance(command.resume, dict) and command.resume and all(map(_is_question_id, command.resume)):
+            run.answers_by_id = dict(command.resume)
+        else:
+            if len(run.persistence.open_questions()) > 1:
+                raise RuntimeError(
+                    "When there are multiple pending interrupts, you must specify the interrupt id when resuming: "
+                    "Command(resume={interrupt.id: answer, ...})"
+                )
+            writes.append((RESUME, command.resume))
+    update = command.update
+    if update is not None and not (isinstance(update, (dict, list, tuple)) and not update):
+        writes += _updates(run, update)
+    return writes
+
+
+def _updates(run: Run, update: Any) -> Writes:
+    kinds = run.plan.kinds
+    if ROOT in kinds:
+        return [(ROOT, update)]
+    if isinstance(update, dict):
+        return [(key, value) for key, value in update.items() if key in kinds]
+    if isinstance(update, (list, tuple)) and all(isinstance(item, tuple) and len(item) == 2 for item in update):
+        return [(key, value) for key, value in update if key in kinds]
+    writes = updates_of(update, kinds)
+    if writes is None:
+        raise InvalidUpdateError(f"Expected dict, got {update!r} as the update of a Command")
+    return writes
+
+
+def _is_question_id(key: Any) -> bool:
+    return isinstance(key, str) and len(key) == 32 and all(digit in "0123456789abcdef" for digit in key)
+
+
+def input_writes(run: Run, input: Any) -> Writes:
+    """The run's input as writes to its input channels. Raises EmptyInputError when there is none."""
+    plan = run.plan
+    if input is not None:
+        if isinstance(plan.input, str):
+            return [(plan.input, input)]
+        if isinstance(input, dict):
+            writes = [(key, value) for key, value in input.items() if key in plan.input]
+            if writes:
+                return writes
+    expected = plan.input if isinstance(plan.input, str) else ", ".join(plan.input)
+    raise EmptyInputError(f"graph '{plan.name}' received no input for {expected}: got {input!r}")
+
+
+def give_answers(run: Run, attempts: Sequence[Attempt]) -> None:
+    """Let each task know what it was answered before, and what it may still take."""
+    persistence = run.persistence
+    assert persistence is not None
+    null = run.null_answer()
+    for attempt in attempts:
+        given = persistence.answers(run.task_id(attempt.task)) if persistence.pending else []
+        attempt.answers = attempt.task.answers = Answers(given, null, run.answers_by_id)
+
+
+def ended_task(run: Run, task: Task) -> Iterator[Call]:
+    """What is saved of a task at its end: its diff, its error, or its questions with the answers so far."""
+    persistence = run.persistence
+    assert persistence is not None
+    task_id = run.task_id(task)
+    path = run.path_text(task)
+    if task.state == FINISHED:
+        return persistence.task_ended(task_id, path, task.writes)
+    if task.state == INTERRUPTED:
+        assert isinstance(task.error, GraphInterrupt)
+        questions = tuple(task.error.args[0])
+        if not questions:  # a graph within it came to a breakpoint
+            return iter(())
+        writes: Writes = [(INTERRUPT, questions)]
+        answers = task.answers
+        if answers is not None and answers.given:
+            writes.append((RESUME, list(answers.given)))
+        return persistence.task_ended(task_id, path, writes)
+    if task.state == FAILED and isinstance(task.error, Exception):
+        return persistence.task_ended(task_id, path, [(ERROR, task.error)])
+    return iter(())
+
+
+def paused(run: Run, tasks: Sequence[Task]) -> None:
+    """The end of a run that stopped with questions or at a breakpoint: its values with what finished, and the questions.
+
+    Raises GraphInterrupt where a graph around this one must pause with it.
+    """
+    questions = tuple(item for task in tasks if task.error is not None for item in task.error.args[0])
+    if run.parent is not None:
+        raise GraphInterrupt(questions)
+    streams = run.streams
+    finished = [task for task in run.scheduler.tasks if task.state == FINISHED]
+    if finished and any(task.writes for task in finished):
+        merged = merge(run.state, run.scheduler.tasks)
+        if not run.output_keys.isdisjoint(merged.written):
+            run.note_result()
+        if not run.stream_keys.isdisjoint(merged.written):
+            streams.values_now(run.state)
+    if not questions and streams.wants("updates"):
+        streams.put("updates", {INTERRUPT: ()})
+    run.finish()
+    if questions:
+        result = run.result
+        run.result = (
+            {**result, INTERRUPT: list(questions)} if isinstance(result, dict) else {INTERRUPT: list(questions)}
+        )
