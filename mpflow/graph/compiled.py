@@ -30,12 +30,20 @@ class CompiledStateGraph(Pregel, Generic[StateT, ContextT, InputT, OutputT]):
         store: Any,
         debug: bool,
         checkpointer: Any,
+        interrupt_before: Any = None,
+        interrupt_after: Any = None,
         **options: Any,
     ) -> None:
-        super().__init__(plan, store=store, options=options)
+        super().__init__(
+            plan,
+            store=store,
+            checkpointer=checkpointer,
+            interrupt_before=interrupt_before,
+            interrupt_after=interrupt_after,
+            options=options,
+        )
         self.builder = builder
         self.debug = debug
-        self.checkpointer = checkpointer
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         # A graph travels without what only this process has: its pool and the user's executors.

@@ -278,13 +278,11 @@ class StateGraph(Generic[StateT, ContextT, InputT, OutputT]):
         Raises ValueError for a malformed graph, TypeError for a checkpointer that is none, StrictGraphError.
         """
         ensure_valid_checkpointer(checkpointer)
-        if checkpointer not in (None, False, True) or interrupt_before or interrupt_after:
-            raise NotImplementedError("compile: checkpointers and breakpoints are not supported yet")
         if fail_fast not in (None, "kill"):
             raise ValueError(f"compile(fail_fast=) takes None or 'kill', got {fail_fast!r}")
         if on_error not in (None, "raise", "record"):
             raise ValueError(f"compile(on_error=) takes None, 'raise' or 'record', got {on_error!r}")
-        self.validate()
+        self.validate([name for name in (*(interrupt_before or ()), *(interrupt_after or ())) if name != "*"])
         lint(self.nodes, self.edges, self.waiting_edges, self.branches, strict=strict)
         plan = plan_of(self, name or "LangGraph", strict=strict)
         self.compiled = True
@@ -298,4 +296,6 @@ class StateGraph(Generic[StateT, ContextT, InputT, OutputT]):
             on_error=on_error,
             debug=debug,
             checkpointer=checkpointer,
+            interrupt_before=interrupt_before,
+            interrupt_after=interrupt_after,
         )

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from mpflow._core.plan import Plan
     from mpflow.config import RunnableConfig
-    from mpflow.types import StreamMode
+    from mpflow.types import All, Durability, StreamMode
 
 
 class Pregel:
@@ -31,12 +31,18 @@ class Pregel:
         *,
         config: RunnableConfig | None = None,
         store: Any = None,
+        checkpointer: Any = None,
+        interrupt_before: All | Sequence[str] | None = None,
+        interrupt_after: All | Sequence[str] | None = None,
         step_timeout: float | None = None,
         options: Mapping[str, Any] | None = None,
     ) -> None:
         self._plan = plan
         self.config = config
         self.store = store
+        self.checkpointer = checkpointer
+        self.interrupt_before = interrupt_before
+        self.interrupt_after = interrupt_after
         self.step_timeout = step_timeout
         self._options = dict(options or {})
 
@@ -70,6 +76,9 @@ class Pregel:
         subgraphs: bool = False,
         version: str = "v1",
         control: Any = None,
+        durability: Durability | None = None,
+        interrupt_before: All | Sequence[str] | None = None,
+        interrupt_after: All | Sequence[str] | None = None,
     ) -> Run:
         return Run(
             self._plan,
@@ -84,6 +93,10 @@ class Pregel:
             step_timeout_s=self.step_timeout,
             store=self.store,
             control=control,
+            checkpointer=self.checkpointer,
+            durability=durability,
+            pause_before=_names(self.interrupt_before if interrupt_before is None else interrupt_before),
+            pause_after=_names(self.interrupt_after if interrupt_after is None else interrupt_after),
         )
 
     def _context(self, context: Any) -> Any:
@@ -286,3 +299,10 @@ class Pregel:
     ) -> AsyncIterator[tuple[int, Any]]:
         """As `batch_as_completed`, for ``async for``."""
         return batching.abatch_as_completed(self, inputs, config, return_exceptions=return_exceptions, **kwargs)
+
+
+def _names(asked: All | Sequence[str] | None) -> frozenset[str]:
+    """The names of breakpoints: given as a sequence, or "*" for all."""
+    if not asked:
+        return frozenset()
+    return frozenset((asked,) if isinstance(asked, str) else asked)
