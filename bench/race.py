@@ -67,13 +67,13 @@ class Row:
 
 HEADER = ["what", "ours", "floor or peer", "its time", "times ours", "wanted", "met"]
 
+_UNITS = (("s", 1.0), ("ms", 1e-3), ("us", 1e-6))
+
 
 def readable(seconds: float | None) -> str:
     if seconds is None:
         return ""
-    for unit, scale in (("s", 1.0), ("ms", 1e-3), ("us", 1e-6)):
-        if seconds >= scale:
-            break
+    unit, scale = next(((unit, scale) for unit, scale in _UNITS if seconds >= scale), _UNITS[-1])
     return f"{seconds / scale:.3g} {unit}"
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +15,9 @@ from bench.race import Against, Race, children_time
 
 ROOT = Path(__file__).parent.parent
 ROUNDS = 15
+# Compiled modules are kept, wherever else this runs: what is measured is the second start and not the first.
+BYTECODE = tempfile.TemporaryDirectory(prefix="mpflow-bench-")
+ENVIRON = {**os.environ, "PYTHONPYCACHEPREFIX": BYTECODE.name, "PYTHONDONTWRITEBYTECODE": ""}
 
 FIRST = """\
 from bench.graphs import sends
@@ -38,10 +43,10 @@ def interpreter(code: str) -> Callable[[], object]:
     """Runs `code` in an interpreter of its own. Raises ImportError if it does not run here at all."""
 
     command = [sys.executable, "-c", code]
-    tried = subprocess.run(command, cwd=ROOT, stderr=subprocess.PIPE, timeout=60)
+    tried = subprocess.run(command, cwd=ROOT, env=ENVIRON, stderr=subprocess.PIPE, timeout=60)
     if tried.returncode:
         raise ImportError(tried.stderr.decode().strip().splitlines()[-1])
-    return lambda: subprocess.run(command, cwd=ROOT, check=True, stderr=subprocess.DEVNULL)
+    return lambda: subprocess.run(command, cwd=ROOT, env=ENVIRON, check=True, stderr=subprocess.DEVNULL)
 
 
 def test_first_result(race: Race) -> None:
@@ -66,4 +71,4 @@ def test_import(race: Race, module: str) -> None:
     times = {row.against: row.other_s for row in race.mine if row.other_s is not None}
     if peer.name in times:
         start_s = times[bare.name]
-        race.compare(f"{name}, itself", ours_s - start_s, peer.name, times[peer.name] - start_s, wanted=28)
+        race.compare(f"{name}, itself", ours_s - start_s, peer.name, times[peer.name] - start_s, wanted=23)
