@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from mpflow._core.task import FAILED, FINISHED, INTERRUPTED
 from mpflow._names import INTERRUPT, METADATA, WRITES
 from mpflow.constants import TAG_HIDDEN
+from mpflow.errors import ParentCommand
 
 if TYPE_CHECKING:
     from mpflow._core.plan import Reads
@@ -111,7 +112,7 @@ class Streams:
             self.put("values", state.read(self.output))
 
     def ended(self, task: Task, task_id: Callable[[Task], str], state: ChannelState) -> None:
-        if task.node.hidden:
+        if task.node.hidden or isinstance(task.error, ParentCommand):
             return
         if task.state == INTERRUPTED:
             self._asked(_interrupts(task), state)
