@@ -1,0 +1,83 @@
+"""What a run showed its caller, with what no engine promises taken out: ids, and the order of ends within a step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+MODES = ["values", "updates", "tasks"]
+
+
+class Trace:
+    """Steps of a stream: its tasks as they were started, its updates and results in any order, its values."""
+
+    def __init__(self, chunks: Iterable[Any], error: BaseException | None) -> None:
+        self.error = None if error is None else type(error).__name__
+        streams: dict[tuple[str, ...], list[tuple[str, Any]]] = {}
+        for ns, mode, chunk in chunks:
+            # Later calls of one task have a number, and so have those of a later attempt.
+            ns = tuple(part for part in ns if not part.isdigit())
+            streams.setdefault(ns, []).append((mode, chunk))
+        self.root = _steps(streams.pop((), []), ended=error is None)
+        # Which of several runs below was cut short by a failure depends on time.
+        self.below = sorted(
+            repr((tuple(part.partition(":")[0] for part in ns), _steps(events, ended=True)))
+            for ns, events in (streams.items() if error is None else ())
+        )
+        self.final = None
+
+    def __eq__(self, other: object) -> bool:
+        return self.__dict__ == other.__dict__
+
+    def __repr__(self) -> str:
+        return "\n".join(["", *map(repr, self.root), *self.below, f"{self.final!r} {self.error}"])
+
+
+def _steps(events: list[tuple[str, Any]], *, ended: bool) -> list[dict[str, Any]]:
+    steps: list[dict[str, Any]] = [{"values": [], "starts": [], "ends": []}]
+    for mode, chunk in events:
+        step = steps[-1]
+        if mode == "tasks" and "triggers" in chunk:
+            if step["values"] or step["ends"]:
+                steps.append({"values": [], "starts": [], "ends": []})
+            steps[-1]["starts"].append((chunk["name"], chunk["input"], tuple(chunk["triggers"])))
+        elif mode == "tasks":
+            error = chunk["error"]
+            result = repr((chunk["name"], type(error).__name__, chunk["result"], chunk["interrupts"]))
+            step["ends"].append(result)
+        elif mode == "updates":
+            step["ends"].append(repr(chunk))
+        else:
+            step["values"].append(chunk)
+    for step in steps:
+        step["ends"].sort()
+    if not ended:  # who was still running when the step failed depends on time
+        steps[-1]["ends"] = []
+    return steps
+
+
+def sync_trace(graph: Any, input: Any, config: Any) -> Trace:
+    chunks: list[Any] = []
+    error: BaseException | None = None
+    try:
+        chunks.extend(graph.stream(input, config, stream_mode=MODES, subgraphs=True))
+    except Exception as raised:
+        error = raised
+    trace = Trace(chunks, error)
+    if error is None:
+        trace.final = graph.invoke(input, config)
+    return trace
+
+
+async def async_trace(graph: Any, input: Any, config: Any) -> Trace:
+    chunks: list[Any] = []
+    error: BaseException | None = None
+    try:
+        async for chunk in graph.astream(input, config, stream_mode=MODES, subgraphs=True):
+            chunks.append(chunk)
+    except Exception as raised:
+        error = raised
+    trace = Trace(chunks, error)
+    if error is None:
+        trace.final = await graph.ainvoke(input, config)
+    return trace
