@@ -40,7 +40,7 @@ def size(seen: int, mean_s: float, waiting: int, workers: int) -> int:
 
 
 # -- tasks: [forward output, log level, ticket, all inputs, [group, ...]], then the large inputs -----------------------------------
-# group: [first number, program, facts, triggers, timeout, attempt, paths, inputs]; its tasks are numbered on from first
+# group: [first number, program, facts, triggers, timeout, attempt, answers, paths, inputs]; its tasks are numbered on
 
 
 def groups_of(
@@ -49,6 +49,7 @@ def groups_of(
     program: int,
     facts_number: Callable[[Any], int],
     inputs: Sequence[bytes | int],
+    encode: Callable[[Any], bytes],
 ) -> list[list[Any]]:
     """The groups of a batch of one program: runs of attempts that differ in path and input alone."""
     groups = []
@@ -62,6 +63,7 @@ def groups_of(
                 and other.number == head.number
                 and other.timeout_s == head.timeout_s
                 and (other.triggers is head.triggers or list(other.triggers) == list(head.triggers))
+                and (other.answers is head.answers or (_has_none(other) and _has_none(head)))
             ):
                 continue
         groups.append(
@@ -72,6 +74,7 @@ def groups_of(
                 list(head.triggers),
                 head.timeout_s,
                 head.number,
+                _answers(head, encode),
                 list(map(_pathof, attempts[begin:index])),
                 inputs[begin:index],
             ]
@@ -79,6 +82,19 @@ def groups_of(
         if index < len(attempts):
             begin, head = index, attempts[index]
     return groups
+
+
+def _has_none(attempt: Attempt) -> bool:
+    """Whether its task may be asked, but was given no answer so far."""
+    answers = attempt.answers
+    return answers is not None and not (answers.given or answers.null or answers.by_id)
+
+
+def _answers(attempt: Attempt, encode: Callable[[Any], bytes]) -> bytes | None:
+    answers = attempt.answers
+    if answers is None:
+        return None
+    return b"" if _has_none(attempt) else encode([answers.given, answers.null, answers.by_id])
 
 
 def inputs_of(attempts: Sequence[Attempt]) -> list[Any]:
@@ -143,7 +159,7 @@ def unpack(data: Any) -> Any:
     return msgpack.unpackb(data, use_list=False, ext_hook=_even, strict_map_key=False, unicode_errors="surrogatepass")
 
 
-# -- results: (rss, releases, skipped numbers, numbers, nanoseconds, payloads or all of them, positions failed, tickets) --
+# -- results: (rss, releases, skipped numbers, numbers, nanoseconds, payloads or all of them, positions failed, tickets, answers)
 
 
 def flat(diff: Sequence[tuple[str, Any]]) -> list[Any]:
@@ -172,7 +188,7 @@ def cut(whole: bytes) -> list[bytes]:
 class Results:
     """What a worker has finished and not yet sent."""
 
-    __slots__ = ("failed", "flags", "numbers", "payloads", "size_bytes", "skipped", "tickets", "times_ns")
+    __slots__ = ("answers", "failed", "flags", "numbers", "payloads", "size_bytes", "skipped", "tickets", "times_ns")
 
     def __init__(self) -> None:
         self.clear()
@@ -184,6 +200,8 @@ class Results:
         self.failed: list[int] = []
         self.skipped: list[int] = []
         self.tickets: list[tuple[int, int]] = []
+        self.answers: list[tuple[int, bytes]] = []
+        """By position, for tasks that took an answer: those given by now, and how many unaddressed ones are left."""
         self.size_bytes = 0
         self.flags = 0
         """Of all payloads together: 0 if they are plain data."""
@@ -199,5 +217,6 @@ class Results:
             payloads, large = split(payloads)  # type: ignore[assignment]
         head = (
             rss_bytes, releases, self.skipped, self.numbers, self.times_ns, payloads, whole, self.failed, self.tickets,
+            self.answers,
         )  # fmt: skip
         return join(head, large)

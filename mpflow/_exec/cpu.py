@@ -55,7 +55,7 @@ def quotas(root: str = "/") -> Iterator[float]:
             yield from _walk(base / "sys/fs/cgroup", path, _quota_v2)
             yield from _walk(base / "sys/fs/cgroup/unified", path, _quota_v2)
         elif "cpu" in controllers.split(","):
-            for mount in (controllers, "cpu", "cpu,cpuacct"):
+            for mount in dict.fromkeys((controllers, "cpu", "cpu,cpuacct")):
                 yield from _walk(base / "sys/fs/cgroup" / mount, path, _quota_v1)
 
 

@@ -113,7 +113,7 @@ class Worker:
             writer.add(link.PROGRAM, shipment.number.to_bytes(8, "little"), shipment.data)
         first = self.next_number
         small, large = batches.split(inputs.each)
-        groups = batches.groups_of(attempts, first, shipment.number, parcels.facts_number, small)
+        groups = batches.groups_of(attempts, first, shipment.number, parcels.facts_number, small, parcels.codec.encode)
         for group in groups:
             number = group[2]
             if number not in self.facts:

@@ -23,7 +23,18 @@ Deliveries = deque[tuple[Callable[[Any], None], Any]]
 class Frame:
     """A frame of results on its way: all payloads in `whole` if no code runs at their decoding, else one by one."""
 
-    __slots__ = ("attempts", "codec", "failed", "held", "payloads", "position", "times_ns", "values", "whole")
+    __slots__ = (
+        "answers",
+        "attempts",
+        "codec",
+        "failed",
+        "held",
+        "payloads",
+        "position",
+        "times_ns",
+        "values",
+        "whole",
+    )
 
     def __init__(
         self,
@@ -38,6 +49,7 @@ class Frame:
         self.times_ns = times_ns
         self.failed = failed
         self.held = held
+        self.answers: dict[int, bytes] = {}
         self.whole = b""
         self.payloads: list[Any] = []
         self.values: list[Any] | None = None
@@ -70,6 +82,11 @@ def results(frame: Frame) -> None:
         if attempt is not None and attempt.outbox is not None:
             try:
                 value = frame.value(position)
+                if position in frame.answers:
+                    # The task took answers from its own copy; the run goes by the attempt's.
+                    given, left = frame.codec.decode(frame.answers[position])
+                    attempt.answers.given[:] = given
+                    del attempt.answers.null[left:]
                 if position in failed:
                     kind = FAILED
                 else:

@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 from mpflow._exec import batches, link, logs, slots
 from mpflow._exec.facts import KEPT
 from mpflow._exec.workerscope import Group, WorkerScope
-from mpflow._scope import current
+from mpflow._scope import Answers, current
 from mpflow._wire.codec import REFERS, Codec, EncodeError
 from mpflow._wire.mappings import Held, Mappings
 from mpflow._wire.shm import Arena, Lease
@@ -104,6 +104,7 @@ class Worker:
         self._fence = threading.Lock()
         self._node = ""
         self._attempt = 0
+        self._answered = 0
         self._forwarding = False
         self._set_log_level: Callable[[int], None] | None = None
         self._wants_rss = False
@@ -181,6 +182,7 @@ class Worker:
         triggers: tuple[str, ...],
         timeout_s: float | None,
         attempt: int,
+        answers: bytes | None,
         paths: tuple[tuple[Any, ...], ...],
         inputs: tuple[bytes | int, ...],
     ) -> None:
@@ -193,6 +195,7 @@ class Worker:
         self._node, self._attempt = f"program {program_number}", attempt
         mean_ns = self._means.get(program_number, _SLOW_NS)
         number = first
+        scope: Any = None
         started = flushed = monotonic_ns()
         for path, data in zip(paths, inputs if values is None else values, strict=values is None):
             if mean_ns >= _SLOW_NS or timeout_s is not None or started - flushed > _HOLD_NS:
@@ -219,12 +222,17 @@ class Worker:
                     signal.setitimer(signal.ITIMER_REAL, max(timeout_s, 1e-6))
                 if values is None:
                     data = self._codec.decode(tail.of(data), self._held)
-                payload = self._call(program, data, WorkerScope(group, path, number))
+                scope = WorkerScope(group, path, number)
+                if answers is not None:
+                    self._give_answers(scope, answers)
+                payload = self._call(program, data, scope)
             except BaseException as error:
                 results.failed.append(len(numbers))
                 payload = self._encode_error(error)
             if timeout_s is not None:
                 signal.setitimer(signal.ITIMER_REAL, 0)
+            if answers is not None and scope is not None:
+                self._take_answers(scope)
             ended = monotonic_ns()
             numbers.append(number)
             payloads.append(payload)
@@ -246,6 +254,19 @@ class Worker:
 
             program = self._programs[number] = pickle.loads(program)
         return program
+
+    def _give_answers(self, scope: WorkerScope, answers: bytes) -> None:
+        """Let `scope` find what its task was answered in earlier attempts."""
+        given, null, by_id = self._codec.decode(answers) if answers else ([], [], {})
+        scope.answers = Answers(given, null, by_id)
+        self._answered = len(given)
+
+    def _take_answers(self, scope: WorkerScope) -> None:
+        """Tell the parent what the task was answered in this attempt."""
+        answers = scope.answers
+        if answers is not None and len(answers.given) != self._answered:
+            told = self._codec.encode([answers.given, len(answers.null)])
+            self._results.answers.append((len(self._results.numbers), told))
 
     def _call(self, program: Any, value: Any, scope: WorkerScope) -> bytes:
         """Run one task and encode its diff. What it held dies with this frame, before its successor starts."""

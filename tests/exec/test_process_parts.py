@@ -1,0 +1,186 @@
+"""The parts of the process pool that need no process: counting processors, batch sizes, turns, the page, the facts."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mpflow._exec import batches, slots
+from mpflow._exec.cpu import THREAD_VARIABLES, cpu_count, quotas, thread_limits
+from mpflow._exec.facts import LeftBehind
+from mpflow._exec.functions import Shipment, Shipments
+from mpflow._exec.mailbox import Mailbox
+from mpflow._exec.queues import Queue
+from mpflow._messages import Attempt
+from mpflow._wire.codec import Codec
+from tests.exec.pooling import Node, facts_of
+
+
+def tree(root: Path, files: dict[str, str]) -> str:
+    for name, text in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return str(root)
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "150000 100000\n"}, [1.5]),
+        ({"proc/self/cgroup": "0::/a/b\n", "sys/fs/cgroup/a/cpu.max": "200000 100000", "sys/fs/cgroup/a/b/cpu.max":
+          "max 100000"}, [2.0]),
+        ({"proc/self/cgroup": "0::/a/b\n", "sys/fs/cgroup/cpu.max": "max 100000", "sys/fs/cgroup/a/cpu.max":
+          "300000 100000", "sys/fs/cgroup/a/b/cpu.max": "50000 100000"}, [3.0, 0.5]),
+        ({"proc/self/cgroup": "4:cpu,cpuacct:/job\n", "sys/fs/cgroup/cpu,cpuacct/job/cpu.cfs_quota_us": "400000",
+          "sys/fs/cgroup/cpu,cpuacct/job/cpu.cfs_period_us": "100000"}, [4.0]),
+        ({"proc/self/cgroup": "4:cpu:/\n", "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1",
+          "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000"}, []),
+        ({"proc/self/cgroup": "0::/gone\n", "sys/fs/cgroup/cpu.max": "100000 100000"}, [1.0]),
+        ({"sys/fs/cgroup/cpu.max": "250000 100000"}, [2.5]),
+        ({"proc/self/cgroup": "junk\n", "sys/fs/cgroup/cpu.max": "one two three"}, []),
+    ],
+)  # fmt: skip
+def test_quotas_of_all_cgroups_around(tmp_path: Path, files: dict[str, str], expected: list[float]) -> None:
+    assert list(quotas(tree(tmp_path, files))) == expected
+
+
+def test_the_count_is_the_least_of_all_limits(tmp_path: Path) -> None:
+    affinity = len(os.sched_getaffinity(0))
+    root = tree(tmp_path, {"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "50000 100000"})
+    assert cpu_count(root=root, environ={}) == 1
+    nothing = str(tmp_path / "nothing")
+    assert cpu_count(root=nothing, environ={}) == affinity
+    assert cpu_count(root=nothing, environ={"LOKY_MAX_CPU_COUNT": "1"}) == 1
+    assert cpu_count(root=nothing, environ={"LOKY_MAX_CPU_COUNT": "1000"}) == affinity
+
+
+def test_inner_threads_share_what_is_there_and_leave_the_users_choice() -> None:
+    limits = thread_limits(3, {"OMP_NUM_THREADS": "9"}, cpus=8)
+    assert "OMP_NUM_THREADS" not in limits and set(limits) == set(THREAD_VARIABLES) - {"OMP_NUM_THREADS"}
+    assert set(limits.values()) == {"2"}
+    assert set(thread_limits(8, {}, cpus=2).values()) == {"1"}
+
+
+@pytest.mark.parametrize(
+    ("seen", "mean_s", "waiting", "expected"),
+    [
+        (0, 0.0, 10_000, 1),  # nothing is known: one
+        (1, 1e-6, 10_000, 8),  # one was quick: a few
+        (1000, 1e-5, 100_000, 256),
+        (1000, 1e-3, 100_000, 3),
+        (1000, 1.0, 100_000, 1),  # long tasks travel one by one
+        (1000, 1e-6, 40, 10),  # near the end they are shared out
+        (1000, 0.0, 1, 1),
+    ],
+)
+def test_batches_aim_at_a_few_milliseconds(seen: int, mean_s: float, waiting: int, expected: int) -> None:
+    assert batches.size(seen, mean_s, waiting, 2) == expected
+
+
+def test_one_long_task_outweighs_many_short_ones() -> None:
+    shipment = Shipment()
+    for _ in range(50):
+        shipment.measured(100, 100 * 1e-6)
+    shipment.measured(1, 0.5)
+    assert batches.size(shipment.seen, shipment.mean_s, 10_000, 2) == 1
+
+
+def attempts(count: int, node: Node, outbox: Mailbox, **fields: Any) -> list[Attempt]:
+    made = []
+    for index in range(count):
+        attempt = Attempt(index, 1, node, index, facts_of(), (index,), ())
+        attempt.outbox = outbox
+        for name, value in fields.items():
+            setattr(attempt, name, value)
+        made.append(attempt)
+    return made
+
+
+def test_runs_take_turns() -> None:
+    queue, node, one, two = Queue(), Node(lambda x: x), Mailbox(), Mailbox()
+    queue.add(attempts(5, node, one))
+    queue.add(attempts(3, node, two))
+    taken = [queue.take(2) for _ in range(5)]
+    assert [[a.outbox is one for a in batch] for batch in taken] == [[True] * 2, [False] * 2] * 1 + [
+        [True] * 2, [False], [True],
+    ]  # fmt: skip
+    assert not len(queue) and queue.head() is None
+
+
+def test_a_batch_is_of_one_program_and_keeps_the_order() -> None:
+    queue, first, second, box = Queue(), Node(lambda x: x), Node(lambda x: x), Mailbox()
+    queue.add(attempts(2, first, box) + attempts(2, second, box) + attempts(1, first, box))
+    assert [[a.program for a in queue.take(10)] for _ in range(3)] == [[first] * 2, [second] * 2, [first]]
+
+
+def test_what_is_put_back_comes_first_and_what_may_not_rerun_travels_alone() -> None:
+    queue, node, box = Queue(), Node(lambda x: x), Mailbox()
+    queue.add(attempts(3, node, box))
+    batch = queue.take(2)
+    queue.put_back(batch)
+    assert [a.task for a in queue.take(5)] == [0, 1, 2]
+    queue.add(attempts(3, node, box, rerun_on_loss=False))
+    assert len(queue.take(5)) == 1
+    lone = attempts(2, node, box, alone=True)
+    queue.add(lone)
+    assert list(queue.alone) == lone and len(queue) == 2
+    assert len(queue.remove(lambda a: a.task != 1)) == 2 and [a.task for a in queue.alone] == [1]
+
+
+def test_the_page_tells_both_sides_about_tasks_taken_back() -> None:
+    ours = slots.Page(slots.create())
+    theirs = slots.Page(os.dup(ours.fd))
+    try:
+        theirs.words[slots.RUNNING] = 7
+        assert ours.take_back(8, 12) == 7
+        assert (theirs.words[slots.TAKEN_FROM], theirs.words[slots.TAKEN_TO]) == (8, 12)
+        os.write(ours.fd, b"last words")
+        assert ours.notes() == "last words"
+    finally:
+        ours.close()
+        theirs.close()
+
+
+def test_functions_are_packed_once_and_again_when_replaced() -> None:
+    shipments, run, factor = Shipments(), object(), 1
+    node = Node(lambda x: x * factor)
+    first = shipments.packed(node, run)
+    number = first.number
+    assert shipments.packed(node, object()).number == number
+    assert shipments.packed(node, run) is first
+    factor = 2
+    assert shipments.packed(node, run).number == number, "within a run a function stays what it was"
+    assert shipments.packed(node, object()).number != number
+
+
+def test_programs_are_forgotten_when_they_die() -> None:
+    shipments = Shipments()
+    node = Node(lambda x: x)
+    shipments.packed(node, None)
+    del node
+    assert not shipments._by_id
+
+
+def test_results_that_run_no_code_are_decoded_in_one_call_or_cut_apart() -> None:
+    codec = Codec(trust=True)
+    results = batches.Results()
+    for diff in ([("a", 1)], [], [("a", (1, 2)), ("b", {"c": None})]):
+        results.payloads.append(codec.encode(batches.flat(diff)))
+        results.numbers.append(len(results.numbers))
+    head, _ = batches.part(memoryview(b"".join(results.parts(0, []))))
+    whole = head[6]
+    values = [batches.diff_of(items) for items in codec.decode(whole)]
+    assert values == [[("a", 1)], [], [("a", (1, 2)), ("b", {"c": None})]]
+    assert batches.cut(whole) == results.payloads
+
+
+def test_what_stayed_behind_says_so_whatever_is_asked_of_it() -> None:
+    left = Codec(trust=True).decode(Codec(trust=True).encode(LeftBehind("config['lock']", "it is a lock")))
+    for use in (lambda: left(), lambda: left.acquire(), lambda: left[0], lambda: bool(left), lambda: list(left)):
+        with pytest.raises(RuntimeError, match=r"config\['lock'\].*it is a lock"):
+            use()
+    assert "lock" in repr(left)
