@@ -21,10 +21,10 @@ GRACE_S = 2.0
 """How long asynchronous teardown may take after a test before what is left counts as leaked."""
 
 _LINUX = sys.platform.startswith("linux")
-# Names in /dev/shm that Python code makes; others on the machine make theirs at the same time, so a name with the
-# process id of somebody else is theirs.
-_SHM_NAME = re.compile(r"(?:mpflow|psm_|loky|sem\.loky|sem\.mp|joblib)")
-_SHM_PID = re.compile(r"(?<=-)\d+(?=-|$)")
+# Names in /dev/shm that Python code makes. Others on the machine make theirs at the same time: a name that bears the
+# process id of somebody else is theirs, and so is one without any that somebody else has mapped.
+_SHM_NAME = re.compile(r"mpflow|psm_|loky|sem\.loky|sem\.mp|joblib")
+_SHM_PID = re.compile(r"(?:(?<=-)|(?<=_))\d+(?=[-_]|$)")
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def _more(before: Holdings, now: Holdings) -> list[str]:
         for _, thread in _new(before.threads, now.threads)
     ]
     lines += [f"descriptor {fd}: {what}" for (fd, _), what in _new(before.fds, now.fds)]
-    lines += [f"shared memory {what}" for _, what in _new(before.shared, now.shared)]
+    lines += [f"shared memory {what}" for name, what in _new(before.shared, now.shared) if not _is_theirs(name)]
     return lines
 
 
@@ -175,6 +175,21 @@ def _fds(known: set[int]) -> dict[tuple[int, str], str]:
             continue
         found[int(name), target] = target
     return found
+
+
+def _is_theirs(name: str) -> bool:
+    """Whether a process that is none of ours has the file mapped. Looks at all of them, so only a suspect is worth it."""
+    ours = {os.getpid(), *(pid for pid, _ in _children(set()))}
+    path = f"/dev/shm/{name}\n".encode()
+    for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
+        if pid not in ours:
+            try:
+                with open(f"/proc/{pid}/maps", "rb") as file:
+                    if path in file.read():
+                        return True
+            except OSError:
+                pass
+    return False
 
 
 def _shared() -> dict[str, str]:

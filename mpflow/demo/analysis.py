@@ -13,6 +13,7 @@ import math
 import os
 import re
 import stat
+import threading
 import token
 import tokenize
 import warnings
@@ -29,6 +30,10 @@ _SOURCE_NAME = "<analysed source>"
 # The compiler's warnings about analysed code are that code's affair. A filter by name, put in once, is safe beside other
 # threads, which warnings.catch_warnings() is not.
 _QUIET: Any = ("ignore", None, Warning, re.compile(re.escape(_SOURCE_NAME)), 0)
+
+# Up to 3.11.7 and 3.12.1 two threads that build trees share one count of their depth and may fail over the other's
+# (SystemError). The interpreter's own lock lets only one of them run anyway.
+_PARSER = threading.Lock()
 
 _OPERATORS = frozenset({token.OP})
 _OPERANDS = frozenset({token.NAME, token.NUMBER, token.STRING} | {getattr(token, "FSTRING_MIDDLE", token.STRING)})
@@ -179,7 +184,8 @@ def _parse(source: bytes) -> ast.Module:
     filters: Any = warnings.filters
     if _QUIET not in filters:
         filters.insert(0, _QUIET)
-    return ast.parse(source, _SOURCE_NAME)
+    with _PARSER:
+        return ast.parse(source, _SOURCE_NAME)
 
 
 def _first_line(error: Exception) -> str:

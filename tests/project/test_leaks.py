@@ -2,6 +2,7 @@
 
 import mmap
 import os
+import select
 import subprocess
 import sys
 import threading
@@ -84,9 +85,10 @@ def test_names_a_mapping_that_outlives_its_descriptor():
 
 
 @linux
-def test_shared_memory_of_another_process_is_not_ours():
+@pytest.mark.parametrize("name", ["mpflow-test-{}-x", "joblib_memmapping_folder_{}_abc"])
+def test_names_shared_memory_with_our_process_id_and_no_other(name):
     before = holdings()
-    ours, theirs = (f"/dev/shm/mpflow-test-{pid}-x" for pid in (os.getpid(), 1))
+    ours, theirs = (f"/dev/shm/{name.format(pid)}" for pid in (os.getpid(), 1))
     for path in (ours, theirs):
         open(path, "w").close()
     try:
@@ -94,6 +96,33 @@ def test_shared_memory_of_another_process_is_not_ours():
     finally:
         os.unlink(ours)
         os.unlink(theirs)
+
+
+@linux
+def test_anonymous_shared_memory_is_ours_unless_another_process_maps_it():
+    script = (
+        "import mmap, os, sys\n"
+        "fd = os.open(sys.argv[1], os.O_CREAT | os.O_RDWR)\n"
+        "os.ftruncate(fd, 4096); mapping = mmap.mmap(fd, 4096)\n"
+        "pid = os.fork()\n"
+        "print(pid, flush=True) if pid else (os.setsid(), sys.stdin.read())\n"
+    )
+    path = f"/dev/shm/psm_{os.urandom(4).hex()}x"
+    before = holdings()
+    # The one that maps it is a grandchild whose parent has ended: not ours any more.
+    child = subprocess.Popen([sys.executable, "-c", script, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    try:
+        grandchild = os.pidfd_open(int(child.stdout.readline()))
+        child.wait()
+        assert not [line for line in leaked(before, grace_s=0.0) if "shared memory" in line]
+        child.stdin.close()
+        select.select([grandchild], [], [], 30)
+        assert f"shared memory {path}" in leaked(before, grace_s=0.0)
+    finally:
+        os.close(grandchild)
+        child.stdin.close()
+        child.stdout.close()
+        os.unlink(path)
 
 
 def test_cycles_that_hold_descriptors_are_collected_first():
