@@ -63,12 +63,8 @@ class Performer:
     async def aperform(self, attempt: Attempt) -> Diff:
         """As `perform`, awaiting; raises what the node raises. To be run as a task in a context of its own."""
         scope = TaskScope.of(attempt, self.emit_for(attempt))
-        node = attempt.task.node
         diff: Diff = await attempt.program.arun(attempt.input, scope)
-        diff, unknown = self._open(node, diff)
-        for branch in node.branches:
-            diff += await branch.arun(branch.input(self.state.read_with(branch.reads, diff), diff, unknown), scope)
-        return diff
+        return await self.aclose(attempt.task.node, diff, scope)
 
     def close(self, node: NodePlan, diff: Diff, scope: TaskScope) -> Diff:
         """Complete a node's diff with where control goes next."""
@@ -98,10 +94,13 @@ class Performer:
     async def aclose_returned(self, attempt: Attempt, diff: Diff) -> Diff:
         scope = TaskScope.of(attempt, self.emit_for(attempt))
         current.set(scope)
-        node = attempt.task.node
+        return await self.aclose(attempt.task.node, diff, scope)
+
+    async def aclose(self, node: NodePlan, diff: Diff, scope: TaskScope) -> Diff:
+        """As `close`, awaiting branches that are async."""
         diff, unknown = self._open(node, diff)
         for branch in node.branches:
-            diff += await branch.arun(branch.input(self.state.read_with(branch.reads, diff), diff, unknown), scope)
+            diff += await branch.arun(branch.input(self.state.read_with(branch.reads, diff), unknown), scope)
         return diff
 
     def _open(self, node: NodePlan, diff: Diff) -> tuple[Diff, dict[str, Any]]:

@@ -15,6 +15,7 @@ from mpflow.schema import updates_of
 from mpflow.types import Command
 
 if TYPE_CHECKING:
+    from mpflow._core.plan import Plan
     from mpflow._engine.persistence import Call
     from mpflow._engine.run import Run
     from mpflow._messages import Attempt
@@ -48,7 +49,7 @@ def begin(run: Run, input: Any) -> tuple[Writes | None, Writes, Iterable[Call]]:
         return None, given, calls
     if isinstance(input, Command) and given:
         return [], given, calls
-    return input_writes(run, input), given, calls
+    return input_writes_of(run.plan, input), given, calls
 
 
 def command_writes(run: Run, command: Command[Any]) -> Writes:
@@ -92,9 +93,8 @@ def _is_question_id(key: Any) -> bool:
     return isinstance(key, str) and len(key) == 32 and all(digit in "0123456789abcdef" for digit in key)
 
 
-def input_writes(run: Run, input: Any) -> Writes:
-    """The run's input as writes to its input channels. Raises EmptyInputError when there is none."""
-    plan = run.plan
+def input_writes_of(plan: Plan, input: Any) -> Writes:
+    """A run's input as writes to its input channels. Raises EmptyInputError when there is none."""
     if input is not None:
         if isinstance(plan.input, str):
             return [(plan.input, input)]

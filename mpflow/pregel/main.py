@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 from mpflow._engine.run import Run
 from mpflow.config import merge_configs
 from mpflow.pregel import batching
+from mpflow.pregel.state import StatefulGraph
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from mpflow.types import All, Durability, StreamMode
 
 
-class Pregel:
+class Pregel(StatefulGraph):
     """A compiled graph. Reusable and thread-safe: runs share nothing but the pool, store and cache (AS-6).
 
     ``step_timeout`` is the number of seconds that one superstep may take; None for no limit (EX-15).

@@ -1,0 +1,337 @@
+"""The saved states of a thread: looking at them, changing them, branching off them (SA-1 to SA-13).
+
+Each operation is one generator that yields what it needs done, `(SAVER, method, arguments)` or `(CLOSE, node, diff,
+scope)`; `perform` and `aperform` do it.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import Generator, Mapping, Sequence
+from contextvars import copy_context
+from typing import TYPE_CHECKING, Any
+from uuid import NAMESPACE_URL, uuid5
+
+from mpflow._core.merge import merge
+from mpflow._core.state import ChannelState
+from mpflow._core.steps import due_tasks
+from mpflow._core.task import Task
+from mpflow._engine.attempts import Performer
+from mpflow._engine.loop import CLOSE, SAVER
+from mpflow._engine.resume import input_writes_of
+from mpflow._engine.streams import result_of
+from mpflow._names import (
+    CHECKPOINT_ID,
+    CHECKPOINT_MAP,
+    CHECKPOINT_NS,
+    CONF,
+    COPY,
+    ERROR,
+    INPUT,
+    INTERRUPT,
+    NULL_TASK_ID,
+    RESUME,
+    RETURN,
+)
+from mpflow._scope import TaskScope, task_id_of
+from mpflow.checkpoint.base import empty_checkpoint, new_checkpoint_id, now_iso
+from mpflow.constants import END
+from mpflow.errors import InvalidUpdateError
+from mpflow.types import PregelTask, StateSnapshot, StateUpdate
+
+if TYPE_CHECKING:
+    from mpflow._core.plan import Plan
+
+Effects = Generator[tuple[Any, ...], Any, Any]
+
+
+def perform(steps: Effects, saver: Any) -> Any:
+    """Do what an operation asks for; its result."""
+    reply: Any = None
+    try:
+        while True:
+            effect = steps.send(reply)
+            if effect[0] is SAVER:
+                reply = getattr(saver, effect[1])(*effect[2])
+            else:
+                performer, node, diff, scope = effect[1:]
+                reply = copy_context().run(performer.close, node, diff, scope)
+    except StopIteration as stop:
+        return stop.value
+
+
+async def aperform(steps: Effects, saver: Any) -> Any:
+    """As `perform`, awaiting."""
+    reply: Any = None
+    try:
+        while True:
+            effect = steps.send(reply)
+            if effect[0] is SAVER:
+                reply = await getattr(saver, "a" + effect[1])(*effect[2])
+            else:
+                performer, node, diff, scope = effect[1:]
+                reply = await performer.aclose(node, diff, scope)
+    except StopIteration as stop:
+        return stop.value
+
+
+class SavedStep:
+    """A checkpoint opened: its state, and the tasks that are due from it with what they are known to have done."""
+
+    def __init__(self, plan: Plan, saver: Any, saved: Any) -> None:
+        self.plan = plan
+        self.saved = saved
+        self.state = ChannelState(plan)
+        checkpoint = empty_checkpoint() if saved is None else saved.checkpoint
+        self.versions_before = dict(checkpoint["channel_versions"])
+        self.state.restore(checkpoint, lambda current: saver.get_next_version(current, None))
+        self.checkpoint_id: str = checkpoint["id"]
+        self.step = -1 if saved is None else int(saved.metadata.get("step", -1))
+        self.pending: list[tuple[str, str, Any]] = [] if saved is None else list(saved.pending_writes or ())
+        self.ns: str = "" if saved is None else (saved.config.get(CONF) or {}).get(CHECKPOINT_NS, "")
+        self.tasks: dict[str, Task] = {}
+
+    def find_tasks(self) -> None:
+        step = self.step + 1
+        for task in due_tasks(self.plan, self.state, step, step + 2, None, _ignore):
+            task_id = task_id_of(self.checkpoint_id, self.ns, step, task.name, task.path, task.triggers)
+            self.tasks[task_id] = task
+
+    def apply_null_writes(self) -> None:
+        writes = [(name, value) for task_id, name, value in self.pending if task_id == NULL_TASK_ID and name != RESUME]
+        if writes:
+            merge(self.state, [_writer("", writes)])
+
+    def take_writes(self) -> list[Task]:
+        """Give each due task what it is known to have written; those that have something."""
+        for task_id, name, value in self.pending:
+            if name not in (ERROR, INTERRUPT, RESUME) and task_id in self.tasks:
+                task = self.tasks[task_id]
+                task.writes = [*task.writes, (name, value)]
+        return [task for task in self.tasks.values() if task.writes]
+
+
+def _ignore(text: str) -> None:
+    return None
+
+
+class _Writer:
+    """Writes as a merge sees them, in the name of a node or of nobody."""
+
+    def __init__(self, name: str, writes: Sequence[tuple[str, Any]]) -> None:
+        self.name = name
+        self.pulled = bool(name)
+        self.triggers: tuple[str, ...] = ()
+        self.writes = writes
+
+
+def _writer(name: str, writes: Sequence[tuple[str, Any]]) -> Any:
+    return _Writer(name, writes)
+
+
+# -- looking ----------------------------------------------------------------------------------------------------------
+
+
+def snapshot(
+    plan: Plan,
+    saver: Any,
+    config: Mapping[str, Any],
+    saved: Any,
+    subgraphs: Mapping[str, Any],
+    *,
+    live: bool,
+    deep: bool,
+) -> Effects:
+    """A saved state as users see it; `live` with what the unfinished step has done so far (SA-2)."""
+    if saved is None:
+        return StateSnapshot({}, (), config, None, None, None, (), ())  # type: ignore[arg-type]
+    step = SavedStep(plan, saver, saved)
+    step.find_tasks()
+    states: dict[str, Any] = {}
+    for task_id, task in step.tasks.items():
+        child = subgraphs.get(task.name)
+        if child is None:
+            continue
+        ns = f"{task.name}:{task_id}" if not step.ns else f"{step.ns}|{task.name}:{task_id}"
+        where: Any = {CONF: {"thread_id": saved.config[CONF]["thread_id"], CHECKPOINT_NS: ns}}
+        if deep:
+            found = yield SAVER, "get_tuple", (where,)
+            states[task_id] = yield from snapshot(
+                child._plan, saver, where, found, dict(child.get_subgraphs()), live=live, deep=True
+            )
+        else:
+            states[task_id] = where
+    step.apply_null_writes()
+    done: list[Task] = []
+    if live:
+        done = step.take_writes()
+        if done:
+            merge(step.state, done)
+    tasks = tuple(_shown(step, task_id, task, states.get(task_id), live) for task_id, task in step.tasks.items())
+    return StateSnapshot(
+        step.state.read(plan.stream),
+        tuple(task.name for task in step.tasks.values() if not task.writes),
+        with_map(saved.config, saved.metadata),
+        saved.metadata,
+        saved.checkpoint["ts"],
+        with_map(saved.parent_config, saved.metadata),
+        tasks,
+        tuple(interrupt for task in tasks for interrupt in task.interrupts),
+    )
+
+
+def _shown(step: SavedStep, task_id: str, task: Task, state: Any, live: bool) -> PregelTask:
+    mine = [(name, value) for found, name, value in step.pending if found == task_id]
+    writes = [(name, value) for name, value in mine if name not in (ERROR, INTERRUPT, RESUME)]
+    error = next((value for name, value in mine if name == ERROR), None)
+    interrupts: tuple[Any, ...] = ()
+    for name, value in mine:
+        if name == INTERRUPT:
+            interrupts += tuple(value) if isinstance(value, (list, tuple)) else (value,)
+    if live and writes:
+        interrupts = ()
+    result = None
+    if writes:
+        returned = [value for name, value in writes if name == RETURN]
+        result = returned[0] if returned else result_of(writes, step.plan.stream)
+    return PregelTask(task_id, task.name, task.path, error, interrupts, state, result)
+
+
+def with_map(config: Any, metadata: Mapping[str, Any] | None) -> Any:
+    """A checkpoint's config with the checkpoints of the graphs around it, so that it says where it lies."""
+    parents = (metadata or {}).get("parents")
+    if not config or not parents:
+        return config
+    configurable = config[CONF]
+    ns = configurable.get(CHECKPOINT_NS, "")
+    known = {**parents, ns: configurable.get(CHECKPOINT_ID)}
+    return {**config, CONF: {**configurable, CHECKPOINT_MAP: known}}
+
+
+# -- changing ---------------------------------------------------------------------------------------------------------
+
+
+def update(plan: Plan, saver: Any, config: Mapping[str, Any], supersteps: Sequence[Sequence[StateUpdate]]) -> Effects:
+    """Apply updates, one checkpoint for each inner list; the config of the last (SA-5 to SA-8)."""
+    current: Any = config
+    for updates in supersteps:
+        current = yield from _superstep(plan, saver, current, updates)
+    return current
+
+
+def _superstep(plan: Plan, saver: Any, config: Mapping[str, Any], updates: Sequence[StateUpdate]) -> Effects:
+    saved = yield SAVER, "get_tuple", (config,)
+    step = SavedStep(plan, saver, saved)
+    where: Any = {CONF: {CHECKPOINT_NS: "", **config[CONF], **({} if saved is None else saved.config[CONF])}}
+    values, as_node = updates[0].values, updates[0].as_node
+    if len(updates) > 1 and as_node in (END, INPUT, COPY, None):
+        raise InvalidUpdateError(f"Cannot apply several updates when one is as_node={as_node!r}; name a node for each")
+    if values is None and as_node == END:
+        step.find_tasks()
+        step.apply_null_writes()
+        step.take_writes()
+        if step.tasks:
+            merge(step.state, list(step.tasks.values()))
+        return (yield from _save(step, where, "update"))
+    if as_node == INPUT:
+        merge(step.state, [_writer("", input_writes_of(plan, values))])
+        return (yield from _save(step, where, "input"))
+    if as_node == COPY:
+        return (yield from _copy(plan, saver, step, values))
+    return (yield from _as_nodes(plan, step, where, updates))
+
+
+def _copy(plan: Plan, saver: Any, step: SavedStep, values: Any) -> Effects:
+    """A sibling of the checkpoint, with the updates that came along applied on top of it."""
+    saved = step.saved
+    if saved is None:
+        raise InvalidUpdateError("Cannot copy a non-existent checkpoint")
+    beside = saved.parent_config
+    if beside is None:
+        beside = {CONF: {key: value for key, value in saved.config[CONF].items() if key != CHECKPOINT_ID}}
+    copied = yield from _save(step, beside, "fork", new_values=False)
+    if not isinstance(values, list):
+        return copied
+    step.checkpoint_id = copied[CONF][CHECKPOINT_ID]
+    step.step += 1
+    step.find_tasks()
+    waiting: dict[str, deque[str]] = defaultdict(deque)
+    for task_id, task in step.tasks.items():
+        waiting[task.name].append(task_id)
+    updates = []
+    for item in values:
+        value, as_node = item[0], item[1]
+        known = waiting[as_node].popleft() if waiting[as_node] else None
+        updates.append(StateUpdate(value, as_node, known))
+    return (yield from _superstep(plan, saver, copied, updates))
+
+
+def _as_nodes(plan: Plan, step: SavedStep, where: Any, updates: Sequence[StateUpdate]) -> Effects:
+    """Write values as nodes would: their edges and branches run too, the nodes do not."""
+    state = step.state
+    waiting: dict[str, deque[str]] = defaultdict(deque)
+    if step.saved is not None:
+        step.find_tasks()
+        for task_id, task in step.tasks.items():
+            waiting[task.name].append(task_id)
+    writers: list[Any] = []
+    performer = Performer(plan, state, copy_context(), _ignore, lambda attempt: None)
+    for update in updates:
+        name = update.as_node or _last_node(plan, step)
+        if name not in plan.nodes:
+            raise InvalidUpdateError(f"Node {name} does not exist")
+        node = plan.nodes[name]
+        task_id = update.task_id or (waiting[name].popleft() if waiting[name] else "")
+        if not task_id:
+            task_id = str(uuid5(NAMESPACE_URL, f"{step.checkpoint_id}:{INTERRUPT}:{len(writers)}"))
+        scope = TaskScope(_facts(where, step), name, (INTERRUPT,), (INTERRUPT,))
+        diff = node.program.diff(update.values)
+        writes = yield CLOSE, performer, node, diff, scope
+        if step.saved is not None and writes:
+            yield SAVER, "put_writes", (where, writes, task_id, "")
+        writers.append(_writer(name, writes))
+    merge(state, writers)
+    return (yield from _save(step, where, "update"))
+
+
+def _facts(where: Mapping[str, Any], step: SavedStep) -> Any:
+    from mpflow._messages import StepFacts
+
+    return StepFacts(dict(where), step.step + 1, step.step + 3, step.ns, step.checkpoint_id)
+
+
+def _last_node(plan: Plan, step: SavedStep) -> str:
+    """The node that ran last, if that is clear (SA-6)."""
+    if len(plan.nodes) == 1:
+        return next(iter(plan.nodes))
+    ran = sorted(
+        (version, name) for name, seen in step.state.seen.items() if name in plan.nodes for version in seen.values()
+    )
+    if not ran and isinstance(plan.input, str) and plan.input in plan.nodes:
+        return plan.input
+    if ran and (len(ran) == 1 or ran[-1][0] != ran[-2][0]):
+        return ran[-1][1]
+    raise InvalidUpdateError("Ambiguous update, specify as_node")
+
+
+def _save(step: SavedStep, where: Any, source: str, *, new_values: bool = True) -> Effects:
+    state = step.state
+    number = -1 if step.saved is None and source == "input" else step.step + 1
+    checkpoint = {
+        "v": 4,
+        "id": new_checkpoint_id(number),
+        "ts": now_iso(),
+        "channel_values": state.checkpoint_values(),
+        "channel_versions": dict(state.versions),
+        "versions_seen": {name: dict(seen) for name, seen in state.seen.items()},
+        "updated_channels": None,
+    }
+    before = step.versions_before
+    new = {name: version for name, version in state.versions.items() if before.get(name) != version}
+    metadata = {
+        "source": source,
+        "step": number,
+        "parents": {} if step.saved is None else step.saved.metadata.get("parents", {}),
+    }
+    saved = yield SAVER, "put", (where, checkpoint, metadata, new if new_values else {})
+    return with_map(saved, metadata)

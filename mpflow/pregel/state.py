@@ -1,0 +1,211 @@
+"""The saved states of a compiled graph: the methods that look at them and change them, each a call into the engine."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import AsyncIterator, Iterator, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from mpflow._engine.run import without_ids
+from mpflow._names import CHECKPOINT_ID, CHECKPOINT_NS, CONF
+from mpflow.config import merge_configs
+from mpflow.types import StateUpdate
+
+if TYPE_CHECKING:
+    from mpflow._core.plan import Plan
+    from mpflow.config import RunnableConfig
+    from mpflow.types import StateSnapshot
+
+
+class StatefulGraph:
+    """What a graph with a checkpointer can do besides running."""
+
+    _plan: Plan
+    checkpointer: Any
+    config: RunnableConfig | None
+
+    def get_subgraphs(self, *, namespace: str | None = None, recurse: bool = False) -> Iterator[tuple[str, Any]]:
+        """The graphs that are nodes of this one, or that a node's function refers to, with their namespaces (SG-5)."""
+        for name, node in self._plan.nodes.items():
+            if namespace is not None and not (namespace == name or namespace.startswith(f"{name}|")):
+                continue
+            graph = graph_within(node.program.callables.source)
+            if graph is None:
+                continue
+            if namespace is None or namespace == name:
+                yield name, graph
+                if namespace is not None:
+                    return
+            if recurse:
+                inner = None if namespace is None else namespace[len(name) + 1 :]
+                for below, found in graph.get_subgraphs(namespace=inner, recurse=True):
+                    yield f"{name}|{below}", found
+
+    async def aget_subgraphs(
+        self, *, namespace: str | None = None, recurse: bool = False
+    ) -> AsyncIterator[tuple[str, Any]]:
+        """As `get_subgraphs`."""
+        for found in self.get_subgraphs(namespace=namespace, recurse=recurse):
+            yield found
+
+    # -- looking ------------------------------------------------------------------------------------------------------
+
+    def get_state(self, config: RunnableConfig, *, subgraphs: bool = False) -> StateSnapshot:
+        """The state of a thread: its latest, live, or the one that ``checkpoint_id`` names (SA-1, SA-2).
+
+        Raises ValueError without a checkpointer, or for a namespace that no subgraph has.
+        """
+        from mpflow._engine.history import perform, snapshot
+
+        graph, saver, config = self._at(config)
+        saved = saver.get_tuple(config)
+        return perform(graph._snapshot(snapshot, saver, config, saved, subgraphs), saver)  # type: ignore[no-any-return]
+
+    async def aget_state(self, config: RunnableConfig, *, subgraphs: bool = False) -> StateSnapshot:
+        """As `get_state`, awaited."""
+        from mpflow._engine.history import aperform, snapshot
+
+        graph, saver, config = self._at(config)
+        saved = await saver.aget_tuple(config)
+        return await aperform(graph._snapshot(snapshot, saver, config, saved, subgraphs), saver)  # type: ignore[no-any-return]
+
+    def get_state_history(
+        self,
+        config: RunnableConfig,
+        *,
+        filter: dict[str, Any] | None = None,
+        before: RunnableConfig | None = None,
+        limit: int | None = None,
+    ) -> Iterator[StateSnapshot]:
+        """The states of a thread, newest first (SA-4)."""
+        from mpflow._engine.history import perform, snapshot
+
+        graph, saver, config = self._at(config)
+        for saved in list(saver.list(config, filter=filter, before=before, limit=limit)):
+            yield perform(graph._snapshot(snapshot, saver, saved.config, saved, False, live=False), saver)
+
+    async def aget_state_history(
+        self,
+        config: RunnableConfig,
+        *,
+        filter: dict[str, Any] | None = None,
+        before: RunnableConfig | None = None,
+        limit: int | None = None,
+    ) -> AsyncIterator[StateSnapshot]:
+        """As `get_state_history`, for ``async for``."""
+        from mpflow._engine.history import aperform, snapshot
+
+        graph, saver, config = self._at(config)
+        found = [saved async for saved in saver.alist(config, filter=filter, before=before, limit=limit)]
+        for saved in found:
+            yield await aperform(graph._snapshot(snapshot, saver, saved.config, saved, False, live=False), saver)
+
+    def _snapshot(
+        self, snapshot: Any, saver: Any, config: Any, saved: Any, subgraphs: bool, *, live: bool | None = None
+    ) -> Any:
+        if live is None:
+            live = CHECKPOINT_ID not in config[CONF]
+        children = dict(self.get_subgraphs())
+        return snapshot(self._plan, saver, config, saved, children, live=live, deep=subgraphs)
+
+    # -- changing -----------------------------------------------------------------------------------------------------
+
+    def update_state(
+        self,
+        config: RunnableConfig,
+        values: dict[str, Any] | Any | None,
+        as_node: str | None = None,
+        task_id: str | None = None,
+    ) -> RunnableConfig:
+        """Write values as a node would, into a new checkpoint; its config (SA-5 to SA-7). Raises InvalidUpdateError."""
+        return self.bulk_update_state(config, [[StateUpdate(values, as_node, task_id)]])
+
+    async def aupdate_state(
+        self,
+        config: RunnableConfig,
+        values: dict[str, Any] | Any | None,
+        as_node: str | None = None,
+        task_id: str | None = None,
+    ) -> RunnableConfig:
+        """As `update_state`, awaited."""
+        return await self.abulk_update_state(config, [[StateUpdate(values, as_node, task_id)]])
+
+    def bulk_update_state(self, config: RunnableConfig, supersteps: Sequence[Sequence[StateUpdate]]) -> RunnableConfig:
+        """Apply several updates, one checkpoint for each inner list (SA-8). Raises ValueError if there are none."""
+        from mpflow._engine.history import perform, update
+
+        graph, saver, config = self._at(config)
+        return perform(update(graph._plan, saver, config, _checked(supersteps)), saver)  # type: ignore[no-any-return]
+
+    async def abulk_update_state(
+        self, config: RunnableConfig, supersteps: Sequence[Sequence[StateUpdate]]
+    ) -> RunnableConfig:
+        """As `bulk_update_state`, awaited."""
+        from mpflow._engine.history import aperform, update
+
+        graph, saver, config = self._at(config)
+        return await aperform(update(graph._plan, saver, config, _checked(supersteps)), saver)  # type: ignore[no-any-return]
+
+    # -- where --------------------------------------------------------------------------------------------------------
+
+    def _at(self, config: RunnableConfig) -> tuple[StatefulGraph, Any, Any]:
+        """The graph that a config addresses, within this one or itself, the saver, and the complete config."""
+        merged: Any = merge_configs(self.config, config)
+        configurable = dict(merged.get(CONF) or {})
+        saver = self._saver()
+        if not saver:
+            raise ValueError("No checkpointer set: compile the graph with one to keep states")
+        if "thread_id" in configurable:
+            configurable["thread_id"] = str(configurable["thread_id"])
+        ns = configurable.get(CHECKPOINT_NS, "")
+        graph: StatefulGraph = self
+        if ns:
+            path = without_ids(ns)
+            found = next((found for _, found in self.get_subgraphs(namespace=path, recurse=True)), None)
+            if found is None:
+                raise ValueError(f"Subgraph {path} not found")
+            graph = found
+            if graph.checkpointer is True:
+                configurable[CHECKPOINT_NS] = path
+        return graph, saver, {**merged, CONF: configurable}
+
+    def _saver(self) -> Any:
+        from mpflow._scope import current
+
+        if self.checkpointer not in (None, False, True):
+            return self.checkpointer
+        scope = current.get()
+        local = None if scope is None else scope.facts.local
+        return None if local is None else local.saver
+
+
+def _checked(supersteps: Sequence[Sequence[StateUpdate]]) -> Sequence[Sequence[StateUpdate]]:
+    if not supersteps:
+        raise ValueError("No supersteps provided")
+    if any(not updates for updates in supersteps):
+        raise ValueError("No updates provided")
+    return supersteps
+
+
+def graph_within(source: Any) -> Any:
+    """The compiled graph that a node is, or that its function refers to; None if there is none."""
+    if isinstance(source, StatefulGraph):
+        return source
+    while isinstance(source, partial):
+        source = source.func
+    function = inspect.unwrap(source) if callable(source) else source
+    if not inspect.isfunction(function):
+        call = getattr(type(function), "__call__", None)
+        function = getattr(function, "__func__", None) or (call if inspect.isfunction(call) else None)
+        if function is None:
+            return None
+    names = inspect.getclosurevars(function)
+    for values in (names.nonlocals, names.globals):
+        for value in values.values():
+            if isinstance(value, StatefulGraph):
+                return value
+            bound = getattr(value, "__self__", None)
+            if isinstance(bound, StatefulGraph):
+                return bound
+    return None
