@@ -47,7 +47,6 @@ class Worker:
         "sent_at",
         "sock",
         "spent",
-        "started_at",
         "state",
         "taken_back",
         "wants_out",
@@ -64,7 +63,6 @@ class Worker:
         self.writer = link.Writer()
         self.mappings = Mappings()
         self.state = STARTING
-        self.started_at = now
         self.window: dict[int, Attempt] = {}
         self.next_number = 1
         self.programs: set[int] = set()
@@ -95,8 +93,14 @@ class Worker:
         return int(self.page.words[slots.RUNNING])
 
     @property
-    def started_ns(self) -> int:
-        return int(self.page.words[slots.STARTED_NS])
+    def is_loading(self) -> bool:
+        """It unpickles the node of the task that it runs: what that imports is not the task's time."""
+        return not self.page.words[slots.STARTED_NS]
+
+    @property
+    def started_at(self) -> float:
+        """When the task that it runs began, by `time.monotonic`; when it was sent while its node is being imported."""
+        return int(self.page.words[slots.STARTED_NS]) / 1e9 or self.sent_at
 
     @property
     def starts(self) -> int:

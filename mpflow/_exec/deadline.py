@@ -6,6 +6,8 @@ from mpflow._exec.crew import Worker
 
 BACKSTOP_S = 0.25
 """How long after a task's deadline the parent looks itself."""
+LOAD_S = 60.0
+"""What importing a node for its first task in a worker may take on top."""
 
 
 def due_at(worker: Worker, now: float) -> float:
@@ -15,7 +17,7 @@ def due_at(worker: Worker, now: float) -> float:
         return float("inf")
     attempt = worker.window.get(worker.running)
     if attempt is not None and attempt.timeout_s is not None:
-        return worker.started_ns / 1e9 + attempt.timeout_s + BACKSTOP_S
+        return worker.started_at + attempt.timeout_s + (LOAD_S if worker.is_loading else BACKSTOP_S)
     return now + min(limits) + BACKSTOP_S
 
 

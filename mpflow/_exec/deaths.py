@@ -29,7 +29,7 @@ def judge(worker: Worker, death: WorkerDeath) -> tuple[Attempt | None, int, Any]
     if attempt is None:
         return None, 0, None
     if attempt.timeout_s is not None and (worker.killed_for == "timeout" or death.signal == signal.SIGALRM):
-        elapsed_s = monotonic() - worker.started_ns / 1e9
+        elapsed_s = monotonic() - worker.started_at
         error = NodeTimeoutError(attempt.program.name, elapsed_s, kind="run", run_timeout=attempt.timeout_s)
         return attempt, FAILED, error
     if worker.killed_for == "close":

@@ -226,7 +226,7 @@ class Foreman:
         for worker in self._roster.crew:
             if len(worker.window) > 1 and worker.state == READY and not worker.taken_back:
                 running = worker.running
-                since = worker.started_ns / 1e9 if running in worker.window else worker.sent_at
+                since = worker.started_at if running in worker.window else worker.sent_at
                 if now - since < STUCK_S:
                     self._roster.alarm(max(since, worker.sent_at) + STUCK_S)
                 elif self._take_back(worker, lambda _: False):

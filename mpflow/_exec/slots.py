@@ -14,7 +14,7 @@ SIZE = 4096
 """Bytes of the page. What the same file holds behind it is the worker's last words (see `notes`)."""
 
 RUNNING = 0  # worker: number of the task that runs, 0 for none; stays until the result is in the socket
-STARTED_NS = 1  # worker: when it started, CLOCK_MONOTONIC, which all processes of a machine share
+STARTED_NS = 1  # worker: when it started, CLOCK_MONOTONIC, which all processes share; 0 while its node is imported
 STARTS = 2  # worker: how many tasks it has started
 TAKEN_FROM = 3  # parent: tasks numbered TAKEN_FROM <= n < TAKEN_TO must not be started
 TAKEN_TO = 4

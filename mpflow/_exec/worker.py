@@ -202,7 +202,7 @@ class Worker:
                 self._flush()
                 numbers, times, payloads = results.numbers, results.times_ns, results.payloads
                 started = flushed = monotonic_ns()
-            words[slots.STARTED_NS] = started
+            words[slots.STARTED_NS] = 0 if program is None else started
             words[slots.RUNNING] = number
             with fence:  # the page must be written before what follows is read (see `slots.Page.take_back`)
                 taken_from = words[slots.TAKEN_FROM]

@@ -716,3 +716,13 @@ def test_facts_that_cannot_travel_stay_behind_and_say_so(pool: WorkerPool) -> No
     facts = facts_of(lock=threading.Lock(), plain=7)
     [(told, plain)] = Drive(pool, facts).values(Node(ask, with_scope=True), [1])
     assert "'lock'" in told and plain == 7
+
+
+def test_a_slow_import_of_a_node_does_not_count_for_its_deadline(pool: WorkerPool) -> None:
+    class SlowToLoad:
+        def __reduce__(self) -> Any:
+            return sleep, (0.9,)
+
+    slow = SlowToLoad()
+    [(kind, _)] = Drive(pool).all(Node(lambda x: slow), [1], timeout_s=0.3)
+    assert kind == DONE
