@@ -100,7 +100,7 @@ class Performer:
         """As `close`, awaiting branches that are async."""
         diff, unknown = self._open(node, diff)
         for branch in node.branches:
-            diff += await branch.arun(branch.input(self.state.read_with(branch.reads, diff), unknown), scope)
+            diff += await branch.arun(branch.input(self.state.read_with(branch.reads, diff), diff, unknown), scope)
         return diff
 
     def _open(self, node: NodePlan, diff: Diff) -> tuple[Diff, dict[str, Any]]:
