@@ -17,6 +17,15 @@ from bench.race import HEADER, Race, Row
 _rows = pytest.StashKey[list[Row]]()
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--patience",
+        type=float,
+        default=1.0,
+        help="seconds that each measurement waits for other programs to leave the processors alone",
+    )
+
+
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_rows] = []
 
@@ -34,8 +43,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def race(request: pytest.FixtureRequest, benchmark: Any) -> Iterator[Race]:
     marker = request.node.get_closest_marker("benchmark")
     clock = time.perf_counter if marker is None else marker.kwargs.get("timer", time.perf_counter)
+    patience_s = request.config.getoption("--patience")
     with ExitStack() as stack:
-        yield Race(benchmark, request.config.stash[_rows], clock, stack)
+        yield Race(benchmark, request.config.stash[_rows], clock, stack, patience_s)
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:

@@ -1,12 +1,14 @@
 """A race: our call and its contenders, run in turn (A B A B ...), and the rows of the table that is printed at the end.
 
 A contender is a *floor* (the least that such work can cost here) or a *peer* (another library doing the same work). What
-a round costs is taken from its best of all rounds: on a shared machine noise only ever adds. Nothing here fails a test.
+a round costs is taken from its best of all rounds: on a shared machine noise only ever adds. How much of the processors
+other programs took meanwhile is part of the table. Nothing here fails a test.
 """
 
 from __future__ import annotations
 
 import gc
+import os
 import resource
 import time
 from collections.abc import Callable
@@ -15,6 +17,7 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
+import psutil
 import pytest
 
 Call = Callable[[], Any]
@@ -58,14 +61,29 @@ class Row:
     met: bool | None = None
     note: str = ""
     ratio: float | None = None
+    others: float | None = None
 
     def cells(self) -> list[str]:
         met = self.note or {True: "yes", False: "**no**", None: ""}[self.met]
         ratio = "" if self.ratio is None else f"{self.ratio:.3g}"
-        return [self.name, readable(self.ours_s), self.against, readable(self.other_s), ratio, self.wanted, met]
+        others = "" if self.others is None else f"{self.others:.0%}"
+        return [self.name, readable(self.ours_s), self.against, readable(self.other_s), ratio, self.wanted, met, others]
 
 
-HEADER = ["what", "ours", "floor or peer", "its time", "times ours", "wanted", "met"]
+HEADER = ["what", "ours", "floor or peer", "its time", "times ours", "wanted", "met", "others"]
+
+
+def busy_s() -> tuple[float, float]:
+    """CPU seconds that all programs of this machine have used, and this one with its children."""
+    with open("/proc/stat") as file:
+        fields = [int(field) for field in file.readline().split()[1:]]
+    tick_s = 1 / os.sysconf("SC_CLK_TCK")
+    own = sum(
+        sum(process.cpu_times()[:4]) for process in (psutil.Process(), *psutil.Process().children(recursive=True))
+    )
+    idle, waiting = fields[3], fields[4]
+    return (sum(fields[:8]) - idle - waiting) * tick_s, own
+
 
 _UNITS = (("s", 1.0), ("ms", 1e-3), ("us", 1e-6))
 
@@ -85,6 +103,8 @@ class Race:
     rows: list[Row]
     clock: Callable[[], float]
     stack: ExitStack
+    patience_s: float = 0.0
+    others: float | None = None
     mine: list[Row] = field(default_factory=list)
 
     def __call__(
@@ -106,19 +126,27 @@ class Race:
             else:
                 runners.append((contender, call, []))
         samples: list[float] = []
+        shares: list[float] = []
         ours()
 
         def others() -> None:
             for contender, call, times in runners:
                 if contender.rounds is None or len(times) < contender.rounds:
+                    self._wait_for_quiet()
                     times.append(self._timed(call))
             gc.collect()
+            self._wait_for_quiet()
 
         def us() -> None:
+            (all_before, own_before), start = busy_s(), time.perf_counter()
             samples.append(self._timed(ours, collect=False))
+            (all_after, own_after), end = busy_s(), time.perf_counter()
+            taken = (all_after - all_before) - (own_after - own_before)
+            shares.append(min(1.0, max(0.0, taken / (end - start) / (os.cpu_count() or 1))))
 
         self.benchmark.pedantic(us, setup=others, rounds=rounds, iterations=1)
         best = min(samples) / each
+        self.others = shares[samples.index(min(samples))]
         for contender, _, times in runners:
             self.compare(name, best, contender.name, min(times) / each, contender.wanted)
         self.benchmark.extra_info["median / best"] = round(median(samples) / min(samples), 2)
@@ -128,7 +156,17 @@ class Race:
         """Add a row: how many times our time the other's is."""
         ratio = other_s / ours_s
         met = None if wanted is None else ratio >= wanted
-        self._add(Row(name, ours_s, against, other_s, "" if wanted is None else f">= {wanted:g}", met, ratio=ratio))
+        text = "" if wanted is None else f">= {wanted:g}"
+        self._add(Row(name, ours_s, against, other_s, text, met, ratio=ratio, others=self.others))
+
+    def _wait_for_quiet(self) -> None:
+        """Wait until other programs leave the processors alone for a moment, or patience ends."""
+        deadline = time.monotonic() + self.patience_s
+        while time.monotonic() < deadline:
+            before, _ = busy_s()
+            time.sleep(0.1)
+            if busy_s()[0] - before < 0.03:
+                return
 
     def _timed(self, call: Call, *, collect: bool = True) -> float:
         if collect:

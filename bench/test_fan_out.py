@@ -66,7 +66,8 @@ def test_sends_on_processes(race: Race) -> None:
         Against("mpire map", lambda: mpire_map(race)),
         Against("loky submit", lambda: loky_submits(race), wanted=10, rounds=3),
         Against("LangGraph, threads", lambda: sends("langgraph", COUNT), wanted=20, rounds=1),
-        rounds=7,
+        rounds=9,
+        each=COUNT,
     )
 
 
@@ -81,21 +82,22 @@ def test_sends_on_threads(race: Race) -> None:
         sends("mpflow", COUNT, "thread"),
         Against("ThreadPoolExecutor.submit", lambda: submits(race), wanted=0.53),
         Against("LangGraph, threads", lambda: sends("langgraph", COUNT), wanted=12, rounds=1),
-        rounds=7,
+        rounds=9,
+        each=COUNT,
     )
 
 
 @cpu_time
 def test_sends_inline(race: Race) -> None:
     loop = Against("a for loop", lambda: lambda: [one(task) for task in INPUTS])
-    race(f"a Send of {COUNT}, inline", sends("mpflow", COUNT, "inline"), loop, rounds=7)
+    race(f"a Send of {COUNT}, inline", sends("mpflow", COUNT, "inline"), loop, rounds=9, each=COUNT)
 
 
 @cpu_time
 def test_subgraphs(race: Race) -> None:
     count = 500
     against = Against("LangGraph", lambda: subgraphs("langgraph", count), rounds=3)
-    race(f"a Send of {count} to a subgraph", subgraphs("mpflow", count), against)
+    race(f"a Send of {count} to a subgraph", subgraphs("mpflow", count), against, each=count)
 
 
 def test_async_waits(race: Race) -> None:
