@@ -11,9 +11,7 @@ when nobody attends, the pool's own thread (`spawn.Spawner`). Decisions about wo
 from __future__ import annotations
 
 import atexit
-import contextlib
 import os
-import select
 import threading
 import weakref
 from collections import deque
@@ -25,6 +23,7 @@ from typing import Any
 from mpflow._exec.cpu import cpu_count, thread_limits
 from mpflow._exec.foreman import Foreman
 from mpflow._exec.mailbox import Mailbox
+from mpflow._exec.polling import Events, Polling
 from mpflow._exec.roster import Roster
 from mpflow._exec.spawn import Spawner, Started
 from mpflow._messages import Attempt
@@ -33,14 +32,6 @@ from mpflow.errors import PoolClosedError, WrongProcessError
 
 _CLOSE_GRACE_S = 1.0
 _FOREVER = float("inf")
-
-
-class _Waiter:
-    __slots__ = ("is_promoted", "mailbox")
-
-    def __init__(self, mailbox: Mailbox) -> None:
-        self.mailbox = mailbox
-        self.is_promoted = False
 
 
 class WorkerPool:
@@ -73,20 +64,13 @@ class WorkerPool:
         self._owner = 0
         self._inbox: deque[tuple[Callable[[Any], None], Any]] = deque()
         self._mouth = threading.Lock()
-        self._epoll = select.epoll()
-        self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._epoll.register(self._bell, select.EPOLLIN)
-        # Whoever polls, under the key 0. A dict says by itself who that is, so that Ctrl-C between taking the lead and
-        # remembering it loses nothing.
-        self._leader: dict[int, _Waiter] = {}
-        self._followers: deque[_Waiter] = deque()
-        self._attended_at = 0.0
+        self._polling = Polling()
         self._spawner: Spawner | None = None
         # Shared memory: half of what may be used is for inputs, half for results.
         budget_bytes = limit_bytes() // 8
         self._roster = Roster(
             self.max_workers,
-            self._epoll,
+            self._polling.epoll,
             # Weakly: without a cycle, a pool that is dropped ends at once.
             partial(_order, weakref.ref(self)),
             worker_init,
@@ -128,33 +112,16 @@ class WorkerPool:
         self._check()
         if mailbox.items or self._owner == threading.get_ident():
             return
-        deadline = _FOREVER if timeout_s is None else monotonic() + timeout_s
-        me = _Waiter(mailbox)
-        try:
-            while not mailbox.items:
-                if self._leader.setdefault(0, me) is me:
-                    self._lead(mailbox, deadline)
-                    return
-                me.is_promoted = False
-                self._followers.append(me)
-                if self._leader:
-                    mailbox.wait(None if deadline == _FOREVER else deadline - monotonic())
-                with contextlib.suppress(ValueError):
-                    self._followers.remove(me)
-                if monotonic() >= deadline or (self._leader and not me.is_promoted):
-                    return
-        finally:
-            self._leave(me)
+        self._polling.wait(self, mailbox, timeout_s)
 
     def fileno(self) -> int:
         """A descriptor that becomes readable when `drain` has something to do."""
-        return self._epoll.fileno()
+        return self._polling.epoll.fileno()
 
     def drain(self) -> None:
         """Take what the workers have sent and hand it out. Never blocks. For an event loop's ``add_reader``."""
         if not self._is_foreign() and not self._is_closed:
-            self._attended_at = monotonic()
-            self._poll_once()
+            self._polling.once(self, attends=True)
 
     def stats(self) -> dict[str, Any]:
         """Counts since the pool was made, and its workers now."""
@@ -226,21 +193,17 @@ class WorkerPool:
         finally:
             self._owner = 0
         spawner = self._spawner
-        if spawner is not None and not self._leader and self._roster.alarm_at < spawner.wakes_at:
+        if spawner is not None and not self._polling.is_led and self._roster.alarm_at < spawner.wakes_at:
             spawner.ring()
 
-    def _handle(self, events: list[tuple[int, int]]) -> None:
+    def handle(self, events: Events) -> None:
+        """Answer what the workers have sent."""
         with self._lock:
             self._owner = threading.get_ident()
             try:
-                for fd, _ in events:
-                    if fd == self._bell:
-                        with contextlib.suppress(BlockingIOError):
-                            os.eventfd_read(fd)
                 foreman = self._foreman
                 for fd, event in events:
-                    if fd != self._bell:
-                        foreman.serve(fd, event)
+                    foreman.serve(fd, event)
                 if monotonic() >= self._roster.alarm_at:
                     foreman.strike()
             finally:
@@ -265,67 +228,16 @@ class WorkerPool:
                         raise
                     outgoing.popleft()
 
-    # -- whoever waits, polls ------------------------------------------------------------------------------------------
-
-    def _lead(self, mailbox: Mailbox, deadline: float) -> None:
-        self._attended_at = _FOREVER
-        poll = self._epoll.poll
-        if mailbox._bell.acquire(blocking=False):  # rung before it was known that we lead
-            return
-        while not mailbox.items:
-            until = min(deadline, self._roster.alarm_at)
-            timeout_s = None if until == _FOREVER else max(0.0, until - monotonic())
-            mailbox.notify = self._ring
-            try:
-                events = poll(timeout_s, 64) if not mailbox.items else []
-            finally:
-                mailbox.notify = None
-            self._handle(events)
-            if any(fd == self._bell for fd, _ in events) or monotonic() >= deadline:
-                return
-
-    def _leave(self, me: _Waiter) -> None:
-        """Stop leading or following; see to it that somebody leads if somebody waits."""
-        was_leader = self._leader.get(0) is me
-        if was_leader:
-            self._attended_at = monotonic()
-            del self._leader[0]
-        with contextlib.suppress(ValueError):
-            self._followers.remove(me)
-        if was_leader or me.is_promoted:
-            try:
-                heir = self._followers.popleft()
-            except IndexError:
-                spawner = self._spawner
-                if spawner is not None and spawner.is_deaf:
-                    spawner.ring()
-            else:
-                heir.is_promoted = True
-                heir.mailbox.ring()
-
-    def _poll_once(self) -> None:
-        me = _Waiter(_nobody)
-        try:
-            if self._leader.setdefault(0, me) is me:
-                self._handle(self._epoll.poll(0, 64))
-        finally:
-            attended_at = self._attended_at
-            self._leave(me)
-            self._attended_at = attended_at
-
-    def _ring(self) -> None:
-        os.eventfd_write(self._bell, 1)
-
-    # -- for the spawner's thread --------------------------------------------------------------------------------------
+    # -- for whoever polls, and the pool's own thread --------------------------------------------------------------------------------------
 
     def look(self) -> None:
         """Drain for want of anybody else."""
         if not self._is_closed or self._roster.crew:
-            self._poll_once()
+            self._polling.once(self, attends=False)
 
     def attended_at(self) -> float:
         """When a run last polled; infinite while one does."""
-        return self._attended_at
+        return self._polling.attended_at
 
     def alarm_at(self) -> float:
         return self._roster.alarm_at
@@ -339,10 +251,16 @@ class WorkerPool:
         self._inbox.append((self._foreman.enlist, started))
         self._work()
 
+    def unattended(self) -> None:
+        """No run polls any more: the pool's thread must."""
+        spawner = self._spawner
+        if spawner is not None and spawner.is_deaf:
+            spawner.ring()
+
     def order(self, count: int) -> None:
         """Have workers started."""
         if self._spawner is None:
-            self._spawner = Spawner(self, self._epoll.fileno(), thread_limits(self.max_workers))
+            self._spawner = Spawner(self, self._polling.epoll.fileno(), thread_limits(self.max_workers))
         self._spawner.order(count)
 
     # -- whose it is ---------------------------------------------------------------------------------------------------
@@ -355,10 +273,7 @@ class WorkerPool:
             raise WrongProcessError(self._pid, os.getpid())
 
     def _release(self) -> None:
-        self._epoll.close()
-        bell, self._bell = self._bell, -1
-        if bell >= 0:
-            os.close(bell)
+        self._polling.close()
 
     def _after_fork(self) -> None:
         """In the child: let go of descriptors, so that workers see their parent's end; touch nothing that is shared."""

@@ -1,0 +1,150 @@
+"""Who polls the workers: one thread at a time, for all that wait.
+
+The first run that waits leads: it sleeps in epoll, and what it reads may end the waiting of others. The others follow:
+they sleep on their mailbox until something is posted to it or the lead is handed to them. Owns epoll's bell; must not
+know what is read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+from collections import deque
+from time import monotonic
+from typing import Protocol
+
+from mpflow._exec.mailbox import Mailbox
+
+_FOREVER = float("inf")
+
+Events = list[tuple[int, int]]
+
+
+class _Waiter:
+    __slots__ = ("is_promoted", "mailbox")
+
+    def __init__(self, mailbox: Mailbox) -> None:
+        self.mailbox = mailbox
+        self.is_promoted = False
+
+
+class Polled(Protocol):
+    """What there is to poll for."""
+
+    def handle(self, events: Events) -> None: ...
+    def alarm_at(self) -> float:
+        """When `handle` must be called without any event."""
+        ...
+
+    def unattended(self) -> None:
+        """The last run that waited has left."""
+        ...
+
+
+class Polling:
+    """The epoll of a pool and whose turn it is to wait on it. Each call names the pool: held, it would never be dropped."""
+
+    def __init__(self) -> None:
+        self.epoll = select.epoll()
+        self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self.epoll.register(self._bell, select.EPOLLIN)
+        # Whoever polls, under the key 0. A dict says by itself who that is, so that Ctrl-C between taking the lead and
+        # remembering it loses nothing.
+        self._leader: dict[int, _Waiter] = {}
+        self._followers: deque[_Waiter] = deque()
+        self.attended_at = 0.0
+        """When a run last polled; infinite while one does."""
+
+    @property
+    def is_led(self) -> bool:
+        """Whether somebody polls right now."""
+        return bool(self._leader)
+
+    def wait(self, pool: Polled, mailbox: Mailbox, timeout_s: float | None) -> None:
+        """See `WorkerPool.wait`."""
+        deadline = _FOREVER if timeout_s is None else monotonic() + timeout_s
+        me = _Waiter(mailbox)
+        try:
+            while not mailbox.items:
+                if self._leader.setdefault(0, me) is me:
+                    self._lead(pool, mailbox, deadline)
+                    return
+                me.is_promoted = False
+                self._followers.append(me)
+                if self._leader:
+                    mailbox.wait(None if deadline == _FOREVER else deadline - monotonic())
+                with contextlib.suppress(ValueError):
+                    self._followers.remove(me)
+                if monotonic() >= deadline or (self._leader and not me.is_promoted):
+                    return
+        finally:
+            self._leave(pool, me)
+
+    def once(self, pool: Polled, *, attends: bool) -> None:
+        """Handle what there is, unless somebody polls already. Never blocks. `attends`: the caller will be back."""
+        me = _Waiter(_nobody)
+        attended_at = monotonic() if attends else self.attended_at
+        try:
+            if self._leader.setdefault(0, me) is me:
+                events = self.epoll.poll(0, 64)
+                self._was_rung(events)
+                pool.handle(events)
+        finally:
+            self._leave(pool, me)
+            if self.attended_at != _FOREVER:
+                self.attended_at = attended_at
+
+    def close(self) -> None:
+        self.epoll.close()
+        bell, self._bell = self._bell, -1
+        if bell >= 0:
+            os.close(bell)
+
+    def _lead(self, pool: Polled, mailbox: Mailbox, deadline: float) -> None:
+        self.attended_at = _FOREVER
+        poll = self.epoll.poll
+        if mailbox._bell.acquire(blocking=False):  # rung before it was known that we lead
+            return
+        while not mailbox.items:
+            until = min(deadline, pool.alarm_at())
+            timeout_s = None if until == _FOREVER else max(0.0, until - monotonic())
+            mailbox.notify = self._ring
+            try:
+                events = poll(timeout_s, 64) if not mailbox.items else []
+            finally:
+                mailbox.notify = None
+            rung = self._was_rung(events)
+            pool.handle(events)
+            if rung or monotonic() >= deadline:
+                return
+
+    def _leave(self, pool: Polled, me: _Waiter) -> None:
+        """Stop leading or following; see to it that somebody leads if somebody waits."""
+        was_leader = self._leader.get(0) is me
+        if was_leader:
+            self.attended_at = monotonic()
+            del self._leader[0]
+        with contextlib.suppress(ValueError):
+            self._followers.remove(me)
+        if was_leader or me.is_promoted:
+            try:
+                heir = self._followers.popleft()
+            except IndexError:
+                pool.unattended()
+            else:
+                heir.is_promoted = True
+                heir.mailbox.ring()
+
+    def _was_rung(self, events: Events) -> bool:
+        if not any(fd == self._bell for fd, _ in events):
+            return False
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(self._bell)
+        return True
+
+    def _ring(self) -> None:
+        os.eventfd_write(self._bell, 1)
+
+
+_nobody = Mailbox()
