@@ -70,8 +70,18 @@ class Performer:
         """Complete a node's diff with where control goes next."""
         diff, unknown = self._open(node, diff)
         for branch in node.branches:
-            diff += branch.run(branch.input(self.state.read_with(branch.reads, diff), diff, unknown), scope)
+            diff += branch.run(self._question(branch, diff, unknown, scope), scope)
         return diff
+
+    def _question(self, branch: Any, diff: Diff, unknown: dict[str, Any], scope: TaskScope) -> Any:
+        """What a branch is asked about: the state with the diff applied, and the managed values of this step."""
+        values = self.state.read_with(branch.reads, diff)
+        managed = self.plan.managed
+        if managed and isinstance(values, dict):
+            for key, manager in managed.items():
+                if key in branch.reads:
+                    values[key] = manager.get(scope.facts)
+        return branch.input(values, diff, unknown)
 
     def close_returned(self, attempt: Attempt, diff: Diff) -> Outcome:
         """Complete the diff that came back from another process. Never raises."""
@@ -100,7 +110,7 @@ class Performer:
         """As `close`, awaiting branches that are async."""
         diff, unknown = self._open(node, diff)
         for branch in node.branches:
-            diff += await branch.arun(branch.input(self.state.read_with(branch.reads, diff), diff, unknown), scope)
+            diff += await branch.arun(self._question(branch, diff, unknown, scope), scope)
         return diff
 
     def _open(self, node: NodePlan, diff: Diff) -> tuple[Diff, dict[str, Any]]:
