@@ -46,8 +46,10 @@ def drive(run: Run, input: Any) -> Iterator[Any]:
                 if len(attempts) == 1:
                     attempt = attempts[0]
                     route = places.route(attempt.task.node)
-                    if route is INLINE or (route is THREAD and alone_inline and run.scheduler.running == 1):
+                    if alone_inline and (route is INLINE or (route is THREAD and run.scheduler.running == 1)):
                         reply = (perform(attempt),)
+                    elif route is INLINE:
+                        reply = perform_all(run, attempts)
                     else:
                         places.submit(route, attempts)
                         reply = ()
@@ -87,7 +89,10 @@ def _start(run: Run, places: Places, attempts: Sequence[Attempt]) -> list[Outcom
 
 
 def perform_all(run: Run, attempts: Sequence[Attempt]) -> list[Outcome]:
-    """Perform attempts here, one after the other. What ends more than a task, such as Ctrl-C, leaves the rest undone."""
+    """Perform attempts here, one after the other. What ends more than a task, such as Ctrl-C, leaves the rest undone.
+
+    What a task says while it runs waits in the mailbox, so its outcome must queue behind it there.
+    """
     outcomes: list[Outcome] = []
     for position, attempt in enumerate(attempts):
         outcome = run.performer.perform(attempt)
@@ -95,6 +100,9 @@ def perform_all(run: Run, attempts: Sequence[Attempt]) -> list[Outcome]:
         if outcome[0] is FAILED and not isinstance(outcome[2], Exception):
             outcomes.extend((CANCELLED, rest, None, 0.0) for rest in attempts[position + 1 :])
             break
+    if run.mailbox.items:
+        run.mailbox.items.extend(outcomes)
+        return []
     return outcomes
 
 

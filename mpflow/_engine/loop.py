@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from heapq import heappop, heappush
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from mpflow._core.scheduler import (
@@ -54,6 +55,7 @@ def run_loop(run: Run, input: Any) -> Generator[Effect, Any, None]:
     streams = run.streams
     watched = bool(streams.modes or streams.passed)
     timers: list[tuple[float, int, Task]] = []
+    order = count()
     deadline: float | None = None
     persistence = run.persistence
     if persistence is not None:
@@ -93,7 +95,7 @@ def run_loop(run: Run, input: Any) -> Generator[Effect, Any, None]:
                     for call in persistence.checkpoint(run.state, source, scheduler.step - 1, instruction[2].updated):
                         yield SAVER, *call
             elif kind is RETRY:
-                heappush(timers, (run.clock() + instruction[2], len(timers), instruction[1]))
+                heappush(timers, (run.clock() + instruction[2], next(order), instruction[1]))
             elif kind is CANCEL:
                 yield instruction
             elif kind is OVER:

@@ -19,6 +19,8 @@ class Trace:
             ns = tuple(part for part in ns if not part.isdigit())
             streams.setdefault(ns, []).append((mode, chunk))
         self.root = _steps(streams.pop((), []), ended=error is None)
+        if error is not None and len(self.root[-1]["starts"]) > 1:
+            self.error = "the first in time"  # several may have failed
         # Which of several runs below was cut short by a failure depends on time.
         self.below = sorted(
             repr((tuple(part.partition(":")[0] for part in ns), _steps(events, ended=True)))
