@@ -126,7 +126,7 @@ def draw(target: str, as_text: bool, xray: bool) -> None:
 
 @commands.command()
 @click.argument("path", required=False, type=click.Path(exists=True, file_okay=False))
-@click.option("-n", "--limit", default=700, show_default=True, help="Files, spread evenly over the tree; 0 for all.")
+@click.option("-n", "--limit", default=600, show_default=True, help="Files, spread evenly over the tree; 0 for all.")
 @click.option("-w", "--workers", type=click.IntRange(min=1), help="Threads, then processes. [default: the cores]")
 @click.option("--json", "json_file", help="Write times and report to this file; - for stdout, without the tables.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress bars, and one line instead of the tables.")
