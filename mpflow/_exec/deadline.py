@@ -17,7 +17,10 @@ def due_at(worker: Worker, now: float) -> float:
         return float("inf")
     attempt = worker.window.get(worker.running)
     if attempt is not None and attempt.timeout_s is not None:
-        return worker.started_at + attempt.timeout_s + (LOAD_S if worker.is_loading else BACKSTOP_S)
+        if not worker.is_loading:
+            return worker.started_at + attempt.timeout_s + BACKSTOP_S
+        # Once it is imported the deadline runs, and nobody tells: so look again in good time.
+        return min(worker.sent_at + attempt.timeout_s + LOAD_S, now + attempt.timeout_s + BACKSTOP_S)
     return now + min(limits) + BACKSTOP_S
 
 
