@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from mpflow._core.scheduler import CANCEL
 from mpflow._engine.drive import abandon, perform_all
-from mpflow._engine.loop import CLOSE, EMIT, SAVER, START, WAIT, run_loop
+from mpflow._engine.loop import CLOSE, EMIT, START, WAIT, run_loop
+from mpflow._engine.persistence import SAVER, acall_saver
 from mpflow._engine.places import INLINE, LOOP, Places
 from mpflow._exec.aio import LoopBell, LoopPlace, unwatch, watch
 
@@ -60,7 +61,7 @@ async def adrive(run: Run, input: Any) -> AsyncIterator[Any]:
                 attempt, diff = effect[1], effect[2]
                 tasks.start(attempt, performer.aclose_returned(attempt, diff))
             elif kind is SAVER:
-                reply = await getattr(saver, "a" + effect[1])(*effect[2])
+                reply = await acall_saver(saver, effect[1], effect[2])
             elif kind is EMIT:
                 while queue:
                     yield queue.popleft()

@@ -7,7 +7,8 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from mpflow._core.scheduler import CANCEL
-from mpflow._engine.loop import CLOSE, EMIT, SAVER, START, WAIT, run_loop
+from mpflow._engine.loop import CLOSE, EMIT, START, WAIT, run_loop
+from mpflow._engine.persistence import SAVER, call_saver
 from mpflow._engine.places import INLINE, THREAD, Places
 from mpflow._messages import CANCELLED, FAILED, Attempt, Outcome
 
@@ -66,7 +67,7 @@ def drive(run: Run, input: Any) -> Iterator[Any]:
             elif kind is CLOSE:
                 reply = _close(run, places, effect[1], effect[2], slow)
             elif kind is SAVER:
-                reply = getattr(saver, effect[1])(*effect[2])
+                reply = call_saver(saver, effect[1], effect[2])
             elif kind is EMIT:
                 while queue:
                     yield queue.popleft()

@@ -17,7 +17,8 @@ from mpflow._core.state import ChannelState
 from mpflow._core.steps import due_tasks
 from mpflow._core.task import Task
 from mpflow._engine.attempts import Performer
-from mpflow._engine.loop import CLOSE, SAVER
+from mpflow._engine.loop import CLOSE
+from mpflow._engine.persistence import SAVER, acall_saver, call_saver
 from mpflow._engine.resume import input_writes_of
 from mpflow._engine.streams import result_of
 from mpflow._names import (
@@ -52,7 +53,7 @@ def perform(steps: Effects, saver: Any) -> Any:
         while True:
             effect = steps.send(reply)
             if effect[0] is SAVER:
-                reply = getattr(saver, effect[1])(*effect[2])
+                reply = call_saver(saver, effect[1], effect[2])
             else:
                 performer, node, diff, scope = effect[1:]
                 reply = copy_context().run(performer.close, node, diff, scope)
@@ -67,7 +68,7 @@ async def aperform(steps: Effects, saver: Any) -> Any:
         while True:
             effect = steps.send(reply)
             if effect[0] is SAVER:
-                reply = await getattr(saver, "a" + effect[1])(*effect[2])
+                reply = await acall_saver(saver, effect[1], effect[2])
             else:
                 performer, node, diff, scope = effect[1:]
                 reply = await performer.aclose(node, diff, scope)

@@ -34,6 +34,7 @@ from mpflow._core.scheduler import (
     RETRY,
     STOP,
 )
+from mpflow._engine.persistence import SAVER
 from mpflow._engine.resume import begin, ended_task, give_answers, paused
 from mpflow._messages import CLOSED, DONE, EVENT, FAILED, Outcome
 from mpflow.errors import GraphBubbleUp, add_note
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     from mpflow._core.task import Task
     from mpflow._engine.run import Run
 
-START, WAIT, CLOSE, EMIT, SAVER = "start", "wait", "close", "emit", "saver"
+START, WAIT, CLOSE, EMIT = "start", "wait", "close", "emit"
 
 Effect = tuple[Any, ...]
 
@@ -59,7 +60,7 @@ def run_loop(run: Run, input: Any) -> Generator[Effect, Any, None]:
     deadline: float | None = None
     persistence = run.persistence
     if persistence is not None:
-        saved = yield SAVER, "get_tuple", (persistence.config,)
+        saved = yield from persistence.find()
         scheduler.start_at(persistence.load(saved, run.state))
     writes, given, calls = begin(run, input)
     for call in calls:
@@ -69,7 +70,12 @@ def run_loop(run: Run, input: Any) -> Generator[Effect, Any, None]:
         run.note_result()
         if watched:
             streams.values_now(run.state)
-    kept = persistence.kept() if persistence is not None and not persistence.addressed else None
+    if persistence is not None and run.forks:
+        persistence.forget_questions()
+        for call in persistence.checkpoint(run.state, "fork", scheduler.step, None):
+            yield SAVER, *call
+        scheduler.step += 1
+    kept = persistence.kept() if persistence is not None and not persistence.repeats else None
     while True:
         position = 0
         while position < len(out):  # outcomes that are there at once append what they lead to

@@ -5,7 +5,7 @@ Plain values and decisions; the loop yields the saver's calls as effects, so tha
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mpflow._names import (
@@ -31,13 +31,58 @@ Writes = Sequence[tuple[str, Any]]
 Call = tuple[str, tuple[Any, ...]]
 """A saver's method by its sync name, and its arguments."""
 
+SAVER = "saver"
+"""The effect that asks for a call of the saver: ``(SAVER, method, arguments)``."""
+
 SPECIAL = frozenset((ERROR, INTERRUPT, RESUME))
+
+
+class Replay:
+    """Where the graphs within a run that goes back in time start from: each at its first visit from before then (SA-12)."""
+
+    def __init__(self, checkpoint_id: str) -> None:
+        self.checkpoint_id = checkpoint_id
+        self._visited: set[str] = set()
+
+    def is_first_visit(self, ns: str) -> bool:
+        """Once for each graph, whatever the id of the task that runs it."""
+        stable = ns.rsplit(":", 1)[0]
+        if stable in self._visited:
+            return False
+        self._visited.add(stable)
+        return True
+
+
+def call_saver(saver: Any, method: str, arguments: tuple[Any, ...]) -> Any:
+    """Call a saver's method; what it lists comes as a list."""
+    if method == "list":
+        config, before, limit = arguments
+        return list(saver.list(config, before=before, limit=limit))
+    return getattr(saver, method)(*arguments)
+
+
+async def acall_saver(saver: Any, method: str, arguments: tuple[Any, ...]) -> Any:
+    """As `call_saver`, by the saver's async methods."""
+    if method == "list":
+        config, before, limit = arguments
+        return [found async for found in saver.alist(config, before=before, limit=limit)]
+    return await getattr(saver, "a" + method)(*arguments)
 
 
 class Persistence:
     """The saved side of one run. ``durability`` is "sync", "async" or "exit" (CP-5)."""
 
-    def __init__(self, saver: Any, config: Mapping[str, Any], ns: str, durability: str, plan: Plan) -> None:
+    def __init__(
+        self,
+        saver: Any,
+        config: Mapping[str, Any],
+        ns: str,
+        durability: str,
+        plan: Plan,
+        replay: Replay | None = None,
+        *,
+        is_nested: bool = False,
+    ) -> None:
         configurable = dict(config.get(CONF) or {})
         self.saver = saver
         self.durability = durability
@@ -46,14 +91,22 @@ class Persistence:
         self.parents: dict[str, Any] = dict(configurable.get(CHECKPOINT_MAP) or {})
         self.parents.pop(ns, None)
         where = {"thread_id": configurable.get("thread_id"), CHECKPOINT_NS: ns}
-        wanted = configurable.get(CHECKPOINT_ID)
+        # A config that names a checkpoint of a graph within this one says by its map which of ours belongs to it.
+        wanted = configurable.get(CHECKPOINT_ID) if is_nested or not configurable.get(CHECKPOINT_NS) else None
         known = (configurable.get(CHECKPOINT_MAP) or {}).get(ns)
         if known:
             wanted = known
         if wanted:
             where[CHECKPOINT_ID] = wanted
         self.where: dict[str, Any] = where
-        self.addressed = bool(wanted)
+        self.ns = ns
+        self.is_nested = is_nested
+        self.replay = replay
+        self.is_replayed = replay is not None and not wanted
+        self.addressed = bool(wanted) or self.is_replayed
+        self.superseded = False
+        self.in_map = bool(known)
+        self.parent_id: str | None = None
         self.checkpoint_id = ""
         self.metadata: dict[str, Any] = {}
         self.saved_versions: dict[str, Any] = {}
@@ -67,6 +120,45 @@ class Persistence:
         """The config that names the run's current checkpoint, as savers take it."""
         return {CONF: dict(self.where)}
 
+    def find(self) -> Generator[tuple[Any, ...], Any, Any]:
+        """What the saver has for this run: the checkpoint that was named, the one that a replay starts from, or the last."""
+        if self.where.get(CHECKPOINT_ID):
+            saved = yield SAVER, "get_tuple", (self.config,)
+            if saved is not None:
+                where = {key: value for key, value in self.where.items() if key != CHECKPOINT_ID}
+                latest = yield SAVER, "get_tuple", ({CONF: where},)
+                self.superseded = latest is not None and latest.checkpoint["id"] != saved.checkpoint["id"]
+            return saved
+        if self.replay is not None and self.replay.is_first_visit(self.ns):
+            before = {CONF: {CHECKPOINT_ID: self.replay.checkpoint_id}}
+            found = yield SAVER, "list", (self.config, before, 1)
+            return found[0] if found else None
+        return (yield SAVER, "get_tuple", (self.config,))
+
+    def begins_branch(self, *, resumes: bool, answers: bool) -> bool:
+        """Whether this run goes back to an old checkpoint (SA-9): it then asks anew what was answered since.
+
+        `resumes` says whether it goes on with saved work, `answers` whether it was given answers to do so.
+        """
+        self.is_time_travel = self.addressed and ((self.is_nested and self.in_map) or not answers)
+        source = self.metadata.get("source")
+        if self.is_time_travel:
+            self.pending = [write for write in self.pending if write[1] != RESUME]
+        forks = resumes and self.is_time_travel and (source not in ("update", "fork") or self.superseded)
+        self.replay_from = self.parent_id if source in ("update", "fork") and self.parent_id else self.checkpoint_id
+        return forks
+
+    @property
+    def repeats(self) -> bool:
+        """Whether tasks that finished in the saved step run again: it is another branch's by now."""
+        return self.is_time_travel or self.superseded
+
+    is_time_travel = False
+    replay_from = ""
+
+    def forget_questions(self) -> None:
+        self.pending = [write for write in self.pending if write[1] != INTERRUPT]
+
     def load(self, saved: Any, state: ChannelState) -> int:
         """Take over what the saver had; the step that comes next."""
         self.known = saved is not None
@@ -79,6 +171,7 @@ class Persistence:
         state.restore(checkpoint, self._next_version)
         self.checkpoint_id = checkpoint["id"]
         self.metadata = dict(saved.metadata)
+        self.parent_id = ((saved.parent_config or {}).get(CONF) or {}).get(CHECKPOINT_ID)
         self.saved_versions = dict(checkpoint["channel_versions"])
         self.pending = [(task_id, name, value) for task_id, name, value in saved.pending_writes or ()]
         self.where = {**self.where, **(saved.config.get(CONF) or {})}
@@ -94,7 +187,8 @@ class Persistence:
         """A new checkpoint of the state: the calls that save it, now or when the run ends."""
         self.metadata = {"source": source, "step": step, "parents": dict(self.parents)}
         self.checkpoint_id = new_checkpoint_id(step)
-        self.pending = []
+        if source != "fork":
+            self.pending = []
         self._delayed = []
         call = self._put(state, updated)
         if self.durability == "exit":

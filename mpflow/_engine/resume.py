@@ -32,19 +32,23 @@ def begin(run: Run, input: Any) -> tuple[Writes | None, Writes, Iterable[Call]]:
     persistence = run.persistence
     calls: list[Call] = []
     resuming = bool(run.state.versions) and run.wants_resume(input)
+    if persistence is not None:
+        answers = (isinstance(input, Command) and input.resume is not None) or bool(run.is_answered_above)
+        run.forks = persistence.begins_branch(resumes=resuming, answers=answers)
+        run.note_replay()
+    given: Writes = []
     if isinstance(input, Command):
         writes = command_writes(run, input)
-        if persistence is not None:
-            if writes:
-                calls += persistence.task_ended(NULL_TASK_ID, "", writes)
+        if persistence is not None and writes:
+            calls += persistence.task_ended(NULL_TASK_ID, "", writes)
+            if run.forks:  # the branch carries them: the checkpoint it leaves may have other children
+                calls = []
         given = [write for write in writes if write[0] != RESUME]
         if not writes and not run.answers_by_id:
             raise EmptyInputError(f"graph '{run.plan.name}' received an empty Command: it needs resume, update or goto")
-    else:
-        given = []
     if persistence is not None:
         given = persistence.null_writes()
-    run.resuming = resuming
+    run.note_resuming(resuming)
     if resuming:
         return None, given, calls
     if isinstance(input, Command) and given:

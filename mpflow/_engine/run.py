@@ -22,7 +22,7 @@ from mpflow.types import Command
 if TYPE_CHECKING:
     from mpflow._core.plan import Plan, Reads
     from mpflow._core.task import Task
-    from mpflow._engine.persistence import Persistence
+    from mpflow._engine.persistence import Persistence, Replay
     from mpflow._scope import Emit
 
 PASSED_KEY = "__pregel_stream"
@@ -34,7 +34,7 @@ MAX_DEPTH = 64
 class Local:
     """What a run's tasks can reach in this process only."""
 
-    __slots__ = ("answers_by_id", "control", "durability", "saver", "store")
+    __slots__ = ("answers_by_id", "control", "durability", "replay", "saver", "store")
 
     def __init__(self, store: Any, control: Any, saver: Any, durability: str) -> None:
         self.store = store
@@ -42,6 +42,7 @@ class Local:
         self.saver = saver
         self.durability = durability
         self.answers_by_id: dict[str, Any] = {}
+        self.replay: Replay | None = None
 
 
 class Run:
@@ -56,6 +57,7 @@ class Run:
         "depth",
         "dice",
         "facts",
+        "forks",
         "local",
         "mailbox",
         "namespace",
@@ -149,6 +151,7 @@ class Run:
         self.local = Local(store, control, saver, durability)
         self.persistence: Persistence | None = None
         self.resuming: bool | None = None
+        self.forks = False
         self._null: list[Any] | None = None
         self.step_timeout_s = step_timeout_s
         self.state = ChannelState(plan)
@@ -178,9 +181,19 @@ class Run:
                     f"Checkpointer requires one or more of the following 'configurable' keys: {', '.join(_SAVER_KEYS)}. "
                     "Give the run one: config={'configurable': {'thread_id': '...'}}"
                 )
-            self.persistence = Persistence(saver, merged, self.namespace, durability, plan)
-            if parent is not None and parent.facts.local is not None:
-                self.local.answers_by_id = parent.facts.local.answers_by_id
+            above = None if parent is None else parent.facts.local
+            self.persistence = Persistence(
+                saver,
+                merged,
+                self.namespace,
+                durability,
+                plan,
+                None if above is None else above.replay,
+                is_nested=parent is not None,
+            )
+            if above is not None:
+                self.local.answers_by_id = above.answers_by_id
+                self.local.replay = above.replay
         if not self.streams.wants_events and upward is None:
             emit_for: Callable[[Attempt], Emit | None] = _no_emit
         else:
@@ -214,9 +227,28 @@ class Run:
 
     def wants_resume(self, input: Any) -> bool:
         """Whether this input asks to go on with a saved run; within a run that is resumed, any does."""
-        if self.parent is not None and self.parent.facts.resuming is not None:
-            return self.parent.facts.resuming
+        if self.is_answered_above is not None:
+            return self.is_answered_above
         return input is None or isinstance(input, Command)
+
+    @property
+    def is_answered_above(self) -> bool | None:
+        """Whether the run around this one is being resumed; None where that does not decide for this one."""
+        if self.parent is None or (self.persistence is not None and self.persistence.is_replayed):
+            return None
+        return self.parent.facts.resuming
+
+    def note_resuming(self, resuming: bool) -> None:
+        """What the graphs within this run are told: what its root does, all the way down."""
+        self.resuming = resuming if self.parent is None else self.is_answered_above
+
+    def note_replay(self) -> None:
+        """A root that goes back in time takes the graphs within it along."""
+        persistence = self.persistence
+        if self.parent is None and persistence is not None and persistence.is_time_travel:
+            from mpflow._engine.persistence import Replay
+
+            self.local.replay = Replay(persistence.replay_from)
 
     def path_text(self, task: Task) -> str:
         from mpflow._engine.persistence import path_text
