@@ -4,8 +4,11 @@ import ast
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+import mpflow
 
 ROOT = Path(__file__).parents[2]
 MODULES = sorted((ROOT / "mpflow").rglob("*.py"))
@@ -30,6 +33,14 @@ def _name(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
+def _pyproject() -> dict[str, Any]:
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        tomllib = pytest.importorskip("tomli")
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
 def _imports(path: Path) -> set[str]:
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
@@ -41,11 +52,7 @@ def _imports(path: Path) -> set[str]:
 
 
 def test_every_module_has_its_place_in_the_layers():
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        tomllib = pytest.importorskip("tomli")
-    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    contracts = _pyproject()["tool"]["importlinter"]["contracts"]
     layers = next(c for c in contracts if c["id"] == "layers")["layers"]
     placed = {name for layer in layers for name in re.findall(r"[\w.]+", layer)}
 
@@ -73,6 +80,10 @@ def test_optional_dependencies_stay_in_their_adapters():
         if not str(path.relative_to(ROOT / "mpflow")).startswith(ADAPTERS[dependency])
     }
     assert astray == set()
+
+
+def test_the_version_is_said_once():
+    assert _pyproject()["project"]["version"] == mpflow.__version__
 
 
 def test_the_root_holds_what_it_should():
