@@ -12,15 +12,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NamedTuple, T
 from warnings import warn
 
 from mpflow._names import OVERWRITE, PARENT, ROOT
-from mpflow._policies import (
-    CachePolicy,
-    RetryPolicy,
-    TimeoutPolicy,
-    TracePolicy,
-    default_cache_key,
-    default_retry_on,
-    omit_payload,
-)
 from mpflow.typing import annotated_keys, object_writes
 
 if TYPE_CHECKING:
@@ -41,6 +32,15 @@ if TYPE_CHECKING:
         TasksStreamPart,
         UpdatesStreamPart,
         ValuesStreamPart,
+    )
+    from mpflow._policies import (
+        CachePolicy,
+        RetryPolicy,
+        TimeoutPolicy,
+        TracePolicy,
+        default_cache_key,
+        default_retry_on,
+        omit_payload,
     )
     from mpflow.checkpoint.base import BaseCheckpointSaver, CheckpointMetadata
     from mpflow.config import RunnableConfig
@@ -106,14 +106,28 @@ N = TypeVar("N", bound=Hashable)
 ResponseT = TypeVar("ResponseT")
 OutputT = TypeVar("OutputT")
 
-_ON_DEMAND = frozenset(name for name in __all__ if name.endswith(("Part", "Payload"))) | {"CheckpointTask", "PregelExecutableTask"}
+_POLICIES = (
+    "CachePolicy",
+    "RetryPolicy",
+    "TimeoutPolicy",
+    "TracePolicy",
+    "default_cache_key",
+    "default_retry_on",
+    "omit_payload",
+)
+_ON_DEMAND = {
+    "CheckpointTask": "mpflow._payloads",
+    "PregelExecutableTask": "mpflow._payloads",
+    **{name: "mpflow._payloads" for name in __all__ if name.endswith(("Part", "Payload"))},
+    **dict.fromkeys(_POLICIES, "mpflow._policies"),
+}
 
 
 def __getattr__(name: str) -> Any:
     if name in _ON_DEMAND:
-        from mpflow import _payloads
+        from importlib import import_module
 
-        value = globals()[name] = getattr(_payloads, name)
+        value = globals()[name] = getattr(import_module(_ON_DEMAND[name]), name)
         return value
     raise AttributeError(f"module 'mpflow.types' has no attribute {name!r}")
 
@@ -134,7 +148,11 @@ class Send:
     def __init__(self, /, node: str, arg: Any, *, timeout: float | timedelta | TimeoutPolicy | None = None) -> None:
         self.node = node
         self.arg = arg
-        self.timeout = None if timeout is None else TimeoutPolicy.coerce(timeout)
+        self.timeout = None
+        if timeout is not None:
+            from mpflow._policies import TimeoutPolicy
+
+            self.timeout = TimeoutPolicy.coerce(timeout)
 
     def __hash__(self) -> int:
         return hash((self.node, self.arg, self.timeout))

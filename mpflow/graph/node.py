@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 from mpflow.constants import END, START
 from mpflow.schema import callable_hints
-from mpflow.types import Command, RetryPolicy, TimeoutPolicy
+from mpflow.types import Command
 
 if TYPE_CHECKING:
     from mpflow.runnables.base import Callables
+    from mpflow.types import RetryPolicy, TimeoutPolicy
 
 _RESERVED_CHARACTERS = "|:"
 
@@ -58,15 +59,9 @@ class NodeSpec:
         self.input_schema = input_schema
         self.defer = defer
         self.metadata = metadata
-        self.retry: tuple[RetryPolicy, ...]
-        if retry_policy is None:
-            self.retry = ()
-        elif isinstance(retry_policy, RetryPolicy):
-            self.retry = (retry_policy,)
-        else:
-            self.retry = tuple(retry_policy)
+        self.retry = () if retry_policy is None else _several(retry_policy)
         self.destinations = destinations
-        self.timeout = TimeoutPolicy.coerce(timeout)
+        self.timeout = None if timeout is None else _limits(timeout)
         self.executor = executor
         self.max_concurrency = max_concurrency
         self.rerun_on_loss = rerun_on_loss
@@ -80,6 +75,18 @@ class NodeSpec:
     @property
     def timeout_s(self) -> float | None:
         return None if self.timeout is None else self.timeout.run_timeout  # type: ignore[return-value]  # plain seconds once coerced
+
+
+def _several(policy: RetryPolicy | Sequence[RetryPolicy]) -> tuple[RetryPolicy, ...]:
+    from mpflow.types import RetryPolicy  # policies are loaded by those who set one
+
+    return (policy,) if isinstance(policy, RetryPolicy) else tuple(policy)
+
+
+def _limits(timeout: Any) -> TimeoutPolicy | None:
+    from mpflow.types import TimeoutPolicy
+
+    return TimeoutPolicy.coerce(timeout)
 
 
 def check_name(name: str, taken: Collection[str]) -> None:
