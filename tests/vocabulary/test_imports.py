@@ -63,5 +63,5 @@ graph.add_edge("a", END)
 assert graph.compile().invoke({"n": 1}) == {"n": 2}
 """
     loaded = loaded_by(code)
-    assert not loaded & set(HEAVY)
+    assert loaded & set(HEAVY) <= {"random"}  # for the versions of checkpoints
     assert "mpflow._exec.process" not in loaded
