@@ -47,6 +47,8 @@ class StepFacts:
     previous: Any = None
     local: Any = None
     depth = 0
+    around: str = ""
+    """The namespace of the task that this run is nested in."""
     resuming: bool | None = None
     """Whether the run is being resumed, which the graphs within it must know; None where nothing can be."""
 
@@ -139,6 +141,16 @@ class Attempt:
             self.alone = alone
         if not rerun_on_loss:
             self.rerun_on_loss = rerun_on_loss
+
+
+class Handled:
+    """The input of an error handler: what the failed node was given, and what went wrong with it."""
+
+    __slots__ = ("error", "input")
+
+    def __init__(self, input: Any, error: Any) -> None:
+        self.input = input
+        self.error = error
 
 
 class WorkerDeath:

@@ -20,6 +20,7 @@ from mpflow._engine.attempts import Performer
 from mpflow._engine.loop import CLOSE
 from mpflow._engine.persistence import SAVER, acall_saver, call_saver
 from mpflow._engine.resume import input_writes_of
+from mpflow._engine.run import lasting_namespace
 from mpflow._engine.streams import result_of
 from mpflow._names import (
     CHECKPOINT_ID,
@@ -156,6 +157,8 @@ def snapshot(
         ns = f"{task.name}:{task_id}" if not step.ns else f"{step.ns}|{task.name}:{task_id}"
         where: Any = {CONF: {"thread_id": saved.config[CONF]["thread_id"], CHECKPOINT_NS: ns}}
         if deep:
+            if child.checkpointer is True:
+                where = {CONF: {**where[CONF], CHECKPOINT_NS: lasting_namespace(ns)}}
             found = yield SAVER, "get_tuple", (where,)
             states[task_id] = yield from snapshot(
                 child._plan, saver, where, found, dict(child.get_subgraphs()), live=live, deep=True

@@ -5,6 +5,7 @@ Plain values and decisions; the loop yields the saver's calls as effects, so tha
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -85,6 +86,8 @@ class Persistence:
     ) -> None:
         configurable = dict(config.get(CONF) or {})
         self.saver = saver
+        # Savers written before there were task paths take none (D-9).
+        self._takes_path = "task_path" in inspect.signature(saver.put_writes).parameters
         self.durability = durability
         self.run_config = config
         self.plan = plan
@@ -248,7 +251,8 @@ class Persistence:
             self.pending = [write for write in self.pending if write[0] != task_id]
         self.pending.extend((task_id, name, value) for name, value in writes)
         saved = [(name, self._trackable(value)) for name, value in writes if name not in self.untracked]
-        call: Call = ("put_writes", (self.config, saved, task_id, path))
+        where = (task_id, path) if self._takes_path else (task_id,)
+        call: Call = ("put_writes", (self.config, saved, *where))
         if self.durability == "exit":
             self._delayed.append(call)
         else:

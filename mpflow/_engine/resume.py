@@ -44,7 +44,7 @@ def begin(run: Run, input: Any) -> tuple[Writes | None, Writes, Iterable[Call]]:
             if run.forks:  # the branch carries them: the checkpoint it leaves may have other children
                 calls = []
         given = [write for write in writes if write[0] != RESUME]
-        if not writes and not run.answers_by_id:
+        if not writes and not isinstance(input.resume, dict):
             raise EmptyInputError(f"graph '{run.plan.name}' received an empty Command: it needs resume, update or goto")
     if persistence is not None:
         given = persistence.null_writes()
@@ -64,7 +64,7 @@ def command_writes(run: Run, command: Command[Any]) -> Writes:
     if command.resume is not None:
         if run.persistence is None:
             raise RuntimeError("Cannot use Command(resume=...) without checkpointer")
-        if isinstance(command.resume, dict) and command.resume and all(map(_is_question_id, command.resume)):
+        if isinstance(command.resume, dict) and all(map(_is_question_id, command.resume)):
             run.answers_by_id = dict(command.resume)
         else:
             if len(run.persistence.open_questions()) > 1:
@@ -102,10 +102,14 @@ def input_writes_of(plan: Plan, input: Any) -> Writes:
     if input is not None:
         if isinstance(plan.input, str):
             return [(plan.input, input)]
-        if isinstance(input, dict):
-            writes = [(key, value) for key, value in input.items() if key in plan.input]
-            if writes:
-                return writes
+        if not isinstance(input, dict):
+            raise TypeError(
+                f"graph '{plan.name}' has the input channels {', '.join(plan.input)}: expected a dict of their values, "
+                f"got {type(input).__name__}"
+            )
+        writes = [(key, value) for key, value in input.items() if key in plan.input]
+        if writes:
+            return writes
     expected = plan.input if isinstance(plan.input, str) else ", ".join(plan.input)
     raise EmptyInputError(f"graph '{plan.name}' received no input for {expected}: got {input!r}")
 

@@ -120,10 +120,10 @@ class Run:
                     f"graph '{plan.name}' runs inside itself: {self.depth} graphs deep, last in node '{parent.name}' of "
                     f"{parent.facts.checkpoint_ns or 'the root graph'}. A graph must not be a node of itself"
                 )
-            self.namespace = parent.namespace if not parent.calls else f"{parent.namespace}|{parent.calls}"
+            self.namespace = lasting_namespace(parent.namespace) if checkpointer is True else parent.namespace
+            if parent.calls:
+                self.namespace += f"|{parent.calls}"
             parent.calls += 1
-            if checkpointer is True:
-                self.namespace = without_ids(self.namespace)
             if context is None:
                 context = parent.facts.context
             if store is None:
@@ -298,6 +298,8 @@ class Run:
         self.facts = facts = StepFacts(self.user_config, scheduler.step, scheduler.stop, local=self.local)
         if self.context is not None:
             facts.context = self.context
+        if self.parent is not None:
+            facts.around = self.parent.namespace
         if self.persistence is not None:
             facts.checkpoint_id = self.persistence.checkpoint_id
             facts.resuming = self.resuming
@@ -344,8 +346,13 @@ def saver_of(asked: Any, parent: TaskScope | None) -> Any:
 
 
 def without_ids(namespace: str) -> str:
-    """A namespace without the ids of tasks and the counts of calls: the same in every run (SG-3)."""
+    """A namespace without the ids of tasks and the counts of calls: the path of nodes that leads to a graph (SG-3)."""
     return "|".join(part.split(":")[0] for part in namespace.split("|") if not part.isdigit())
+
+
+def lasting_namespace(namespace: str) -> str:
+    """A namespace without the ids of tasks, which is where a graph with ``checkpointer=True`` keeps its state."""
+    return "|".join(part.split(":")[0] for part in namespace.split("|"))
 
 
 def scope_around(config: Any) -> TaskScope | None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from mpflow._names import BRANCH_TO, ROOT, TASKS
+from mpflow._names import BRANCH_TO, PULL, ROOT, TASKS
 from mpflow._scope import TaskScope, current
 from mpflow.constants import END
 from mpflow.errors import ErrorCode, InvalidUpdateError, ParentCommand, create_error_message
@@ -67,7 +67,7 @@ class NodeProgram:
 
             return asyncio.run(self.arun(input, scope))
         try:
-            if self.coerce is not None:
+            if self.coerce is not None and scope.path[0] == PULL:  # a Send's argument is given as it is (SN-2)
                 input = self.coerce(input)
             if callables.inject:
                 result = func(input, **callables.arguments(scope))
@@ -83,7 +83,7 @@ class NodeProgram:
         callables = self.callables
         assert callables.afunc is not None
         try:
-            if self.coerce is not None:
+            if self.coerce is not None and scope.path[0] == PULL:  # a Send's argument is given as it is (SN-2)
                 input = self.coerce(input)
             result = await callables.afunc(input, **callables.arguments(scope))
             return self.diff(result)
@@ -154,8 +154,9 @@ class NodeProgram:
         command = error.args[0]
         if command.graph == scope.namespace or command.graph == self.name:
             return self._command(replace(command, graph=None))
-        if command.graph == Command.PARENT and scope.facts.checkpoint_ns:
-            raise ParentCommand(replace(command, graph=scope.facts.checkpoint_ns)) from error
+        around = scope.facts.around or scope.facts.checkpoint_ns
+        if command.graph == Command.PARENT and around:
+            raise ParentCommand(replace(command, graph=around)) from error
         raise error
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dis
 import inspect
 from collections.abc import AsyncIterator, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from mpflow._engine.run import without_ids
+from mpflow._engine.run import lasting_namespace, without_ids
 from mpflow._names import CHECKPOINT_ID, CHECKPOINT_NS, CONF
 from mpflow.config import merge_configs
 from mpflow.types import StateUpdate
@@ -54,7 +55,7 @@ class StatefulGraph:
     def get_state(self, config: RunnableConfig, *, subgraphs: bool = False) -> StateSnapshot:
         """The state of a thread: its latest, live, or the one that ``checkpoint_id`` names (SA-1, SA-2).
 
-        Raises ValueError without a checkpointer, or for a namespace that no subgraph has.
+        Raises ValueError without a checkpointer.
         """
         from mpflow._engine.history import perform, snapshot
 
@@ -81,7 +82,7 @@ class StatefulGraph:
         """The states of a thread, newest first (SA-4)."""
         from mpflow._engine.history import perform, snapshot
 
-        graph, saver, config = self._at(config)
+        graph, saver, config = self._at(config, exact=True)
         for saved in list(saver.list(config, filter=filter, before=before, limit=limit)):
             yield perform(graph._snapshot(snapshot, saver, saved.config, saved, False, live=False), saver)
 
@@ -96,7 +97,7 @@ class StatefulGraph:
         """As `get_state_history`, for ``async for``."""
         from mpflow._engine.history import aperform, snapshot
 
-        graph, saver, config = self._at(config)
+        graph, saver, config = self._at(config, exact=True)
         found = [saved async for saved in saver.alist(config, filter=filter, before=before, limit=limit)]
         for saved in found:
             yield await aperform(graph._snapshot(snapshot, saver, saved.config, saved, False, live=False), saver)
@@ -135,7 +136,7 @@ class StatefulGraph:
         """Apply several updates, one checkpoint for each inner list (SA-8). Raises ValueError if there are none."""
         from mpflow._engine.history import perform, update
 
-        graph, saver, config = self._at(config)
+        graph, saver, config = self._at(config, to_change=True)
         return perform(update(graph._plan, saver, config, _checked(supersteps)), saver)  # type: ignore[no-any-return]
 
     async def abulk_update_state(
@@ -144,13 +145,19 @@ class StatefulGraph:
         """As `bulk_update_state`, awaited."""
         from mpflow._engine.history import aperform, update
 
-        graph, saver, config = self._at(config)
+        graph, saver, config = self._at(config, to_change=True)
         return await aperform(update(graph._plan, saver, config, _checked(supersteps)), saver)  # type: ignore[no-any-return]
 
     # -- where --------------------------------------------------------------------------------------------------------
 
-    def _at(self, config: RunnableConfig) -> tuple[StatefulGraph, Any, Any]:
-        """The graph that a config addresses, within this one or itself, the saver, and the complete config."""
+    def _at(
+        self, config: RunnableConfig, *, exact: bool = False, to_change: bool = False
+    ) -> tuple[StatefulGraph, Any, Any]:
+        """The graph that a config addresses, within this one or itself, the saver, and the complete config.
+
+        With `exact` the config says that it means the root where it names no namespace, as listing needs. A namespace
+        that no known subgraph has is read with this graph's channels, but is not `to_change`: that raises ValueError.
+        """
         merged: Any = merge_configs(self.config, config)
         configurable = dict(merged.get(CONF) or {})
         saver = self._saver()
@@ -163,11 +170,14 @@ class StatefulGraph:
         if ns:
             path = without_ids(ns)
             found = next((found for _, found in self.get_subgraphs(namespace=path, recurse=True)), None)
-            if found is None:
+            if found is not None:
+                graph = found
+                if graph.checkpointer is True:
+                    configurable[CHECKPOINT_NS] = lasting_namespace(ns)
+            elif to_change:  # this graph's nodes and channels would write a wrong state into it
                 raise ValueError(f"Subgraph {path} not found")
-            graph = found
-            if graph.checkpointer is True:
-                configurable[CHECKPOINT_NS] = path
+        elif exact:
+            configurable[CHECKPOINT_NS] = ""
         return graph, saver, {**merged, CONF: configurable}
 
     def _saver(self) -> Any:
@@ -200,12 +210,30 @@ def graph_within(source: Any) -> Any:
         function = getattr(function, "__func__", None) or (call if inspect.isfunction(call) else None)
         if function is None:
             return None
-    names = inspect.getclosurevars(function)
-    for values in (names.nonlocals, names.globals):
-        for value in values.values():
-            if isinstance(value, StatefulGraph):
-                return value
-            bound = getattr(value, "__self__", None)
-            if isinstance(bound, StatefulGraph):
-                return bound
+    for value in _named_in(function):
+        bound = getattr(value, "__self__", None)
+        for candidate in (value, bound):
+            if isinstance(candidate, StatefulGraph):
+                return candidate
     return None
+
+
+def _named_in(function: Any) -> Iterator[Any]:
+    """The objects that a function's code names: globals and cells, and what it reads off them by attribute."""
+    closure = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
+    value: Any = None
+    for instruction in dis.get_instructions(function):
+        name = instruction.opname
+        if name.startswith("LOAD_GLOBAL"):
+            value = function.__globals__.get(instruction.argval)
+        elif name in ("LOAD_DEREF", "LOAD_CLASSDEREF", "LOAD_FROM_DICT_OR_DEREF"):
+            try:
+                value = closure[instruction.argval].cell_contents
+            except (KeyError, ValueError):  # a variable of its own, or a cell that is still empty
+                value = None
+        elif name in ("LOAD_ATTR", "LOAD_METHOD") and value is not None:
+            value = getattr(value, instruction.argval, None) if not isinstance(value, StatefulGraph) else None
+        elif name not in ("PUSH_NULL", "CACHE", "PRECALL", "COPY"):
+            value = None
+        if value is not None:
+            yield value
