@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic
 
-from mpflow.pregel.main import Pregel
+from mpflow.pregel.main import CompiledGraph, Pregel
 from mpflow.schema import is_typed_dict
+from mpflow.typing import ContextT, InputT, OutputT, StateT
 
 if TYPE_CHECKING:
     from mpflow._core.plan import Plan
     from mpflow.graph.state import StateGraph
-
-StateT = TypeVar("StateT")
-ContextT = TypeVar("ContextT")
-InputT = TypeVar("InputT")
-OutputT = TypeVar("OutputT")
 
 
 class CompiledStateGraph(Pregel, Generic[StateT, ContextT, InputT, OutputT]):
@@ -34,7 +30,9 @@ class CompiledStateGraph(Pregel, Generic[StateT, ContextT, InputT, OutputT]):
         interrupt_after: Any = None,
         **options: Any,
     ) -> None:
-        super().__init__(
+        # A `Pregel` by its methods; what it is made from is a plan.
+        CompiledGraph.__init__(
+            self,
             plan,
             store=store,
             checkpointer=checkpointer,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic
 
 from mpflow._exec.place import check_executor
 from mpflow.constants import END, START
@@ -15,6 +15,7 @@ from mpflow.graph.validate import check_edges, lint
 from mpflow.runnables.base import coerce, name_of
 from mpflow.schema import Schema, input_hint
 from mpflow.types import ensure_valid_checkpointer
+from mpflow.typing import ContextT, InputT, OutputT, StateT
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -25,10 +26,6 @@ if TYPE_CHECKING:
     from mpflow._exec.process import WorkerPool
     from mpflow.types import All, CachePolicy, Checkpointer, RetryPolicy, TimeoutPolicy
 
-StateT = TypeVar("StateT")
-ContextT = TypeVar("ContextT")
-InputT = TypeVar("InputT")
-OutputT = TypeVar("OutputT")
 
 __all__ = ("CompiledStateGraph", "StateGraph")
 
