@@ -105,22 +105,8 @@ class Foreman:
         return not queue and not queue.alone and not any(worker.window for worker in self._roster.crew)
 
     def stats(self) -> dict[str, Any]:
-        counts, crew = self._roster.counts, self._roster.crew
-        live = [worker for worker in crew if worker.state in (STARTING, READY)]
-        names = ("started", "deaths", "recycled", "submitted", "ended", "taken_back")
-        return {
-            **{name: counts[name] for name in names},
-            "bytes_in": counts["bytes_in"] + sum(worker.reader.received for worker in crew),
-            "bytes_out": counts["bytes_out"] + sum(worker.writer.sent for worker in crew),
-            "queued": len(self._queue) + len(self._queue.alone),
-            "workers": len(live),
-            "pids": [worker.pid for worker in live],
-            "running": {
-                worker.pid: attempt.program.name
-                for worker in live
-                if (attempt := worker.window.get(worker.running)) is not None
-            },
-        }
+        """See `WorkerPool.stats`."""
+        return {**self._roster.stats(), "queued": len(self._queue) + len(self._queue.alone)}
 
     # -- attempts go out -----------------------------------------------------------------------------------------------
 

@@ -24,6 +24,7 @@ START_S = 0.05
 LEAVE_S = 1.0
 """How long a worker that was told to leave has for its finalizers."""
 FAILED_STARTS = 3
+RETRY_S = 1.0
 UNHEALTHY = 5
 
 
@@ -52,6 +53,7 @@ class Roster:
         self._arena_bytes = arena_bytes
         self._setup: bytes | None = None
         self._failed_starts: list[str] = []
+        self._retry_at = 0.0
         self._idle_deaths: list[WorkerDeath] = []
 
     # -- coming --------------------------------------------------------------------------------------------------------
@@ -65,9 +67,12 @@ class Roster:
 
         ``alone`` of them need a fresh worker each; ``backlog_s`` is how long the others are expected to take together.
         """
-        if len(self._failed_starts) >= FAILED_STARTS:
-            return
         alive = self.alive() + self.ordered
+        if len(self._failed_starts) >= FAILED_STARTS:
+            # The others carry on, and it is tried again now and then; without any, at once.
+            if alive and monotonic() < self._retry_at:
+                return
+            self._failed_starts.clear()
         want = min(self.max_workers, busy + waiting)
         if alive and not alone and backlog_s / alive < START_S:
             want = min(want, alive)
@@ -120,7 +125,10 @@ class Roster:
     def start_failed(self, detail: str) -> WorkerLost | None:
         """Count a worker that did not come to its hello. Returns the reason to give up on what is queued, if it is one."""
         self._failed_starts.append(detail)
-        if len(self._failed_starts) < FAILED_STARTS or self.alive():
+        if len(self._failed_starts) < FAILED_STARTS:
+            return None
+        if self.alive():
+            self._retry_at = monotonic() + RETRY_S
             return None
         # Nobody is left to run anything, and trying on would be a spawn loop.
         error = WorkerStartError(len(self._failed_starts), self._failed_starts[-1])
@@ -185,6 +193,25 @@ class Roster:
             worker.close()
             worker.mappings.close()
         self.crew.clear()
+
+    def stats(self) -> dict[str, Any]:
+        """Counts since the beginning, and the workers now with what they run."""
+        counts = self.counts
+        live = [worker for worker in self.crew if worker.state in (STARTING, READY)]
+        names = ("started", "deaths", "recycled", "submitted", "ended", "taken_back")
+        return {
+            **{name: counts[name] for name in names},
+            "bytes_in": counts["bytes_in"] + sum(worker.reader.received for worker in self.crew),
+            "bytes_out": counts["bytes_out"] + sum(worker.writer.sent for worker in self.crew),
+            "workers": len(live),
+            "pids": [worker.pid for worker in live],
+            "starting": [worker.pid for worker in live if worker.state == STARTING],
+            "running": {
+                worker.pid: attempt.program.name
+                for worker in live
+                if (attempt := worker.window.get(worker.running)) is not None
+            },
+        }
 
     # -- socket and clock ----------------------------------------------------------------------------------------------
 

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import os
+import select
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from mpflow._exec import batches, slots
 from mpflow._exec.cpu import THREAD_VARIABLES, cpu_count, quotas, thread_limits
+from mpflow._exec.crew import READY
 from mpflow._exec.facts import LeftBehind
 from mpflow._exec.functions import Shipment, Shipments
 from mpflow._exec.mailbox import Mailbox
 from mpflow._exec.queues import Queue
+from mpflow._exec.roster import Roster
 from mpflow._messages import Attempt
 from mpflow._wire.codec import Codec
+from mpflow.errors import WorkerStartError
 from tests.exec.pooling import Node, facts_of
 
 
@@ -176,6 +181,22 @@ def test_results_that_run_no_code_are_decoded_in_one_call_or_cut_apart() -> None
     values = [batches.diff_of(items) for items in codec.decode(whole)]
     assert values == [[("a", 1)], [], [("a", (1, 2)), ("b", {"c": None})]]
     assert batches.cut(whole) == results.payloads
+
+
+def test_failed_starts_neither_loop_nor_end_recruiting_for_good() -> None:
+    ordered: list[int] = []
+    with select.epoll() as epoll:
+        roster = Roster(2, epoll, ordered.append, None, False, 0)
+        other: Any = SimpleNamespace(state=READY, spent=False, is_fresh=False, window={1: None})
+        roster.crew.append(other)
+        assert [roster.start_failed("no") for _ in range(3)] == [None] * 3, "the other one can do the work"
+        roster.recruit(5, 0, 1, 100.0)
+        assert not ordered
+        roster.crew.clear()  # it died as well
+        roster.recruit(5, 0, 0, 100.0)
+        assert ordered
+        errors = [roster.start_failed("no") for _ in range(3)]
+        assert errors[:2] == [None] * 2 and isinstance(errors[2], WorkerStartError)
 
 
 def test_what_stayed_behind_says_so_whatever_is_asked_of_it() -> None:
