@@ -25,6 +25,7 @@ async def adrive(run: Run, input: Any) -> AsyncIterator[Any]:
     loop = run_loop(run, input)
     mailbox = run.mailbox
     performer = run.performer
+    performer.awaits = True
     queue = run.streams.queue
     saver = None if run.persistence is None else run.persistence.saver
     bell = LoopBell(mailbox)
@@ -59,6 +60,7 @@ async def adrive(run: Run, input: Any) -> AsyncIterator[Any]:
                 reply = mailbox.take()
             elif kind is CLOSE:
                 attempt, diff = effect[1], effect[2]
+                attempt.outbox = mailbox
                 tasks.start(attempt, performer.aclose_returned(attempt, diff))
             elif kind is SAVER:
                 reply = await acall_saver(saver, effect[1], effect[2])

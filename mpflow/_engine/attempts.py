@@ -7,7 +7,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from mpflow._exec.program import UNKNOWN
-from mpflow._messages import CLOSED, FAILED, Attempt, Outcome
+from mpflow._messages import CLOSED, DONE, FAILED, Attempt, Outcome
 from mpflow._scope import TaskScope, current
 from mpflow.errors import StrictGraphError
 
@@ -24,7 +24,7 @@ Diff = list[tuple[str, Any]]
 class Performer:
     """How the attempts of one run are performed: against its state, in its context, telling its streams."""
 
-    __slots__ = ("context", "emit_for", "plan", "state", "warn")
+    __slots__ = ("awaits", "context", "emit_for", "plan", "state", "warn")
 
     def __init__(
         self,
@@ -39,17 +39,23 @@ class Performer:
         self.context = context
         self.warn = warn
         self.emit_for = emit_for
+        self.awaits = False
 
     def perform(self, attempt: Attempt) -> Outcome:
-        """Run an attempt here and now, in a context of its own. Never raises: what the node raises is its outcome."""
+        """Run an attempt here and now, in a context of its own. Never raises: what the node raises is its outcome.
+
+        In a run that ``awaits``, one with an async branch is only DONE: the event loop closes it.
+        """
         started = perf_counter()
+        branches = attempt.task.node.branches
+        opened = self.awaits and branches and any(branch.is_async for branch in branches)
         try:
-            diff = self.context.copy().run(self._run, attempt)
+            diff = self.context.copy().run(self._run, attempt, not opened)
         except BaseException as error:
             return FAILED, attempt, error, perf_counter() - started
-        return CLOSED, attempt, diff, perf_counter() - started
+        return DONE if opened else CLOSED, attempt, diff, perf_counter() - started
 
-    def _run(self, attempt: Attempt) -> Diff:
+    def _run(self, attempt: Attempt, close: bool) -> Diff:
         scope = TaskScope.of(attempt, self.emit_for(attempt))
         node = attempt.task.node
         if node.program.is_async:
@@ -58,7 +64,7 @@ class Performer:
                 "or abatch, or place the node with executor='process'"
             )
         diff: Diff = attempt.program.run(attempt.input, scope)
-        return self.close(node, diff, scope)
+        return self.close(node, diff, scope) if close else diff
 
     async def aperform(self, attempt: Attempt) -> Diff:
         """As `perform`, awaiting; raises what the node raises. To be run as a task in a context of its own."""

@@ -10,7 +10,7 @@ from mpflow._core.scheduler import CANCEL
 from mpflow._engine.loop import CLOSE, EMIT, START, WAIT, run_loop
 from mpflow._engine.persistence import SAVER, call_saver
 from mpflow._engine.places import INLINE, THREAD, Places
-from mpflow._messages import CANCELLED, FAILED, Attempt, Outcome
+from mpflow._messages import CANCELLED, DONE, FAILED, Attempt, Outcome
 
 if TYPE_CHECKING:
     from mpflow._engine.run import Run
@@ -92,7 +92,8 @@ def _start(run: Run, places: Places, attempts: Sequence[Attempt]) -> list[Outcom
 def perform_all(run: Run, attempts: Sequence[Attempt]) -> list[Outcome]:
     """Perform attempts here, one after the other. What ends more than a task, such as Ctrl-C, leaves the rest undone.
 
-    What a task says while it runs waits in the mailbox, so its outcome must queue behind it there.
+    What a task says while it runs waits in the mailbox, so its outcome must queue behind it there, as must one that is
+    still to be closed.
     """
     outcomes: list[Outcome] = []
     for position, attempt in enumerate(attempts):
@@ -101,7 +102,7 @@ def perform_all(run: Run, attempts: Sequence[Attempt]) -> list[Outcome]:
         if outcome[0] is FAILED and not isinstance(outcome[2], Exception):
             outcomes.extend((CANCELLED, rest, None, 0.0) for rest in attempts[position + 1 :])
             break
-    if run.mailbox.items:
+    if run.mailbox.items or any(outcome[0] is DONE for outcome in outcomes):
         run.mailbox.items.extend(outcomes)
         return []
     return outcomes
