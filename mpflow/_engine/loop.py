@@ -95,7 +95,7 @@ def run_loop(run: Run, input: Any) -> Generator[Effect, Any, None]:
                 if watched:
                     streams.ended(task, run.task_id, run.state)
             elif kind is MERGED:
-                _merged(run, instruction[2], watched)
+                _merged(run, instruction[2], watched and bool(instruction[1]))
                 if persistence is not None:
                     source = "loop" if instruction[1] else "input"
                     for call in persistence.checkpoint(run.state, source, scheduler.step - 1, instruction[2].updated):

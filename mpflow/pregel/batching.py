@@ -11,7 +11,7 @@ from mpflow._engine.run import concurrency_of
 from mpflow.types import FailureRecord
 
 if TYPE_CHECKING:
-    from mpflow.pregel.main import Pregel
+    from mpflow.pregel.main import CompiledGraph
 
 Indexed = Iterator[tuple[int, Any, Any]]
 
@@ -28,7 +28,7 @@ def _configured(inputs: Iterable[Any], config: Any) -> Indexed:
     yield from zip(count(), items, config, strict=False)
 
 
-def _limit(graph: Pregel, config: Any) -> int:
+def _limit(graph: CompiledGraph, config: Any) -> int:
     from mpflow._exec.thread import default_threads
     from mpflow.config import ensure_config
 
@@ -36,7 +36,7 @@ def _limit(graph: Pregel, config: Any) -> int:
     return concurrency_of(ensure_config(graph.config, first or None)) or default_threads()
 
 
-def _failure(graph: Pregel, index: int, input: Any, error: Exception, return_exceptions: bool) -> Any:
+def _failure(graph: CompiledGraph, index: int, input: Any, error: Exception, return_exceptions: bool) -> Any:
     """What stands for a failed run among the results; raises the failure if nothing does."""
     if graph._options.get("on_error") == "record":
         return FailureRecord(node=graph.name, task_id=str(index), error=error, input=input, attempts=1)
@@ -45,7 +45,9 @@ def _failure(graph: Pregel, index: int, input: Any, error: Exception, return_exc
     raise error
 
 
-def batch(graph: Pregel, inputs: Iterable[Any], config: Any, *, return_exceptions: bool, **kwargs: Any) -> list[Any]:
+def batch(
+    graph: CompiledGraph, inputs: Iterable[Any], config: Any, *, return_exceptions: bool, **kwargs: Any
+) -> list[Any]:
     found: dict[int, Any] = {}
     for index, output in batch_as_completed(graph, inputs, config, return_exceptions=return_exceptions, **kwargs):
         found[index] = output
@@ -53,7 +55,7 @@ def batch(graph: Pregel, inputs: Iterable[Any], config: Any, *, return_exception
 
 
 def batch_as_completed(
-    graph: Pregel, inputs: Iterable[Any], config: Any, *, return_exceptions: bool, **kwargs: Any
+    graph: CompiledGraph, inputs: Iterable[Any], config: Any, *, return_exceptions: bool, **kwargs: Any
 ) -> Iterator[tuple[int, Any]]:
     """Runs in threads of their own: as many as may be under way, each taking the next input when it is free."""
     from mpflow._exec.mailbox import Mailbox
@@ -108,7 +110,7 @@ def batch_as_completed(
 
 
 async def abatch(
-    graph: Pregel, inputs: Iterable[Any], config: Any, *, return_exceptions: bool, **kwargs: Any
+    graph: CompiledGraph, inputs: Iterable[Any], config: Any, *, return_exceptions: bool, **kwargs: Any
 ) -> list[Any]:
     found: dict[int, Any] = {}
     chunks = abatch_as_completed(graph, inputs, config, return_exceptions=return_exceptions, **kwargs)
@@ -118,7 +120,7 @@ async def abatch(
 
 
 async def abatch_as_completed(
-    graph: Pregel, inputs: Iterable[Any], config: Any, *, return_exceptions: bool, **kwargs: Any
+    graph: CompiledGraph, inputs: Iterable[Any], config: Any, *, return_exceptions: bool, **kwargs: Any
 ) -> AsyncIterator[tuple[int, Any]]:
     """Runs as tasks of the running loop; closing it early, or a failure, cancels those that are under way."""
     import asyncio

@@ -1,4 +1,4 @@
-"""`Pregel`: a graph that runs. Each method makes a `Run` and hands it to a driver."""
+"""A graph that runs: each method makes a `Run` and hands it to a driver. `Pregel` is one given by nodes and channels."""
 
 from __future__ import annotations
 
@@ -6,20 +6,31 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from mpflow._engine.run import Run
+from mpflow._exec.place import check_executor
+from mpflow._policies import RetryPolicy
 from mpflow.config import merge_configs
 from mpflow.pregel import batching
+from mpflow.pregel.planning import check, plan_of
 from mpflow.pregel.state import StatefulGraph
+from mpflow.schema import is_typed_dict
+from mpflow.types import ensure_valid_checkpointer
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
     from mpflow._core.plan import Plan
+    from mpflow._exec.place import Executor
+    from mpflow._exec.process import WorkerPool
+    from mpflow.channels.base import BaseChannel
     from mpflow.config import RunnableConfig
-    from mpflow.types import All, Durability, StreamMode
+    from mpflow.pregel.nodes import NodeBuilder, PregelNode
+    from mpflow.types import All, CachePolicy, Checkpointer, Durability, StreamMode
 
 
-class Pregel(StatefulGraph):
-    """A compiled graph. Reusable and thread-safe: runs share nothing but the pool, store and cache (AS-6).
+class CompiledGraph(StatefulGraph):
+    """What every compiled graph is, wherever its plan comes from.
+
+    Reusable and thread-safe: runs share nothing but the pool, store and cache (AS-6).
 
     ``step_timeout`` is the number of seconds that one superstep may take; None for no limit (EX-15).
     """
@@ -300,6 +311,81 @@ class Pregel(StatefulGraph):
     ) -> AsyncIterator[tuple[int, Any]]:
         """As `batch_as_completed`, for ``async for``."""
         return batching.abatch_as_completed(self, inputs, config, return_exceptions=return_exceptions, **kwargs)
+
+
+class Pregel(CompiledGraph):
+    """A graph written as nodes that are subscribed to channels and write to channels (PR-1).
+
+    `nodes` are `NodeBuilder`s, or what they built; `channels` are prototypes, copied for each run. ``stream_channels``
+    are what ``stream`` and saved states show, all if None. Raises ValueError for names that nothing in the graph has.
+    """
+
+    def __init__(
+        self,
+        *,
+        nodes: Mapping[str, PregelNode | NodeBuilder],
+        channels: Mapping[str, BaseChannel[Any, Any, Any] | Any] | None,
+        auto_validate: bool = True,
+        stream_mode: StreamMode = "values",
+        stream_eager: bool = False,
+        output_channels: str | Sequence[str],
+        stream_channels: str | Sequence[str] | None = None,
+        interrupt_after_nodes: All | Sequence[str] = (),
+        interrupt_before_nodes: All | Sequence[str] = (),
+        input_channels: str | Sequence[str],
+        step_timeout: float | None = None,
+        debug: bool | None = None,
+        checkpointer: Checkpointer = None,
+        store: Any = None,
+        cache: Any = None,
+        retry_policy: RetryPolicy | Sequence[RetryPolicy] = (),
+        cache_policy: CachePolicy[Any] | None = None,
+        context_schema: type[Any] | None = None,
+        config: RunnableConfig | None = None,
+        trigger_to_nodes: Mapping[str, Sequence[str]] | None = None,
+        name: str = "LangGraph",
+        executor: Executor | None = None,
+        pool: WorkerPool | None = None,
+    ) -> None:
+        # What starts which node follows from the nodes, and chunks are always handed on as they come: the parameters
+        # `trigger_to_nodes` and `stream_eager` are taken so that ported graphs need no change.
+        retry = (retry_policy,) if isinstance(retry_policy, RetryPolicy) else tuple(retry_policy)
+        plan = plan_of(
+            nodes,
+            channels or {},
+            name=name,
+            input=input_channels,
+            output=output_channels,
+            stream=stream_channels,
+            retry=retry,
+        )
+        super().__init__(
+            plan,
+            config=config,
+            store=store,
+            checkpointer=ensure_valid_checkpointer(checkpointer),
+            interrupt_before=interrupt_before_nodes,
+            interrupt_after=interrupt_after_nodes,
+            step_timeout=step_timeout,
+            options={"executor": check_executor(executor, "Pregel"), "pool": pool},
+        )
+        self.nodes = dict(nodes)
+        self.stream_mode = stream_mode
+        self.context_schema = context_schema
+        self.debug = debug
+        if auto_validate:
+            self.validate()
+
+    def validate(self) -> Self:
+        """Check that the names in the graph name something in it. Raises ValueError."""
+        check(self._plan, (*_names(self.interrupt_before), *_names(self.interrupt_after)))
+        return self
+
+    def _context(self, context: Any) -> Any:
+        schema = self.context_schema
+        if schema is not None and isinstance(context, dict) and not is_typed_dict(schema):
+            return schema(**context)
+        return context
 
 
 def _names(asked: All | Sequence[str] | None) -> frozenset[str]:

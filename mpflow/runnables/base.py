@@ -82,7 +82,10 @@ def coerce(source: Any, name: str | None = None) -> Callables:
 
 
 def is_invokable(source: Any) -> bool:
-    return callable(getattr(source, "invoke", None)) and not isinstance(source, type)
+    if isinstance(source, type) or not callable(getattr(source, "invoke", None)):
+        return False
+    # A callable that answers to any name, as a mock does, is called.
+    return hasattr(type(source), "invoke") or not callable(source) or "invoke" in getattr(source, "__dict__", ())
 
 
 def is_async(source: Any) -> bool:
@@ -152,4 +155,6 @@ def _hint_fits(name: str, hint: Any) -> bool:
         return wanted in hint
     if hint is Any:
         return False
-    return wanted in getattr(hint, "__name__", "") or wanted in str(hint) or (name == "writer" and "Callable" in str(hint))
+    return (
+        wanted in getattr(hint, "__name__", "") or wanted in str(hint) or (name == "writer" and "Callable" in str(hint))
+    )

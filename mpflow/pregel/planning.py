@@ -1,0 +1,94 @@
+"""From nodes that name their channels to the scheduler's plan, and the checks that all these names exist."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from mpflow._core.plan import NodePlan, Plan, Reads
+from mpflow._names import TASKS
+from mpflow.channels.base import BaseChannel
+from mpflow.channels.topic import Topic
+from mpflow.pregel.nodes import NodeBuilder, PregelNode, WritingProgram, chained
+from mpflow.types import Send, TimeoutPolicy
+
+
+def reads(keys: str | Sequence[str]) -> Reads:
+    return keys if isinstance(keys, str) else tuple(keys)
+
+
+def plan_of(
+    nodes: Mapping[str, PregelNode | NodeBuilder],
+    channels: Mapping[str, Any],
+    *,
+    name: str,
+    input: str | Sequence[str],
+    output: str | Sequence[str],
+    stream: str | Sequence[str] | None,
+    retry: Sequence[Any] = (),
+) -> Plan:
+    """The plan of a `Pregel`. Channels are copied; those that are managed values are told apart."""
+    copies: dict[str, BaseChannel[Any, Any, Any]] = {}
+    managed: dict[str, Any] = {}
+    for key, channel in channels.items():
+        if isinstance(channel, BaseChannel):
+            copies[key] = channel.copy()
+            copies[key].key = key
+        else:
+            managed[key] = channel
+    own = tuple(copies)
+    if TASKS not in copies:
+        copies[TASKS] = Topic(Send, accumulate=False)
+        copies[TASKS].key = TASKS
+    return Plan(
+        name,
+        {
+            key: _node(key, node.build() if isinstance(node, NodeBuilder) else node, retry)
+            for key, node in nodes.items()
+        },
+        copies,
+        input=reads(input),
+        output=reads(output),
+        stream=own if stream is None else reads(stream),
+        managed=managed,
+    )
+
+
+def _node(name: str, node: PregelNode, retry: Sequence[Any]) -> NodePlan:
+    plan = NodePlan(
+        name,
+        WritingProgram(name, chained(node.steps, name), node.writes, node.tags or None, node.metadata or None),
+        node.triggers,
+        node.channels,
+        retry=node.retry_policy or retry,
+    )
+    if (timeout := TimeoutPolicy.coerce(node.timeout)) is not None:
+        plan.timeout_s = timeout.run_timeout  # type: ignore[assignment]  # seconds once coerced
+    return plan
+
+
+def check(plan: Plan, breakpoints: Collection[str]) -> None:
+    """Raise ValueError where a name in the graph names nothing in it."""
+    known = [*sorted(plan.channels), *plan.managed]
+    for name, node in plan.nodes.items():
+        for key in (*node.triggers, *_all(node.reads)):
+            if key not in known:
+                raise ValueError(f"Node {name} reads channel '{key}' not in known channels: '{known}'")
+    inputs = _all(plan.input)
+    for key in inputs:
+        if key not in plan.channels:
+            raise ValueError(f"Input channel '{key}' not in known channels: '{known}'")
+    if not any(key in plan.trigger_to_nodes for key in inputs):
+        if isinstance(plan.input, str):
+            raise ValueError(f"Input channel {plan.input} is not subscribed to by any node")
+        raise ValueError(f"None of the input channels {list(inputs)} are subscribed to by any node")
+    for key in (*_all(plan.output), *_all(plan.stream)):
+        if key not in plan.channels:
+            raise ValueError(f"Output channel '{key}' not in known channels: '{known}'")
+    for name in breakpoints:
+        if name != "*" and name not in plan.nodes:
+            raise ValueError(f"Node {name} not in nodes")
+
+
+def _all(keys: Reads) -> tuple[str, ...]:
+    return (keys,) if isinstance(keys, str) else keys
