@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import platform
 import time
@@ -44,6 +45,7 @@ def race(request: pytest.FixtureRequest, benchmark: Any) -> Iterator[Race]:
     marker = request.node.get_closest_marker("benchmark")
     clock = time.perf_counter if marker is None else marker.kwargs.get("timer", time.perf_counter)
     patience_s = request.config.getoption("--patience")
+    faulthandler.cancel_dump_traceback_later()  # slow is not hanging, here
     with ExitStack() as stack:
         yield Race(benchmark, request.config.stash[_rows], clock, stack, patience_s)
 
