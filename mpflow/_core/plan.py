@@ -6,6 +6,7 @@ A plan never changes once a run has begun; many runs share one.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
 from typing import TYPE_CHECKING, Any
 
 from mpflow.channels.base import BaseChannel
@@ -13,7 +14,7 @@ from mpflow.channels.ephemeral_value import EphemeralValue
 from mpflow.channels.last_value import LastValue
 
 if TYPE_CHECKING:
-    from mpflow.types import RetryPolicy
+    from mpflow.types import RetryPolicy, TimeoutPolicy
 
 Reads = tuple[str, ...] | str
 
@@ -29,13 +30,15 @@ class NodePlan:
 
     ``reads`` is a tuple of channels (the input is a dict of those that have a value) or one channel (the input is its
     bare value). ``executor`` is what the user asked for, or None for the graph's default. ``writes`` are the node's
-    unconditional edges, appended to every diff.
+    unconditional edges, appended to every diff. ``timeout`` is in plain seconds. ``handler`` is the node that runs in this
+    one's place once it has failed for good.
     """
 
     __slots__ = (
         "branches",
         "defer",
         "executor",
+        "handler",
         "hidden",
         "max_concurrency",
         "name",
@@ -45,6 +48,7 @@ class NodePlan:
         "rerun_on_loss",
         "retry",
         "subgraph",
+        "timeout",
         "timeout_s",
         "triggers",
         "writes",
@@ -63,11 +67,13 @@ class NodePlan:
         executor: Any = None,
         max_concurrency: int | None = None,
         timeout_s: float | None = None,
+        timeout: TimeoutPolicy | None = None,
         rerun_on_loss: bool = True,
         on_error: Any = None,
         hidden: bool = False,
         defer: bool = False,
         subgraph: Any = None,
+        handler: NodePlan | None = None,
     ) -> None:
         self.name = name
         self.program = program
@@ -78,12 +84,21 @@ class NodePlan:
         self.retry = tuple(retry)
         self.executor = executor
         self.max_concurrency = max_concurrency
-        self.timeout_s = timeout_s
+        self.timeout = timeout
+        self.timeout_s: Any = timeout_s if timeout is None else timeout.run_timeout
         self.rerun_on_loss = rerun_on_loss
         self.on_error = on_error
         self.hidden = hidden
         self.defer = defer
         self.subgraph = subgraph
+        self.handler = handler
+
+    def timed(self, timeout: TimeoutPolicy) -> NodePlan:
+        """This node with another timeout."""
+        twin = copy(self)
+        twin.timeout = timeout
+        twin.timeout_s = timeout.run_timeout
+        return twin
 
 
 class Plan:

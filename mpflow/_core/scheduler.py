@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from mpflow._core.merge import merge
 from mpflow._core.records import place_records, record_of
 from mpflow._core.retry import MAX_DEATHS, interval_s
-from mpflow._core.steps import due_tasks
+from mpflow._core.steps import due_tasks, handling_task
 from mpflow._core.task import (
     CANCELLED as TASK_CANCELLED,
 )
@@ -34,7 +34,7 @@ from mpflow._core.task import (
     FAILED as TASK_FAILED,
 )
 from mpflow._messages import CANCELLED, CLOSED, FAILED, LOST, Attempt, StepFacts
-from mpflow._names import INTERRUPT
+from mpflow._names import ERROR, INTERRUPT
 from mpflow.errors import (
     ErrorCode,
     GraphBubbleUp,
@@ -203,14 +203,32 @@ class Scheduler:
 
     def _keep(self, kept: Mapping[str, Sequence[tuple[str, Any]]], out: list[Instruction]) -> None:
         """Take over the diffs of tasks that finished before the run was resumed."""
-        for task in self.tasks:
+        for task in tuple(self.tasks):
             writes = kept.get(self._task_id(task))
             if writes is not None:
+                if writes and writes[0][0] == ERROR:
+                    self._take_over(task, writes[0][1], kept, out)
+                    continue
                 task.writes = writes
                 task.state = FINISHED
                 task.cached = True
                 self.open -= 1
                 out.append((ENDED_TASK, task))
+
+    def _take_over(self, task: Task, error: Any, kept: Mapping[str, Any], out: list[Instruction]) -> None:
+        """Go on where a run stopped between a task's failure and the end of its handler (EH-4)."""
+        task.error = error if isinstance(error, BaseException) else Exception(error)
+        task.state = TASK_FAILED
+        task.handled = task.cached = True
+        handling = self._add_handling(task)
+        writes = kept.get(self._task_id(handling))
+        if writes is None:
+            return
+        handling.writes = writes
+        handling.state = FINISHED
+        handling.cached = True
+        self.open -= 1
+        out.append((ENDED_TASK, handling))
 
     def _is_breakpoint(self, names: Collection[str]) -> bool:
         """Whether a task of the step is a breakpoint, and something changed since the last pause (IN-10)."""
@@ -310,6 +328,13 @@ class Scheduler:
 
     def _fail(self, task: Task, error: BaseException, out: list[Instruction]) -> None:
         task.error = error
+        if task.node.handler is not None and isinstance(error, Exception) and not isinstance(error, GraphBubbleUp):
+            task.handled = True
+            self._finish(task, TASK_FAILED, out)
+            if self.phase is STEPPING:
+                self.open += 1
+                self.ready.append(self._add_handling(task))
+            return
         if (record := record_of(task, error, self.on_error, self._task_id)) is not None:
             task.record = record
             self.recorded = True
@@ -321,6 +346,13 @@ class Scheduler:
         if self.error is None:
             self.error = error
             self._give_up(out, kill=self.kill_on_failure)
+
+    def _add_handling(self, task: Task) -> Task:
+        """Add the task of a failed one's error handler to the step, at its place in path order. The caller counts it."""
+        assert task.error is not None
+        handling = handling_task(task, task.error)
+        self.tasks.insert(self.tasks.index(task) + 1, handling)
+        return handling
 
     def _give_up(self, out: list[Instruction], *, kill: bool) -> None:
         """Drop what has not started and cancel what runs; the step ends when the last place has answered."""

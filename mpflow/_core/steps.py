@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from mpflow._core.task import Task
+from mpflow._messages import Handled
 from mpflow._names import PULL, PUSH, TASKS
+from mpflow.errors import NodeError
 from mpflow.types import Send
 
 if TYPE_CHECKING:
@@ -91,9 +93,19 @@ def _add_sends(plan: Plan, sends: list[Any], tasks: list[Task], warn: Callable[[
         if node is None:
             warn(f"Ignoring unknown node name {packet.node} in pending sends")
             continue
-        timeout_s: Any = node.timeout_s if packet.timeout is None else packet.timeout.run_timeout
+        if packet.timeout is not None:
+            node = node.timed(packet.timeout)
         path = (PUSH, index, False)
-        tasks.append(Task(node, path, _PUSH_TRIGGERS, packet.arg, False, timeout_s))
+        tasks.append(Task(node, path, _PUSH_TRIGGERS, packet.arg, False, node.timeout_s))
+
+
+def handling_task(task: Task, error: BaseException) -> Task:
+    """The task that takes over from one that failed for good: it gets the same input, and what went wrong (EH-1)."""
+    handler = task.node.handler
+    assert handler is not None
+    given = Handled(task.input, NodeError(task.name, error))
+    # Its path sorts it right after the task it stands in for.
+    return Task(handler, (*task.path, "node_error_handler", False), _PUSH_TRIGGERS, given, False, handler.timeout_s)
 
 
 class _Scratch:

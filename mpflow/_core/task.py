@@ -35,6 +35,8 @@ class Task:
     record: Any = None
     cached = False
     """It finished before the run was resumed."""
+    handled = False
+    """It failed, and its error handler takes over."""
     answers: Any = None
     """The `Answers` its last attempt was given."""
     writes: Sequence[tuple[str, Any]] = ()

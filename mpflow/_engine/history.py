@@ -18,7 +18,7 @@ from mpflow._core.steps import due_tasks
 from mpflow._core.task import Task
 from mpflow._engine.attempts import Performer
 from mpflow._engine.loop import CLOSE
-from mpflow._engine.persistence import SAVER, acall_saver, call_saver
+from mpflow._engine.persistence import SAVER, SPECIAL, acall_saver, call_saver
 from mpflow._engine.resume import input_writes_of
 from mpflow._engine.run import lasting_namespace
 from mpflow._engine.streams import result_of
@@ -107,7 +107,7 @@ class SavedStep:
     def take_writes(self) -> list[Task]:
         """Give each due task what it is known to have written; those that have something."""
         for task_id, name, value in self.pending:
-            if name not in (ERROR, INTERRUPT, RESUME) and task_id in self.tasks:
+            if name not in SPECIAL and task_id in self.tasks:
                 task = self.tasks[task_id]
                 task.writes = [*task.writes, (name, value)]
         return [task for task in self.tasks.values() if task.writes]
@@ -186,7 +186,7 @@ def snapshot(
 
 def _shown(step: SavedStep, task_id: str, task: Task, state: Any, live: bool) -> PregelTask:
     mine = [(name, value) for found, name, value in step.pending if found == task_id]
-    writes = [(name, value) for name, value in mine if name not in (ERROR, INTERRUPT, RESUME)]
+    writes = [(name, value) for name, value in mine if name not in SPECIAL]
     error = next((value for name, value in mine if name == ERROR), None)
     interrupts: tuple[Any, ...] = ()
     for name, value in mine:

@@ -15,6 +15,7 @@ from mpflow._names import (
     CHECKPOINT_NS,
     CONF,
     ERROR,
+    ERROR_SOURCE_NODE,
     INTERRUPT,
     NO_WRITES,
     NULL_TASK_ID,
@@ -35,7 +36,7 @@ Call = tuple[str, tuple[Any, ...]]
 SAVER = "saver"
 """The effect that asks for a call of the saver: ``(SAVER, method, arguments)``."""
 
-SPECIAL = frozenset((ERROR, INTERRUPT, RESUME))
+SPECIAL = frozenset((ERROR, ERROR_SOURCE_NODE, INTERRUPT, RESUME))
 
 
 class Replay:
@@ -214,6 +215,7 @@ class Persistence:
         before = self.saved_versions
         new = {name: version for name, version in state.versions.items() if before.get(name) != version}
         config = self.config
+        self.parent_id = self.where.get(CHECKPOINT_ID)
         if self.durability != "exit":
             self.saved_versions = dict(state.versions)
             self.where[CHECKPOINT_ID] = self.checkpoint_id
@@ -266,11 +268,13 @@ class Persistence:
         return value
 
     def kept(self) -> dict[str, list[tuple[str, Any]]]:
-        """By task, the writes of those that finished in the step the run stopped in."""
+        """By task, the writes of those that finished in the step the run stopped in; the error of a handled one."""
         found: dict[str, list[tuple[str, Any]]] = {}
         for task_id, name, value in self.pending:
             if task_id != NULL_TASK_ID and name not in SPECIAL:
                 found.setdefault(task_id, []).append((name, value))
+            elif name == ERROR_SOURCE_NODE:
+                found[task_id] = [write[1:] for write in self.pending if write[:2] == (task_id, ERROR)]
         return found
 
     def answers(self, task_id: str) -> list[Any]:

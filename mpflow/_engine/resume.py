@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from mpflow._core.merge import merge
 from mpflow._core.task import FAILED, FINISHED, INTERRUPTED, Task
 from mpflow._exec.program import routes_to
-from mpflow._names import ERROR, INTERRUPT, NULL_TASK_ID, RESUME, ROOT
+from mpflow._names import ERROR, ERROR_SOURCE_NODE, INTERRUPT, NULL_TASK_ID, RESUME, ROOT
 from mpflow._scope import Answers
 from mpflow.errors import EmptyInputError, GraphInterrupt, InvalidUpdateError
 from mpflow.schema import updates_of
@@ -143,7 +143,8 @@ def ended_task(run: Run, task: Task) -> Iterator[Call]:
             writes.append((RESUME, list(answers.given)))
         return persistence.task_ended(task_id, path, writes)
     if task.state == FAILED and isinstance(task.error, Exception):
-        return persistence.task_ended(task_id, path, [(ERROR, task.error)])
+        marks = [(ERROR_SOURCE_NODE, task.name)] if task.handled else []
+        return persistence.task_ended(task_id, path, [(ERROR, task.error), *marks])
     return iter(())
 
 

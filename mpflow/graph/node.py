@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from copy import copy
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
+from mpflow._names import DEFAULT_HANDLER
 from mpflow.constants import END, START
+from mpflow.runnables.base import coerce
 from mpflow.schema import callable_hints
 from mpflow.types import Command
 
 if TYPE_CHECKING:
     from mpflow.runnables.base import Callables
-    from mpflow.types import RetryPolicy, TimeoutPolicy
+    from mpflow.types import CachePolicy, RetryPolicy, TimeoutPolicy
 
 _RESERVED_CHARACTERS = "|:"
 
@@ -20,9 +23,11 @@ class NodeSpec:
     """A node of a builder. ``destinations`` are where a Command of it may go, as far as it says."""
 
     __slots__ = (
+        "cache_policy",
         "callables",
         "defer",
         "destinations",
+        "error_handler",
         "executor",
         "input_schema",
         "max_concurrency",
@@ -49,6 +54,8 @@ class NodeSpec:
         max_concurrency: int | None,
         rerun_on_loss: bool,
         on_error: str | None,
+        error_handler: Callables | None = None,
+        cache_policy: CachePolicy[Any] | None = None,
     ) -> None:
         if max_concurrency is not None and (not isinstance(max_concurrency, int) or max_concurrency < 1):
             raise ValueError(f"node '{name}': max_concurrency takes a count of at least 1, got {max_concurrency!r}")
@@ -66,15 +73,34 @@ class NodeSpec:
         self.max_concurrency = max_concurrency
         self.rerun_on_loss = rerun_on_loss
         self.on_error = on_error
-        if self.timeout is not None and callables.func is not None and executor in ("thread", "inline"):
-            raise ValueError(
-                f"Node timeouts are only supported for async nodes and for nodes on processes, which can be killed. "
-                f"Node '{name}' is sync and bound to executor='{executor}'."
-            )
+        self.error_handler = error_handler
+        self.cache_policy = cache_policy
+        check_timeout(name, callables, executor, self.timeout)
 
-    @property
-    def timeout_s(self) -> float | None:
-        return None if self.timeout is None else self.timeout.run_timeout  # type: ignore[return-value]  # plain seconds once coerced
+
+class NodeDefaults:
+    """What `StateGraph.set_node_defaults` has set."""
+
+    __slots__ = ("cache_policy", "error_handler", "retry", "timeout")
+
+    def __init__(self) -> None:
+        self.retry: tuple[RetryPolicy, ...] = ()
+        self.cache_policy: CachePolicy[Any] | None = None
+        self.error_handler: Callables | None = None
+        self.timeout: TimeoutPolicy | None = None
+
+    def changed(self, retry_policy: Any, cache_policy: Any, error_handler: Any, timeout: Any) -> NodeDefaults:
+        """These with what is given in their place; None leaves a default as it is."""
+        twin = copy(self)
+        if retry_policy is not None:
+            twin.retry = _several(retry_policy)
+        if cache_policy is not None:
+            twin.cache_policy = cache_policy
+        if error_handler is not None:
+            twin.error_handler = coerce(error_handler, DEFAULT_HANDLER)
+        if timeout is not None:
+            twin.timeout = _limits(timeout)
+        return twin
 
 
 def _several(policy: RetryPolicy | Sequence[RetryPolicy]) -> tuple[RetryPolicy, ...]:
@@ -87,6 +113,23 @@ def _limits(timeout: Any) -> TimeoutPolicy | None:
     from mpflow.types import TimeoutPolicy
 
     return TimeoutPolicy.coerce(timeout)
+
+
+def check_timeout(name: str, callables: Callables, executor: Any, timeout: TimeoutPolicy | None) -> None:
+    """Raise ValueError for a timeout on a node that nothing can end once it runs (TO-2, D-4)."""
+    if timeout is None or callables.afunc is not None:
+        return
+    if executor is not None and executor not in ("auto", "process"):
+        place = repr(executor) if isinstance(executor, str) else type(executor).__name__
+        raise ValueError(
+            "Node timeouts are only supported for async nodes and for nodes on processes, which can be killed. "
+            f"Node '{name}' is sync and bound to executor={place}."
+        )
+    if timeout.idle_timeout is not None:
+        raise ValueError(
+            f"Node timeouts are only supported for async nodes where they are idle timeouts. Node '{name}' is sync; "
+            "give it a run_timeout, which ends it on a worker process."
+        )
 
 
 def check_name(name: str, taken: Collection[str]) -> None:

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 from mpflow._core.plan import NodePlan, Plan
+from mpflow._exec.handling import HandlerProgram
 from mpflow._exec.program import NodeProgram
-from mpflow._names import BRANCH_TO, JOIN, ROOT, TASKS
+from mpflow._names import BRANCH_TO, DEFAULT_HANDLER, JOIN, ROOT, TASKS
 from mpflow.channels.base import BaseChannel
 from mpflow.channels.ephemeral_value import EphemeralValue
 from mpflow.channels.last_value import LastValueAfterFinish
 from mpflow.channels.named_barrier_value import NamedBarrierValue, NamedBarrierValueAfterFinish
 from mpflow.channels.topic import Topic
 from mpflow.constants import END, START
+from mpflow.graph.node import check_timeout
 from mpflow.runnables.base import Callables
 from mpflow.types import Send
 
 if TYPE_CHECKING:
+    from mpflow.graph.node import NodeDefaults, NodeSpec
     from mpflow.graph.state import StateGraph
 
 
-def plan_of(graph: StateGraph[Any, Any, Any, Any], name: str, *, strict: bool) -> Plan:
+def plan_of(graph: StateGraph[Any, Any, Any, Any], name: str, *, strict: bool, executor: Any = None) -> Plan:
     """The plan of a checked builder. Copies what it needs: the builder may change later."""
     channels: dict[str, BaseChannel[Any, Any, Any]] = {key: channel.copy() for key, channel in graph.channels.items()}
     writable = frozenset(graph.channels)
@@ -37,22 +41,32 @@ def plan_of(graph: StateGraph[Any, Any, Any, Any], name: str, *, strict: bool) -
             hidden=True,
         )
     }
+    defaults = graph.defaults
+    if defaults.error_handler is not None and DEFAULT_HANDLER in graph.nodes:
+        raise ValueError(f"Auto-generated default error handler node `{DEFAULT_HANDLER}` already exists.")
     for key, spec in graph.nodes.items():
         schema = graph.schemas[spec.input_schema]
         trigger = BRANCH_TO + key
         _add(channels, trigger, LastValueAfterFinish(Any) if spec.defer else EphemeralValue(Any, guard=False))
+        timeout = spec.timeout or defaults.timeout
+        check_timeout(key, spec.callables, spec.executor or executor, timeout)
+        handler = _handler_of(spec, defaults, schema.coerce, writable, executor)
+        if handler is not None:
+            nodes[handler.name] = handler
         nodes[key] = NodePlan(
             key,
             NodeProgram(key, spec.callables, writable, coerce=schema.coerce, metadata=spec.metadata),
             [trigger],
             schema.reads,
-            retry=spec.retry,
+            retry=spec.retry or defaults.retry,
             executor=spec.executor,
             max_concurrency=spec.max_concurrency,
-            timeout_s=spec.timeout_s,
+            timeout=timeout,
             rerun_on_loss=spec.rerun_on_loss,
             on_error=spec.on_error,
             defer=spec.defer,
+            handler=handler,
+            subgraph=spec.callables.source if hasattr(spec.callables.source, "get_subgraphs") else None,
         )
     for start, end in sorted(graph.edges):
         if end != END:
@@ -84,6 +98,19 @@ def plan_of(graph: StateGraph[Any, Any, Any, Any], name: str, *, strict: bool) -
         managed=graph.managed,
         strict=strict,
     )
+
+
+def _handler_of(
+    spec: NodeSpec, defaults: NodeDefaults, coerce: Any, writable: Collection[str], executor: Any
+) -> NodePlan | None:
+    """The node that runs once another has failed for good: its own error handler, or the default one (EH-1, EH-3)."""
+    callables = spec.error_handler or defaults.error_handler
+    if callables is None:
+        return None
+    name = callables.name
+    check_timeout(name, callables, executor, defaults.timeout)
+    program = HandlerProgram(name, callables, writable, coerce=coerce)
+    return NodePlan(name, program, (), (), retry=defaults.retry, timeout=defaults.timeout)
 
 
 def _add(channels: dict[str, BaseChannel[Any, Any, Any]], key: str, channel: BaseChannel[Any, Any, Any]) -> None:

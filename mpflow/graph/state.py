@@ -6,10 +6,11 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import TYPE_CHECKING, Any, Generic
 
 from mpflow._exec.place import check_executor
+from mpflow._names import HANDLER_PREFIX
 from mpflow.constants import END, START
 from mpflow.graph.branch import BranchSpec, PathMap
 from mpflow.graph.compiled import CompiledStateGraph
-from mpflow.graph.node import NodeSpec, check_name, destinations_of
+from mpflow.graph.node import NodeDefaults, NodeSpec, check_name, destinations_of
 from mpflow.graph.planning import plan_of
 from mpflow.graph.validate import check_edges, lint
 from mpflow.runnables.base import coerce, name_of
@@ -60,6 +61,7 @@ class StateGraph(Generic[StateT, ContextT, InputT, OutputT]):
         self.output_schema: Any = output_schema or state_schema
         self.context_schema = context_schema
         self.compiled = False
+        self.defaults = NodeDefaults()
         self._add_schema(state_schema)
         self._add_schema(self.input_schema, allow_managed=False)
         self._add_schema(self.output_schema, allow_managed=False)
@@ -131,10 +133,12 @@ class StateGraph(Generic[StateT, ContextT, InputT, OutputT]):
             node, action = name_of(node), node
         if action is None:
             raise RuntimeError(f"add_node('{node}') needs what to run: add_node('{node}', action)")
-        if cache_policy is not None or error_handler is not None:
-            missing = "cache_policy" if cache_policy is not None else "error_handler"
-            raise NotImplementedError(f"add_node('{node}'): {missing} is not supported yet")
         check_name(node, self.nodes)
+        handler_name = HANDLER_PREFIX + node
+        if error_handler is not None and handler_name in self.nodes:
+            raise ValueError(f"Auto-generated error handler node `{handler_name}` already exists.")
+        if any(spec.error_handler and node == HANDLER_PREFIX + name for name, spec in self.nodes.items()):
+            raise ValueError(f"Node `{node}` already present.")
         self._note_compiled("node")
         if input_schema is None:
             input_schema = input_hint(getattr(action, "func", action)) or input_hint(action)
@@ -151,9 +155,28 @@ class StateGraph(Generic[StateT, ContextT, InputT, OutputT]):
             max_concurrency=max_concurrency,
             rerun_on_loss=rerun_on_loss,
             on_error=on_error,
+            error_handler=None if error_handler is None else coerce(error_handler, handler_name),
+            cache_policy=cache_policy,
         )
         self._add_schema(spec.input_schema)
         self.nodes[node] = spec
+        return self
+
+    def set_node_defaults(
+        self,
+        *,
+        retry_policy: RetryPolicy | Sequence[RetryPolicy] | None = None,
+        cache_policy: CachePolicy[Any] | None = None,
+        error_handler: Callable[..., Any] | None = None,
+        timeout: float | timedelta | TimeoutPolicy | None = None,
+    ) -> Self:
+        """Set what nodes get that do not say otherwise, whether added before or after (GB-11).
+
+        Retries and timeouts cover error handlers too. Graphs within this one inherit nothing. A further call changes
+        only what it passes. Raises ValueError for a timeout that is not above zero, TypeError for a handler that
+        cannot be called.
+        """
+        self.defaults = self.defaults.changed(retry_policy, cache_policy, error_handler, timeout)
         return self
 
     def add_sequence(self, nodes: Sequence[Callable[..., Any] | tuple[str, Callable[..., Any]]]) -> Self:
@@ -281,12 +304,13 @@ class StateGraph(Generic[StateT, ContextT, InputT, OutputT]):
             raise ValueError(f"compile(on_error=) takes None, 'raise' or 'record', got {on_error!r}")
         self.validate([name for name in (*(interrupt_before or ()), *(interrupt_after or ())) if name != "*"])
         lint(self.nodes, self.edges, self.waiting_edges, self.branches, strict=strict)
-        plan = plan_of(self, name or "LangGraph", strict=strict)
+        check_executor(executor, "compile")
+        plan = plan_of(self, name or "LangGraph", strict=strict, executor=executor)
         self.compiled = True
         return CompiledStateGraph(
             self,
             plan,
-            executor=check_executor(executor, "compile"),
+            executor=executor,
             pool=pool,
             store=store,
             fail_fast=fail_fast,
