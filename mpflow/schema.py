@@ -50,6 +50,11 @@ class Schema:
         return Builder(source)
 
     @property
+    def typed(self) -> Callable[[Any], Any] | None:
+        """As `coerce`, for pydantic models and dataclasses alone."""
+        return self.coerce if is_dataclass(self.source) or is_pydantic(self.source) else None
+
+    @property
     def reads(self) -> tuple[str, ...] | str:
         return ROOT if self.root else self.keys
 

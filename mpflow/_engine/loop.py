@@ -54,7 +54,7 @@ def run_loop(run: Run, input: Any) -> Generator[Effect, Any, None]:
     scheduler = run.scheduler
     handle = scheduler.handle
     streams = run.streams
-    watched = bool(streams.modes or streams.passed)
+    watched = streams.watched
     timers: list[tuple[float, int, Task]] = []
     order = count()
     deadline: float | None = None
@@ -93,7 +93,7 @@ def run_loop(run: Run, input: Any) -> Generator[Effect, Any, None]:
                     for call in ended_task(run, task):
                         yield SAVER, *call
                 if watched:
-                    streams.ended(task, run.task_id, run.state)
+                    streams.ended(run, task)
             elif kind is MERGED:
                 _merged(run, instruction[2], watched and bool(instruction[1]))
                 if persistence is not None:
@@ -116,6 +116,8 @@ def run_loop(run: Run, input: Any) -> Generator[Effect, Any, None]:
                 if persistence is not None:
                     for call in persistence.at_exit():
                         yield SAVER, *call
+                if watched and not scheduler.tasks:  # after a step; before one, its checkpoint has been told of
+                    streams.checkpointed(run)
                 paused(run, instruction[1])
                 if streams.queue:
                     yield (EMIT,)
@@ -130,10 +132,12 @@ def run_loop(run: Run, input: Any) -> Generator[Effect, Any, None]:
         if streams.queue:
             yield (EMIT,)
         if scheduler.phase is BETWEEN:
+            if watched:
+                streams.checkpointed(run)
             out = handle((ADVANCE, run.next_facts(), kept))
             kept = None
-            if watched:
-                streams.started(scheduler.tasks, run.task_id)
+            if watched and not (out and out[-1][0] is PAUSED):
+                streams.started(run)
             if run.step_timeout_s is not None:
                 deadline = run.clock() + run.step_timeout_s
             continue
@@ -180,7 +184,7 @@ def _merged(run: Run, merged: Merge, watched: bool) -> None:
         run.note_result()
     streams = run.streams
     if watched and streams.wants("values") and not run.stream_keys.isdisjoint(written):
-        streams.put("values", run.state.read(streams.output))
+        streams.values_now(run.state)
 
 
 def _told(run: Run, error: BaseException) -> BaseException:

@@ -87,6 +87,7 @@ class Run:
         defaults: Any = None,
         context: Any = None,
         stream_mode: Any = None,
+        print_mode: Any = (),
         output: Any = None,
         subgraphs: bool = False,
         version: str = "v1",
@@ -98,12 +99,14 @@ class Run:
         durability: str | None = None,
         pause_before: Collection[str] = (),
         pause_after: Collection[str] = (),
+        owner: Any = None,
     ) -> None:
         self.plan = plan
         self.options = dict(options or {})
         parent = scope_around(config)
         self.parent = parent
-        base = None if parent is None else parent.config
+        # A config that was passed on has all that the task's config has.
+        base = None if parent is None or passes_on(config, parent) else parent.config
         merged: dict[str, Any] = dict(ensure_config(base, defaults, config))
         limit = merged["recursion_limit"]
         if limit < 1:
@@ -139,6 +142,8 @@ class Run:
             version=version,
             passed=passed,
             upward=upward,
+            print_modes=print_mode,
+            owner=owner,
         )
         if below := self.streams.wanted_below:
             configurable[PASSED_KEY] = below
@@ -146,6 +151,10 @@ class Run:
         self.user_config = merged
         self.context = context
         saver = saver_of(checkpointer, parent)
+        if durability is not None and saver is None:
+            import warnings
+
+            warnings.warn("`durability` has no effect when no checkpointer is present.", stacklevel=4)
         if durability is None:
             durability = parent.facts.local.durability if parent is not None and parent.facts.local else "async"
         self.local = Local(store, control, saver, durability)
@@ -364,6 +373,11 @@ def scope_around(config: Any) -> TaskScope | None:
             if isinstance(scope, TaskScope):
                 return scope
     return current.get()
+
+
+def passes_on(config: Any, scope: TaskScope) -> bool:
+    """Whether a config was made from that of the task in `scope`."""
+    return bool(config) and (config.get("configurable") or {}).get(SCOPE_KEY) is scope
 
 
 def concurrency_of(config: Mapping[str, Any]) -> int | None:

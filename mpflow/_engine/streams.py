@@ -1,13 +1,27 @@
-"""What a run tells its consumer: chunks of the modes asked for, in LangGraph's shapes (SM-1 to SM-12)."""
+"""What a run tells its consumer: chunks of the modes asked for, as they happen (SM-1 to SM-12).
+
+It decides who is told what and in which order; payloads.py says it, parts.py wraps it.
+"""
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mpflow._core.task import FAILED, FINISHED, INTERRUPTED
-from mpflow._names import INTERRUPT, METADATA, WRITES
+from mpflow._engine.parts import Make, Shape, printed, shape_of
+from mpflow._engine.payloads import (
+    checkpoint_saved,
+    debug_of,
+    questions_of,
+    result_of,
+    task_ended,
+    task_started,
+    update_of,
+)
+from mpflow._names import INTERRUPT, METADATA
 from mpflow.constants import TAG_HIDDEN
 from mpflow.errors import ParentCommand
 
@@ -15,9 +29,13 @@ if TYPE_CHECKING:
     from mpflow._core.plan import Reads
     from mpflow._core.state import ChannelState
     from mpflow._core.task import Task
+    from mpflow._engine.run import Run
+
+__all__ = ("MODES", "Streams", "result_of", "update_of")
 
 MODES = ("values", "updates", "custom", "messages", "tasks", "checkpoints", "debug")
-SUPPORTED = ("values", "updates", "custom", "tasks")
+TYPED = "typed"
+"""Among the modes that a nested run is asked for: whether states are to come with their schemas (SM-12)."""
 
 Upward = Callable[[str, Any], None]
 
@@ -25,12 +43,27 @@ Upward = Callable[[str, Any], None]
 class Streams:
     """The chunks of one run. ``queue`` holds those that its consumer has not taken yet.
 
-    ``output`` are the keys asked for, ``channels`` all that can be shown.
+    ``output`` are the keys asked for, ``channels`` all that can be shown. ``owner`` is the graph, which knows its
+    schemas and the graphs within it.
 
     ``upward`` hands events to the run around this one, which streams the modes in ``passed`` with their namespaces.
     """
 
-    __slots__ = ("_emit", "channels", "modes", "ns", "output", "passed", "queue", "shape", "subgraphs", "upward")
+    __slots__ = (
+        "_emit",
+        "_typed",
+        "channels",
+        "modes",
+        "ns",
+        "output",
+        "owner",
+        "passed",
+        "printing",
+        "queue",
+        "shape",
+        "subgraphs",
+        "upward",
+    )
 
     def __init__(
         self,
@@ -43,97 +76,115 @@ class Streams:
         version: str = "v1",
         passed: Sequence[str] = (),
         upward: Upward | None = None,
+        print_modes: str | Sequence[str] = (),
+        owner: Any = None,
     ) -> None:
-        asked = () if modes is None else (modes,) if isinstance(modes, str) else tuple(modes)
-        for mode in asked:
-            if mode not in MODES:
-                raise ValueError(f"stream_mode={mode!r} is none of {', '.join(MODES)}")
-            if mode not in SUPPORTED:
-                raise NotImplementedError(
-                    f"stream_mode={mode!r} is not supported yet; there are {', '.join(SUPPORTED)}"
-                )
-        self.modes = frozenset(asked)
+        self.modes = _known(modes, "stream_mode")
+        self.printing = _known(print_modes, "print_mode")
         self.output = output
         self.channels = channels
         self.ns = ns
         self.subgraphs = subgraphs
+        self.owner = owner
         self.queue: deque[Any] = deque()
         self.passed = frozenset(passed) if upward is not None else frozenset()
         self.upward = upward
-        self.shape: Callable[[tuple[str, ...], str, Any], Any] = _shape(modes, subgraphs, version)
-        self._emit = self.modes | self.passed
+        self.shape: Shape = shape_of(modes, subgraphs, version)
+        self._emit = self.modes | self.passed | self.printing
+        self._typed = version == "v2" or TYPED in self.passed
 
     def wants(self, mode: str) -> bool:
         return mode in self._emit
 
     @property
+    def watched(self) -> bool:
+        """Whether anyone is told anything."""
+        return bool(self._emit)
+
+    @property
     def wants_events(self) -> bool:
         """Whether tasks must tell what happens while they run."""
-        return "custom" in self._emit or bool(self.passed) or (self.subgraphs and bool(self.modes))
+        return (
+            "custom" in self._emit
+            or "messages" in self._emit
+            or bool(self.passed)
+            or (self.subgraphs and bool(self.modes))
+        )
 
     @property
     def wanted_below(self) -> tuple[str, ...]:
         """The modes that nested runs are to hand up."""
-        return tuple(self.modes | self.passed) if self.subgraphs else tuple(self.passed)
+        if not self.subgraphs:
+            return tuple(self.passed)
+        typed = (TYPED,) if self._typed else ()
+        return tuple(self.modes | self.passed | self.printing.union(typed))
 
-    def put(self, mode: str, data: Any) -> None:
+    def put(self, mode: str, data: Any, make: Make | None = None) -> None:
+        self._deliver(self.ns, mode, data, make)
+
+    def _deliver(self, ns: tuple[str, ...], mode: str, data: Any, make: Make | None) -> None:
+        if mode in self.printing:
+            sys.stdout.write(printed(ns if self.subgraphs else (), mode, data))
         if mode in self.modes:
-            self.queue.append(self.shape((), mode, data))
+            self.queue.append(self.shape(ns, mode, data, make))
         if mode in self.passed and self.upward is not None:
-            self.upward("stream", (self.ns, mode, data))
+            self.upward("stream", (ns, mode, data, make))
 
     def event(self, kind: str, data: Any) -> None:
         """Take what a running task said: a custom chunk, or a chunk of a nested run."""
         if kind == "custom":
             self.put("custom", data)
         elif kind == "stream":
-            ns, mode, chunk = data
-            ns = tuple(ns)
-            if self.subgraphs and mode in self.modes:
-                self.queue.append(self.shape(ns[len(self.ns) :] if self.ns else ns, mode, chunk))
-            if mode in self.passed and self.upward is not None:
-                self.upward("stream", (ns, mode, chunk))
+            ns, mode, chunk, make = data
+            if self.subgraphs:
+                self._deliver(tuple(ns), mode, chunk, make)
+            elif mode in self.passed and self.upward is not None:
+                self.upward("stream", data)
 
     # -- what the loop reports ----------------------------------------------------------------------------------------
 
-    def started(self, tasks: Iterable[Task], task_id: Callable[[Task], str]) -> None:
-        if not self.wants("tasks"):
+    def checkpointed(self, run: Run) -> None:
+        """The state that the next step starts from is saved; tell of it, with the tasks that are due (SM-8, SM-10)."""
+        if run.persistence is None or not (self.wants("checkpoints") or self.wants("debug")):
+            return
+        from mpflow._core.steps import due_tasks
+
+        scheduler = run.scheduler
+        run.next_facts()
+        tasks = due_tasks(run.plan, run.state, scheduler.step, scheduler.stop, scheduler.updated, _ignore)
+        subgraphs = {} if self.owner is None else dict(self.owner.get_subgraphs())
+        payload = checkpoint_saved(run, tasks, subgraphs)
+        make = self.owner._typed_state if self._typed and self.owner is not None else None
+        self._detail("checkpoints", payload, scheduler.step - 1, make)
+
+    def started(self, run: Run) -> None:
+        if not (self.wants("tasks") or self.wants("debug")):
             return
         # Sends are told first, as LangGraph does, though their writes are merged last.
-        for task in sorted(tasks, key=lambda task: task.pulled):
+        for task in sorted(run.scheduler.tasks, key=lambda task: task.pulled):
             if not task.node.hidden:
-                self.put(
-                    "tasks",
-                    {"id": task_id(task), "name": task.name, "input": task.input, "triggers": tuple(task.triggers)},
-                )
+                payload = task_started(task, run.task_id(task), run.user_config)
+                self._detail("tasks", payload, run.scheduler.step)
 
     def values_now(self, state: ChannelState) -> None:
         if self.wants("values"):
-            self.put("values", state.read(self.output))
+            self._values(state.read(self.output))
 
-    def ended(self, task: Task, task_id: Callable[[Task], str], state: ChannelState) -> None:
+    def ended(self, run: Run, task: Task) -> None:
         if task.node.hidden or isinstance(task.error, ParentCommand):
             return
         if task.state == INTERRUPTED:
-            self._asked(_interrupts(task), state)
+            self._asked(questions_of(task), run.state)
         elif task.state == FINISHED and self.wants("updates") and TAG_HIDDEN not in (task.node.program.tags or ()):
             update: dict[str, Any] = {task.name: update_of(task.writes, self.output)}
             if task.cached:
                 update[METADATA] = {"cached": True}
             self.put("updates", update)
-        if task.cached:
+        if task.cached or not (self.wants("tasks") or self.wants("debug")):
             return
-        if self.wants("tasks") and task.state in (FINISHED, FAILED, INTERRUPTED):
-            self.put(
-                "tasks",
-                {
-                    "id": task_id(task),
-                    "name": task.name,
-                    "error": task.error if task.state == FAILED else None,
-                    "result": result_of(task.writes, self.channels) if task.state == FINISHED else {},
-                    "interrupts": [_as_dict(item) for item in _interrupts(task)] if task.state == INTERRUPTED else [],
-                },
-            )
+        if task.state in (FINISHED, FAILED, INTERRUPTED):
+            assert run.facts is not None  # the scheduler's step may be the next one by now
+            self._detail("tasks", task_ended(task, run.task_id(task), self.channels), run.facts.step)
 
     def _asked(self, interrupts: tuple[Any, ...], state: ChannelState) -> None:
         """A task asked questions: they are an update, and show in the values as they are now (IN-4)."""
@@ -144,55 +195,26 @@ class Streams:
         if self.wants("values"):
             values = state.read(self.output)
             shown = values if isinstance(values, dict) else {}
-            self.put("values", {**shown, INTERRUPT: interrupts})
+            self._values({**shown, INTERRUPT: interrupts})
+
+    def _values(self, values: Any) -> None:
+        make = self.owner._typed_output if self._typed and self.owner is not None else None
+        self.put("values", values, make)
+
+    def _detail(self, mode: str, payload: dict[str, Any], step: int, make: Make | None = None) -> None:
+        if self.wants(mode):
+            self.put(mode, payload, make)
+        if self.wants("debug"):
+            self.put("debug", debug_of(mode, payload, step), make)
 
 
-def update_of(writes: Sequence[tuple[str, Any]], output: Reads) -> Any:
-    """What a task's diff looks like as an update (SM-4): None if it wrote no output key.
-
-    If it wrote one key twice, a list with a dict for each write.
-    """
-    if isinstance(output, str):
-        values = [value for name, value in writes if name == output]
-        return None if not values else values[0] if len(values) == 1 else values
-    mine = [write for write in writes if write[0] in output]
-    update = dict(mine)
-    if len(update) < len(mine):
-        return [{name: value} for name, value in mine]
-    return update or None
+def _known(modes: str | Sequence[str] | None, option: str) -> frozenset[str]:
+    asked = () if modes is None else (modes,) if isinstance(modes, str) else tuple(modes)
+    for mode in asked:
+        if mode not in MODES:
+            raise ValueError(f"{option}={mode!r} is none of {', '.join(MODES)}")
+    return frozenset(asked)
 
 
-def result_of(writes: Sequence[tuple[str, Any]], channels: Reads) -> dict[str, Any]:
-    """What a task wrote, by channel (SM-7): ``{"$writes": [...]}`` for a channel that it wrote several times."""
-    known = (channels,) if isinstance(channels, str) else channels
-    found: dict[str, list[Any]] = {}
-    for name, value in writes:
-        if name in known:
-            found.setdefault(name, []).append(value)
-    return {name: values[0] if len(values) == 1 else {WRITES: values} for name, values in found.items()}
-
-
-def _interrupts(task: Task) -> tuple[Any, ...]:
-    error = task.error
-    return tuple(error.args[0]) if error is not None and error.args else ()
-
-
-def _as_dict(interrupt: Any) -> dict[str, Any]:
-    return {"value": interrupt.value, "id": interrupt.id}
-
-
-def _shape(
-    modes: str | Sequence[str] | None, subgraphs: bool, version: str
-) -> Callable[[tuple[str, ...], str, Any], Any]:
-    if version == "v2":
-        return lambda ns, mode, data: {"type": mode, "ns": ns, "data": data}
-    if version != "v1":
-        raise ValueError(f"version={version!r} is none of 'v1', 'v2'")
-    single = modes is None or isinstance(modes, str)
-    if subgraphs:
-        if single:
-            return lambda ns, mode, data: (ns, data)
-        return lambda ns, mode, data: (ns, mode, data)
-    if single:
-        return lambda ns, mode, data: data
-    return lambda ns, mode, data: (mode, data)
+def _ignore(text: str) -> None:
+    return None
