@@ -131,7 +131,9 @@ def _encode_scalar(value: Any, encoding: Encoding) -> list[Any]:
     description = describe(value.dtype)
     if description is None:
         return encoding.encode_unknown(value)
-    return [MARKS[tags.NUMPY_SCALAR], description, np.asarray(value).tobytes()]
+    # numpy gives an empty string one character as soon as it is in an array.
+    data = np.asarray(value).tobytes() if value.dtype.itemsize else b""
+    return [MARKS[tags.NUMPY_SCALAR], description, data]
 
 
 # -- builders: items and whether the peer is trusted ------------------------------------------------------------------
@@ -177,7 +179,7 @@ def _build_scalar(items: list[Any], trust: bool) -> Any:
     if type(data) is not bytes or len(data) != dtype.itemsize:
         raise ValueError(f"a scalar of dtype {dtype} has {dtype.itemsize} bytes")
     if not data:
-        return np.zeros((), dtype)[()]
+        return dtype.type()
     # Out of a writable copy: a scalar of a structured dtype is a view.
     return np.frombuffer(bytearray(data), dtype)[0]
 

@@ -71,7 +71,10 @@ def _children_of(kind: type, take_apart: Callable[[Any], list[Any]]) -> Callable
         return lambda value: value.items
     if kind is defaultdict:
         return lambda value: [*value.keys(), *value.values()]
-    if kind.__module__.partition(".")[0] in ("numpy", "pandas"):
+    root = kind.__module__.partition(".")[0]
+    if root == "numpy":
+        return lambda value: take_apart(value) if getattr(getattr(value, "dtype", None), "hasobject", False) else ()
+    if root == "pandas":
         return take_apart
     if kind.__module__ == "mpflow.types" and kind.__name__ == "Send":
         return lambda value: (value.arg,)

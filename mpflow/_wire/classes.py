@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copyreg
 import enum
+import functools
 import importlib
 import sys
 from collections import deque
@@ -43,7 +44,7 @@ def kind_of(cls: type) -> str | None:
         return MODEL
     if not _is_plain(cls):
         return None
-    return DATACLASS if "__dataclass_fields__" in dir(cls) else PLAIN
+    return DATACLASS if hasattr(cls, "__dataclass_fields__") else PLAIN
 
 
 def _is_plain(cls: type) -> bool:
@@ -306,12 +307,13 @@ class Registry:
         return cls
 
 
+@functools.lru_cache(maxsize=64)
 def _vocabulary(qualname: str) -> type | None:
     """A struct of mpflow.types: these are always known, so that every graph can save its commands and interrupts."""
     # A value of one cannot exist before its module; a message may name one before.
     if _VOCABULARY not in sys.modules:
         importlib.import_module(_VOCABULARY)
-    found = vars(sys.modules[_VOCABULARY]).get(qualname)
+    found = getattr(sys.modules[_VOCABULARY], qualname, None)
     if not isinstance(found, type) or not found.__module__.startswith("mpflow."):
         return None
     return found if kind_of(found) in (DATACLASS, NAMEDTUPLE) else None

@@ -149,10 +149,12 @@ class Decoding:
         return build
 
     def _charge(self, count: int) -> None:
-        """Containers in batches take no byte each, so they are counted apart."""
+        """Containers in batches take hardly a byte each, so they are counted apart."""
         self._batched += count
-        if not self.trust and self._batched > self.caps.containers:
-            raise DecodeLimitError(f"the message holds more than {self.caps.containers} containers in batches")
+        if not self.trust and self._batched * limits.CONTAINER_BYTES > self.caps.memory_bytes:
+            raise DecodeLimitError(
+                f"{self._batched} containers in batches would take more than {self.caps.memory_bytes} bytes"
+            )
 
     def _build_class(self, items: list[Any]) -> Any:
         (_, name, names) = items

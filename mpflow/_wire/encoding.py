@@ -17,7 +17,7 @@ from msgpack import ExtType, Packer
 
 from mpflow._wire import batches, care, classes, pickling, scalars, tags
 from mpflow._wire.batches import Batch, Gatherer, RowsOf
-from mpflow._wire.limits import DEFAULT_LIMITS, Limits
+from mpflow._wire.limits import CONTAINER_BYTES, DEFAULT_LIMITS, Limits
 from mpflow._wire.scalars import MARKS, Encoder
 
 _CHUNK_BYTES: Final = 1 << 31
@@ -60,7 +60,7 @@ class Encoding:
         self.registry = registry
         self.trust = trust
         self.arena = arena
-        self._most_batched = sys.maxsize if trust else caps.containers
+        self._most_batched = sys.maxsize if trust else caps.memory_bytes // CONTAINER_BYTES
         self.flags = 0
         self._open_exceptions = open_exceptions
         self._careful = False
@@ -103,6 +103,10 @@ class Encoding:
             self._packer.reset()
             self._begin()
             data = self._loose_packer.pack(value)
+        except BufferError:  # a memoryview with gaps
+            self._packer.reset()
+            self._begin()
+            return self._pack_carefully(value, threshold)
         except BaseException:
             self._packer.reset()
             raise
@@ -139,6 +143,7 @@ class Encoding:
 
     def buffer(self, view: memoryview, owner: Any = None) -> Any:
         """What stands for these contiguous bytes in the message; `owner` is the object that holds them."""
+        view = view.cast("B")
         size_bytes = view.nbytes
         if self.arena is not None and size_bytes >= self.arena.threshold_bytes:
             place = self.arena.put(view, owner)
@@ -152,7 +157,7 @@ class Encoding:
 
     def _encode_bytes(self, value: bytes) -> list[Any]:
         data = self.buffer(memoryview(value), value)
-        return data if type(data) is list else [MARKS[tags.CHUNKS], data]
+        return data if type(data) is list and data[0] is MARKS[tags.CHUNKS] else [MARKS[tags.CHUNKS], data]
 
     def _encode_bytearray(self, value: bytearray) -> list[Any]:
         return [MARKS[tags.BYTEARRAY], self.buffer(memoryview(value), value)]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import json
+import time
 import types
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
@@ -18,9 +19,9 @@ from mpflow._wire.limits import MAX_DEPTH
 if TYPE_CHECKING:
     from mpflow._wire.encoding import Encoding
 
-# Trying every child of a wide container costs an encoding each; past this many the walk stops where it is.
-_MAX_TRIES: Final = 100_000
-_ATOMS: Final = (int, str, float, bool, bytes, type(None))
+# Every child is tried by encoding it. After this long the walk stops and names where it is.
+_MOST_S: Final = 2.0
+_ATOMS: Final = (int, float, bool, bytes, type(None))
 
 
 def explain(value: Any, path: str, error: BaseException, encoding: Encoding) -> EncodeError:
@@ -46,26 +47,52 @@ def explain(value: Any, path: str, error: BaseException, encoding: Encoding) -> 
 class _Walk:
     def __init__(self, encoding: Encoding) -> None:
         self._encoding = encoding
-        self._tries = 0
+        self._deadline = time.monotonic() + _MOST_S
 
     def find(self, value: Any, path: str, error: BaseException) -> tuple[Any, str, str]:
         """Step into the first child that fails, until none does."""
-        seen: dict[int, str] = {}
+        if _is_depth(error):
+            return self._find_depth(value, path)
         while True:
-            if id(value) in seen:
-                return value, path, f"it contains itself: it is also {seen[id(value)]}"
-            if len(seen) > MAX_DEPTH:
-                return value, path, f"it lies deeper than {MAX_DEPTH} containers"
-            seen[id(value)] = path
+            found = self._failing_child(value)
+            if found is None:
+                return value, path, _reason(error)
+            value, way, error = found
+            path += way
+
+    def _find_depth(self, top: Any, path: str) -> tuple[Any, str, str]:
+        """The cycle, or the fact that there is none: trying each level in turn would take the square of the depth."""
+        open_ids = {id(top): 0}
+        branch: list[tuple[Any, str, Iterator[tuple[Any, str]]]] = [(top, "", self._children(top))]
+        finished: dict[int, int] = {}
+        while branch and len(branch) <= MAX_DEPTH and time.monotonic() < self._deadline:
+            for child, way in branch[-1][2]:
+                if type(child) in _ATOMS or type(child) is str or finished.get(id(child), -1) >= len(branch):
+                    continue
+                if id(child) in open_ids:
+                    ways = [step for _, step, _ in branch]
+                    to_first = path + "".join(ways[: open_ids[id(child)] + 1])
+                    return child, path + "".join(ways) + way, f"it contains itself: it is also {to_first}"
+                open_ids[id(child)] = len(branch)
+                branch.append((child, way, self._children(child)))
+                break
+            else:
+                done, _, _ = branch.pop()
+                del open_ids[id(done)]
+                finished[id(done)] = len(branch)
+        return top, path, f"it nests deeper than {MAX_DEPTH} containers"
+
+    def _failing_child(self, value: Any) -> tuple[Any, str, BaseException] | None:
+        try:
             for child, way in self._children(value):
-                if isinstance(child, _ATOMS) and type(child) in _ATOMS and type(child) is not str:
+                if type(child) in _ATOMS:
                     continue
                 failure = self._failure(child)
                 if failure is not None:
-                    value, path, error = child, path + way, failure
-                    break
-            else:
-                return value, path, _reason(error)
+                    return child, way, failure
+        except BaseException:  # an object that does not let itself be looked into is the culprit then
+            return None
+        return None
 
     def _children(self, value: Any) -> Iterator[tuple[Any, str]]:
         # On the disk an unknown class is the culprit itself, whatever it holds.
@@ -74,8 +101,7 @@ class _Walk:
         return _children(value)
 
     def _failure(self, value: Any) -> BaseException | None:
-        self._tries += 1
-        if self._tries > _MAX_TRIES:
+        if time.monotonic() > self._deadline:
             return None
         try:
             self._encoding.encode(value)
@@ -145,9 +171,13 @@ def _children_of_function(function: types.FunctionType) -> Iterator[tuple[Any, s
                 yield item, f".<global>.{name}"
 
 
+def _is_depth(error: BaseException) -> bool:
+    return isinstance(error, ValueError) and str(error) == "recursion limit exceeded."
+
+
 def _reason(error: BaseException) -> str:
-    if isinstance(error, (RecursionError, DecodeLimitError)) or "recursion limit" in str(error):
-        return f"it nests deeper than {MAX_DEPTH} containers, or contains itself"
+    if isinstance(error, DecodeLimitError):
+        return str(error)
     text = str(error)
     return text if text and type(error).__name__ in _PLAIN_WORDS else f"{type(error).__name__}: {text}"
 

@@ -23,6 +23,8 @@ from mpflow._wire.limits import DEFAULT_LIMITS
 from mpflow._wire.tags import PICKLED
 
 _MAX_CHAIN: Final = 16
+# Of exceptions in the arguments of exceptions; each level may try its arguments twice.
+_MAX_NESTED: Final = 8
 _MAX_TEXT: Final = 64 * 1024
 _BY_PARTS: Final = 0
 _BY_PICKLE: Final = 1
@@ -108,7 +110,7 @@ class Recorder:
 
         self._encoding = Encoding(registry, trust, open_exceptions=open_count + 1)
         self._reader = Reader(registry, trust)
-        self._is_too_deep = open_count >= _MAX_CHAIN
+        self._is_too_deep = open_count >= _MAX_NESTED
         self._seen: set[int] = set()
         self.flags = 0
 
@@ -159,8 +161,13 @@ class Recorder:
         _, args, *rest = _builtin_base(cls).__reduce__(error)
         state = dict(rest[0]) if rest and rest[0] else {}
         name: Any = f"builtins:{cls.__qualname__}" if vars(builtins).get(cls.__qualname__) is cls else cls
-        carried = {key: self._carried(value) for key, value in state.items() if _may_set(key)}
-        return self._encoding.encode((_BY_PARTS, name, [self._carried(arg) for arg in args], carried))
+        state = {key: value for key, value in state.items() if _may_set(key)}
+        try:
+            return self._encoding.encode((_BY_PARTS, name, list(args), state))
+        except BaseException:  # then without what cannot be carried
+            args = [self._carried(arg) for arg in args]
+            state = {key: self._carried(value) for key, value in state.items()}
+            return self._encoding.encode((_BY_PARTS, name, args, state))
 
     def _carried(self, value: Any) -> Any:
         """`value`, or its repr if it cannot be carried."""

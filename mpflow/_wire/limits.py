@@ -1,12 +1,16 @@
-"""Caps on what bytes from the disk may become, checked before anything is built. Must not know tags or types."""
+"""Caps on what bytes from the disk may become, checked before anything is built."""
 
 from __future__ import annotations
 
+import functools
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
 import msgpack
 
+from mpflow._wire import tags
 from mpflow._wire.errors import DecodeError, DecodeLimitError
 
 # The C unpacker keeps its stack in an array of this many frames, and the packer counts down from the same number. The
@@ -14,20 +18,26 @@ from mpflow._wire.errors import DecodeError, DecodeLimitError
 MAX_DEPTH: Final = 1024
 
 
+# What a small container becomes, with the pointer to it: at least an empty list, commonly at most an empty set or a dict
+# of one item.
+_LEAST_BYTES: Final = 64
+CONTAINER_BYTES: Final = 240
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """``containers`` and ``containers_per_byte`` cap the number of containers: the larger of the two allowances counts.
+    """``size_bytes`` caps the message, the other two the memory of what it becomes: the larger allowance counts.
 
-    An empty list takes one byte and becomes 64. The smallest common ones, ``{"a": 1}`` and a tuple, take four bytes and
-    more, hence a quarter a byte; small messages may hold what they like.
+    An empty list takes one byte and becomes 64; ``{"a": 1}`` takes four and becomes 192. Beyond the absolute allowance
+    a message may become so many times its size; records and numbers, as people save them, stay below 16 times.
     """
 
     size_bytes: int = 1 << 34
-    containers: int = 1_000_000
-    containers_per_byte: float = 0.25
+    memory_bytes: int = 256 << 20
+    memory_per_byte: int = 32
 
-    def allowance(self, size_bytes: int) -> int:
-        return max(self.containers, int(size_bytes * self.containers_per_byte))
+    def allowance_bytes(self, size_bytes: int) -> int:
+        return max(self.memory_bytes, size_bytes * self.memory_per_byte)
 
 
 DEFAULT_LIMITS: Final = Limits()
@@ -55,29 +65,70 @@ def check(data: bytes | memoryview, limits: Limits) -> None:
         raise DecodeError(f"not a msgpack message: {type(error).__name__}: {error}") from None
     if unpacker.tell() != size_bytes:
         raise DecodeError(f"{size_bytes - unpacker.tell()} bytes follow the end of the message")
-    allowance = limits.allowance(size_bytes)
-    # Every opener is a container or lies inside a number, a string or the like, so this is an upper bound.
-    if size_bytes > allowance and len(bytes(data).translate(None, _NOT_OPENERS)) > allowance:
-        _count_containers(data, allowance)
+    allowance = limits.allowance_bytes(size_bytes)
+    # Three counts, each slower and finer than the one before: openers (every one is a container or lies inside a number,
+    # a string or the like), containers, and containers by what each becomes.
+    if size_bytes * CONTAINER_BYTES <= allowance:
+        return
+    if len(bytes(data).translate(None, _NOT_OPENERS)) * CONTAINER_BYTES <= allowance:
+        return
+    if _count(data, allowance) * CONTAINER_BYTES > allowance:
+        _weigh(data, allowance)
 
 
-def _count_containers(data: bytes | memoryview, allowance: int) -> None:
-    count = 0
+def _count(data: bytes | memoryview, allowance: int) -> int:
+    """How many containers there are; all of it in C but for the end, and no container is kept."""
+    most = allowance // _LEAST_BYTES
+    counter = _refusal_after(most, _too_many(data, allowance))
+    hook = functools.partial(next, counter)
+    _read(data, hook, lambda code, payload: None)
+    return most - next(counter)  # what is left is yielded backwards
 
-    def close(_: Any) -> None:
-        nonlocal count
-        count += 1
-        if count > allowance:
-            raise DecodeLimitError(
-                f"the message of {len(data)} bytes holds more than {allowance} containers, which is what its size allows"
-            )
 
+def _refusal_after(count: int, refusal: Exception) -> Iterator[int]:
+    yield from range(count, -1, -1)
+    raise refusal
+
+
+def _too_many(data: bytes | memoryview, allowance: int) -> DecodeLimitError:
+    return DecodeLimitError(
+        f"the message of {len(data)} bytes holds so many containers that they would take more than {allowance} bytes"
+    )
+
+
+def _read(data: bytes | memoryview, hook: Callable[[Any], Any], ext_hook: Callable[[int, bytes], Any]) -> None:
     try:
         msgpack.unpackb(
-            data, list_hook=close, object_hook=close, ext_hook=lambda code, payload: None,
-            strict_map_key=False, unicode_errors="surrogatepass",
+            data, list_hook=hook, object_hook=hook, ext_hook=ext_hook, strict_map_key=False,
+            unicode_errors="surrogatepass",
         )  # fmt: skip
     except DecodeLimitError:
         raise
     except Exception as error:
         raise DecodeError(f"not a msgpack message: {type(error).__name__}: {error}") from None
+
+
+def _weigh(data: bytes | memoryview, allowance: int) -> None:
+    """Add up what the containers will take, keeping none of them."""
+    left = allowance
+
+    def close(container: Any) -> None:
+        nonlocal left
+        if type(container) is list and container and type(container[0]) is _Tag:
+            left -= _WEIGHTS.get(container[0], _TYPED_BYTES) + 8 * len(container)
+        else:
+            left -= sys.getsizeof(container) + 8
+        if left < 0:
+            raise _too_many(data, allowance)
+
+    _read(data, close, lambda code, payload: _Tag(code))
+
+
+class _Tag(int):
+    pass
+
+
+_TYPED_BYTES: Final = 300
+_WEIGHTS: Final = {
+    tags.TUPLE: 48, tags.SET: 232, tags.FROZENSET: 232, tags.DEQUE: 800, tags.ORDERED_DICT: 500, tags.MODEL: 500,
+}  # fmt: skip

@@ -269,9 +269,11 @@ def _build_array(items: list[Any], trust: bool) -> Any:
         (values, indices, length, fill_value) = parts
         if type(length) is not int or length < len(indices):
             raise ValueError("a sparse array is not shorter than its values")
+        dtype = pd.SparseDtype(values.dtype, fill_value)
+        if hasattr(pd.arrays.SparseArray, "from_indices"):  # pandas 3
+            return pd.arrays.SparseArray.from_indices(values, indices, length, fill_value=fill_value)
         from pandas._libs.sparse import IntIndex
 
-        dtype = pd.SparseDtype(values.dtype, fill_value)
         return pd.arrays.SparseArray(values, sparse_index=IntIndex(length, indices), dtype=dtype)
     raise ValueError(f"unknown kind {code!r} of pandas array")
 
