@@ -109,6 +109,8 @@ class Attempt:
     alone = False
     rerun_on_loss = True
     held: Any = None
+    patience: Any = None
+    """The `Patience` with an async node that has a timeout."""
     answers: Any = None
     """The `Answers` to the questions that the task asked in earlier attempts, if the run can be resumed."""
 

@@ -59,6 +59,8 @@ class TaskScope:
     """What the engine keeps beside it: answers, readers."""
     started_at: float | None = None
     answers: Answers | None = None
+    patience: Any = None
+    """What notices the signs of life of a node with a timeout."""
     _task_id: str | None = None
     _config: dict[str, Any] | None = None
     _runtime: Any = None
@@ -163,8 +165,24 @@ class TaskScope:
 
     def write_custom(self, chunk: Any) -> None:
         """The stream writer: hand a chunk to the consumer of ``stream_mode="custom"``, or do nothing."""
-        if self.emit is not None:
+        if self.progress() and self.emit is not None:
             self.emit("custom", chunk)
+
+    def progress(self) -> bool:
+        """Note that the task, or one within it, did something (TO-4); whether it may still: not after a timeout."""
+        patience = self.patience
+        if patience is not None and not patience.progress():
+            return False
+        local = self.facts.local
+        return local is None or local.around is None or local.around.progress()
+
+    def heartbeat(self) -> None:
+        """A sign of life, for the idle timeouts of this task and those around it (TO-4)."""
+        if self.patience is not None:
+            self.patience.beat()
+        local = self.facts.local
+        if local is not None and local.around is not None:
+            local.around.heartbeat()
 
     def interrupt(self, value: Any, response_schema: Any = None) -> Any:
         """Stop the task with a question, or return the answer it was resumed with."""
@@ -210,6 +228,7 @@ def _make_runtime(scope: TaskScope) -> Any:
         context=facts.context,
         store=scope.store,
         stream_writer=scope.write_custom,
+        heartbeat=scope.heartbeat,
         previous=facts.previous,
         execution_info=info,
         control=None if local is None else local.control,

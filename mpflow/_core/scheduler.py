@@ -332,8 +332,11 @@ class Scheduler:
             task.handled = True
             self._finish(task, TASK_FAILED, out)
             if self.phase is STEPPING:
-                self.open += 1
-                self.ready.append(self._add_handling(task))
+                if task.node.handler.name in self.pause_before or "*" in self.pause_before:
+                    self.interrupted = True
+                else:
+                    self.open += 1
+                    self.ready.append(self._add_handling(task))
             return
         if (record := record_of(task, error, self.on_error, self._task_id)) is not None:
             task.record = record

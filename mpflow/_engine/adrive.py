@@ -11,6 +11,7 @@ from mpflow._engine.loop import CLOSE, EMIT, START, WAIT, run_loop
 from mpflow._engine.persistence import SAVER, acall_saver
 from mpflow._engine.places import INLINE, LOOP, Places
 from mpflow._exec.aio import LoopBell, LoopPlace, unwatch, watch
+from mpflow._exec.patience import Patience
 
 if TYPE_CHECKING:
     from mpflow._engine.run import Run
@@ -46,6 +47,8 @@ async def adrive(run: Run, input: Any) -> AsyncIterator[Any]:
                     if route is LOOP:
                         for attempt in group:
                             attempt.outbox = mailbox
+                            if (timeout := attempt.task.node.timeout) is not None:
+                                attempt.patience = Patience(timeout)
                         tasks.submit(group)
                     elif route is INLINE:
                         reply = perform_all(run, group)

@@ -69,6 +69,8 @@ class Performer:
     async def aperform(self, attempt: Attempt) -> Diff:
         """As `perform`, awaiting; raises what the node raises. To be run as a task in a context of its own."""
         scope = TaskScope.of(attempt, self.emit_for(attempt))
+        if attempt.patience is not None:
+            scope.patience = attempt.patience
         diff: Diff = await attempt.program.arun(attempt.input, scope)
         return await self.aclose(attempt.task.node, diff, scope)
 

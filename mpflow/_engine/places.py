@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from mpflow._exec.patience import check_timeout
 from mpflow._exec.thread import ThreadPlace, default_threads
 from mpflow._messages import Attempt
 
@@ -28,16 +29,18 @@ class Places:
         self.pool: WorkerPool | None = None  # set once it is in use
         self._threads: ThreadPlace | None = None
         self._foreign: dict[int, ForeignPlace] = {}
-        self._routes: dict[str, Any] = {}
+        self._routes: dict[NodePlan, Any] = {}
 
     def route(self, node: NodePlan) -> Any:
         """INLINE, THREAD, PROCESS, LOOP, or the user's own executor."""
-        found = self._routes.get(node.name)
+        found = self._routes.get(node)
         if found is None:
-            found = self._routes[node.name] = self._resolve(node)
+            found = self._routes[node] = self._resolve(node)
         return found
 
     def _resolve(self, node: NodePlan) -> Any:
+        if node.timeout is not None:
+            check_timeout(node.name, node.program.callables, node.executor or self.default, node.timeout)
         asked = node.executor if node.executor is not None else self.default
         if asked is None:
             asked = "auto"

@@ -34,7 +34,7 @@ MAX_DEPTH = 64
 class Local:
     """What a run's tasks can reach in this process only."""
 
-    __slots__ = ("answers_by_id", "control", "durability", "replay", "saver", "store")
+    __slots__ = ("answers_by_id", "around", "control", "durability", "replay", "saver", "store")
 
     def __init__(self, store: Any, control: Any, saver: Any, durability: str) -> None:
         self.store = store
@@ -42,6 +42,7 @@ class Local:
         self.saver = saver
         self.durability = durability
         self.answers_by_id: dict[str, Any] = {}
+        self.around: TaskScope | None = None
         self.replay: Replay | None = None
 
 
@@ -158,6 +159,7 @@ class Run:
         if durability is None:
             durability = parent.facts.local.durability if parent is not None and parent.facts.local else "async"
         self.local = Local(store, control, saver, durability)
+        self.local.around = parent
         self.persistence: Persistence | None = None
         self.resuming: bool | None = None
         self.forks = False
@@ -309,6 +311,7 @@ class Run:
             facts.context = self.context
         if self.parent is not None:
             facts.around = self.parent.namespace
+            self.parent.progress()
         if self.persistence is not None:
             facts.checkpoint_id = self.persistence.checkpoint_id
             facts.resuming = self.resuming

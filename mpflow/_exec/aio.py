@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from mpflow._messages import CANCELLED, CLOSED, FAILED, Attempt, Outcome
-from mpflow.errors import NodeCancelledError, NodeTimeoutError
+from mpflow.errors import NodeCancelledError
 
 if TYPE_CHECKING:
     from mpflow._exec.mailbox import Mailbox
@@ -85,33 +85,31 @@ class LoopPlace:
 
     async def _finish(self, attempt: Attempt, coroutine: Coroutine[Any, Any, Any]) -> None:
         started = perf_counter()
-        timer = None
-        late = False
-        task = asyncio.current_task()
-        assert task is not None and attempt.outbox is not None
-        if attempt.timeout_s is not None:
-
-            def expire() -> None:
-                nonlocal late
-                late = True
-                task.cancel()
-
-            timer = self._bell.loop.call_later(attempt.timeout_s, expire)
+        patience = attempt.patience
+        assert attempt.outbox is not None
+        if patience is not None:
+            task = asyncio.current_task()
+            assert task is not None
+            patience.watch(self._bell.loop, task)
         try:
             outcome: Outcome = (CLOSED, attempt, await coroutine, perf_counter() - started)
+            if patience is not None and patience.kind is not None:  # it took no notice of being cancelled
+                outcome = FAILED, attempt, patience.error(attempt.program.name), perf_counter() - started
         except BaseException as error:
-            outcome = self._ended(attempt, error, late, perf_counter() - started)
+            outcome = self._ended(attempt, error, perf_counter() - started)
         finally:
-            if timer is not None:
-                timer.cancel()
+            if patience is not None:
+                patience.end()
         attempt.outbox.post(outcome)
 
-    def _ended(self, attempt: Attempt, error: BaseException, late: bool, seconds: float) -> Outcome:
+    def _ended(self, attempt: Attempt, error: BaseException, seconds: float) -> Outcome:
         """The outcome of an attempt that raised: its own failure, its deadline, or our cancelling it."""
         name = attempt.program.name
-        if late:
-            assert attempt.timeout_s is not None
-            return FAILED, attempt, NodeTimeoutError(name, seconds, kind="run", run_timeout=attempt.timeout_s), seconds
+        patience = attempt.patience
+        if patience is not None and patience.kind is not None:
+            failure: BaseException = patience.error(name)
+            failure.__cause__ = error
+            return FAILED, attempt, failure, seconds
         if not isinstance(error, asyncio.CancelledError):
             return FAILED, attempt, error, seconds
         if attempt in self._cancelled:

@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from copy import copy
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
+from mpflow._exec.patience import check_timeout
 from mpflow._names import DEFAULT_HANDLER
 from mpflow.constants import END, START
 from mpflow.runnables.base import coerce
@@ -113,23 +114,6 @@ def _limits(timeout: Any) -> TimeoutPolicy | None:
     from mpflow.types import TimeoutPolicy
 
     return TimeoutPolicy.coerce(timeout)
-
-
-def check_timeout(name: str, callables: Callables, executor: Any, timeout: TimeoutPolicy | None) -> None:
-    """Raise ValueError for a timeout on a node that nothing can end once it runs (TO-2, D-4)."""
-    if timeout is None or callables.afunc is not None:
-        return
-    if executor is not None and executor not in ("auto", "process"):
-        place = repr(executor) if isinstance(executor, str) else type(executor).__name__
-        raise ValueError(
-            "Node timeouts are only supported for async nodes and for nodes on processes, which can be killed. "
-            f"Node '{name}' is sync and bound to executor={place}."
-        )
-    if timeout.idle_timeout is not None:
-        raise ValueError(
-            f"Node timeouts are only supported for async nodes where they are idle timeouts. Node '{name}' is sync; "
-            "give it a run_timeout, which ends it on a worker process."
-        )
 
 
 def check_name(name: str, taken: Collection[str]) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from mpflow._core.plan import NodePlan, Plan
 from mpflow._exec.handling import HandlerProgram
+from mpflow._exec.patience import check_timeout
 from mpflow._exec.program import NodeProgram
 from mpflow._names import BRANCH_TO, DEFAULT_HANDLER, JOIN, ROOT, TASKS
 from mpflow.channels.base import BaseChannel
@@ -15,7 +16,6 @@ from mpflow.channels.last_value import LastValueAfterFinish
 from mpflow.channels.named_barrier_value import NamedBarrierValue, NamedBarrierValueAfterFinish
 from mpflow.channels.topic import Topic
 from mpflow.constants import END, START
-from mpflow.graph.node import check_timeout
 from mpflow.runnables.base import Callables
 from mpflow.types import Send
 

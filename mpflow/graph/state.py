@@ -6,7 +6,7 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import TYPE_CHECKING, Any, Generic
 
 from mpflow._exec.place import check_executor
-from mpflow._names import HANDLER_PREFIX
+from mpflow._names import DEFAULT_HANDLER, HANDLER_PREFIX
 from mpflow.constants import END, START
 from mpflow.graph.branch import BranchSpec, PathMap
 from mpflow.graph.compiled import CompiledStateGraph
@@ -302,7 +302,9 @@ class StateGraph(Generic[StateT, ContextT, InputT, OutputT]):
             raise ValueError(f"compile(fail_fast=) takes None or 'kill', got {fail_fast!r}")
         if on_error not in (None, "raise", "record"):
             raise ValueError(f"compile(on_error=) takes None, 'raise' or 'record', got {on_error!r}")
-        self.validate([name for name in (*(interrupt_before or ()), *(interrupt_after or ())) if name != "*"])
+        handlers = {HANDLER_PREFIX + name for name, spec in self.nodes.items() if spec.error_handler is not None}
+        known = {"*", DEFAULT_HANDLER, *handlers}
+        self.validate([name for name in (*(interrupt_before or ()), *(interrupt_after or ())) if name not in known])
         lint(self.nodes, self.edges, self.waiting_edges, self.branches, strict=strict)
         check_executor(executor, "compile")
         plan = plan_of(self, name or "LangGraph", strict=strict, executor=executor)

@@ -55,16 +55,14 @@ def plan_of(
 
 
 def _node(name: str, node: PregelNode, retry: Sequence[Any]) -> NodePlan:
-    plan = NodePlan(
+    return NodePlan(
         name,
         WritingProgram(name, chained(node.steps, name), node.writes, node.tags or None, node.metadata or None),
         node.triggers,
         node.channels,
         retry=node.retry_policy or retry,
+        timeout=TimeoutPolicy.coerce(node.timeout),
     )
-    if (timeout := TimeoutPolicy.coerce(node.timeout)) is not None:
-        plan.timeout_s = timeout.run_timeout  # type: ignore[assignment]  # seconds once coerced
-    return plan
 
 
 def check(plan: Plan, breakpoints: Collection[str]) -> None:

@@ -239,3 +239,19 @@ def test_what_cannot_be_called_is_no_handler() -> None:
         graph_of(error_handler=5)
     with pytest.raises(TypeError, match="unsupported type"):
         graph_of().set_node_defaults(error_handler=5)  # type: ignore[arg-type]
+
+
+def test_a_handler_may_be_a_breakpoint(run: Any) -> None:
+    """EH-4, IN-10: the run pauses between the failure and its handler, which then gets the stored error."""
+    runs: list[str] = []
+
+    def failing(state: State) -> State:
+        runs.append("a")
+        raise ValueError("broken")
+
+    builder = graph_of(failing, error_handler=handler).add_node("b", other).add_edge(START, "b")
+    graph = builder.compile(checkpointer=InMemorySaver(), interrupt_before=["__error_handler__a"])
+    assert run.invoke(graph, {"x": []}, THREAD) == {"x": ["other"]}
+    assert run.get_state(graph, THREAD).next == ("a",)
+    assert run.invoke(graph, None, THREAD) == {"x": ["a broken", "other"]}
+    assert runs == ["a"]
