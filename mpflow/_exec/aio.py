@@ -78,8 +78,12 @@ class LoopPlace:
         task = self._context.copy().run(self._bell.loop.create_task, self._finish(attempt, coroutine))
         self._tasks[attempt] = task
 
-        def forget(_: Any) -> None:
+        def forget(task: asyncio.Task[None]) -> None:
             self._tasks.pop(attempt, None)
+            if task.cancelled():  # before it had begun, so nothing in it could answer
+                coroutine.close()
+                assert attempt.outbox is not None
+                attempt.outbox.post((CANCELLED, attempt, None, 0.0))
 
         task.add_done_callback(forget)
 
