@@ -116,7 +116,9 @@ class Foreman:
             return
         queue, crew = self._queue, self._roster.crew
         if not queue and not queue.alone:
-            if len(crew) > 1:
+            if self.is_idle():
+                self._parcels.rest()
+            elif len(crew) > 1:
                 self._even_out()
             return
         ready = [w for w in crew if w.state == READY and not w.spent and not w.taken_back]

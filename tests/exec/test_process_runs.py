@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import dataclasses
+import gc
 import logging
 import os
 import subprocess
@@ -12,6 +13,7 @@ import sys
 import textwrap
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -286,6 +288,17 @@ def test_inner_threads_fit_the_processors(monkeypatch: pytest.MonkeyPatch) -> No
             Node(lambda x: [os.environ[n] for n in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")]), [0]
         )
     assert int(found[0]) >= 1 and found[1] == "3"
+
+
+def test_a_pool_at_rest_holds_on_to_no_runs_facts() -> None:
+    with WorkerPool(1) as pool:
+        facts = facts_of()
+        drive = Drive(pool, facts)
+        drive.values(Node(lambda x: x), range(3))
+        gone = weakref.ref(facts)
+        del facts, drive
+        gc.collect()
+        assert gone() is None
 
 
 def test_the_default_pool_is_one_and_can_be_shut_down() -> None:
