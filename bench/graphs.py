@@ -101,6 +101,7 @@ def batch(name: str, inputs: int) -> Callable[[], Any]:
 
 class Total(TypedDict):
     total: Annotated[int, operator.add]
+    cpu_s: Annotated[list[float], operator.add]
 
 
 def one(task: dict[str, int]) -> dict[str, int]:
@@ -122,7 +123,7 @@ def sends(name: str, count: int, place: str | None = None) -> Callable[[], Any]:
     app = fan_out(name, one, [{"i": i} for i in range(count)], place)
 
     def run() -> None:
-        assert app.invoke({"total": 0}) == {"total": count}
+        assert app.invoke({"total": 0})["total"] == count
 
     return run
 
@@ -156,9 +157,11 @@ def burn(turns: int) -> int:
     return x
 
 
-def burning(task: dict[str, int]) -> dict[str, int]:
+def burning(task: dict[str, int]) -> dict[str, Any]:
+    """Burn, and tell the CPU seconds that it took."""
+    start = time.thread_time()
     burn(task["turns"])
-    return {"total": 1}
+    return {"total": 1, "cpu_s": [time.thread_time() - start]}
 
 
 def turns_for(cpu_s: float) -> int:

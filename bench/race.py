@@ -120,7 +120,8 @@ class Race:
         for contender in contenders:
             try:
                 call = contender.make()
-                call()  # warms it up: imports, worker starts, caches
+                if contender.rounds != 1:
+                    call()  # warms it up: imports, worker starts, caches
             except ImportError as error:
                 self._add(Row(name, None, contender.name, None, note=f"skipped: {error}"))
             else:

@@ -27,12 +27,13 @@ def test_cpu_nodes(race: Race, node_s: float) -> None:
         graph = fan_out(name, burning, tasks, place)
         return lambda: graph.invoke({"total": 0})
 
-    def ideal() -> float:
-        """The CPU time of all the nodes, spread over the cores without loss."""
-        start = time.process_time()
-        for task in tasks:
-            burn(task["turns"])
-        return (time.process_time() - start) / CORES
+    graph = fan_out("mpflow", burning, tasks, "process")
+    runs: list[tuple[float, float]] = []
+
+    def ours() -> None:
+        start = time.perf_counter()
+        used_s = sum(graph.invoke({"total": 0})["cpu_s"])
+        runs.append((time.perf_counter() - start, used_s))
 
     def futures() -> Callable[[], Any]:
         pool = race.stack.enter_context(ProcessPoolExecutor(CORES, get_context("spawn")))
@@ -45,16 +46,19 @@ def test_cpu_nodes(race: Race, node_s: float) -> None:
         race.stack.callback(pool.shutdown)
         return lambda: wait([pool.submit(burn, turns) for _ in tasks])
 
+    name = f"{NODES} CPU nodes of {node_s * 1e3:.0f} ms"
     race(
-        f"{NODES} CPU nodes of {node_s * 1e3:.0f} ms",
-        app("mpflow", "process"),
-        Against("CPU time / cores", lambda: ideal, wanted=0.95),
+        name,
+        ours,
         Against("concurrent.futures processes", futures),
         Against("loky processes", loky_futures),
-        Against("mpflow, threads", lambda: app("mpflow", "thread")),
-        Against("LangGraph", lambda: app("langgraph"), wanted=0.95 * CORES),
-        rounds=5,
+        Against("mpflow, threads", lambda: app("mpflow", "thread"), rounds=3),
+        Against("LangGraph", lambda: app("langgraph"), wanted=0.95 * CORES, rounds=3),
+        rounds=7,
     )
+    # Of the nodes as they ran, side by side: two cores may be slower together than one alone.
+    best_s, used_s = min(runs)
+    race.compare(name, best_s, "their own CPU time / cores", used_s / CORES, wanted=0.95)
 
 
 def test_demo(race: Race) -> None:
