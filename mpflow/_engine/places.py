@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from mpflow._engine.run import Run
     from mpflow._exec.foreign import ForeignPlace
     from mpflow._exec.process import WorkerPool
+    from mpflow._scope import TaskScope
 
 INLINE, THREAD, PROCESS, LOOP = "inline", "thread", "process", "loop"
 
@@ -30,6 +31,7 @@ class Places:
         self._threads: ThreadPlace | None = None
         self._foreign: dict[int, ForeignPlace] = {}
         self._routes: dict[NodePlan, Any] = {}
+        self.is_away = run.parent is not None and _is_away(run.parent)
 
     def route(self, node: NodePlan) -> Any:
         """INLINE, THREAD, PROCESS, LOOP, or the user's own executor."""
@@ -46,12 +48,12 @@ class Places:
             asked = "auto"
         if not isinstance(asked, str):
             return asked
-        if asked == "process":
+        if asked == "process" and not self.is_away:
             return PROCESS
         program = node.program
         if self.awaits and program.callables.afunc is not None:
             return LOOP
-        if asked == "auto" and node.timeout_s is not None and not program.is_async:
+        if asked == "auto" and node.timeout_s is not None and not program.is_async and not self.is_away:
             return PROCESS  # only there can a sync node be ended at its deadline (D-4)
         if asked == "inline":
             return INLINE
@@ -112,3 +114,12 @@ class Places:
             else:
                 group[1].append(attempt)
         return list(groups.values())
+
+
+def _is_away(scope: TaskScope | None) -> bool:
+    """Whether a task runs in another process than its root run: what is nested in it stays there."""
+    while scope is not None:
+        if scope.facts.local is None:
+            return True
+        scope = scope.facts.local.around
+    return False
