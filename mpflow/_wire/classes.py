@@ -26,6 +26,7 @@ ENUM: Final = "enum"
 NAMEDTUPLE: Final = "namedtuple"
 PLAIN: Final = "plain object"
 
+_HEAP_TYPE: Final = 1 << 9  # Py_TPFLAGS_HEAPTYPE
 _VOCABULARY: Final = "mpflow.types"
 
 Build = Callable[[list[Any]], Any]
@@ -87,9 +88,8 @@ def slots_of(cls: type) -> dict[str, MemberDescriptorType]:
     """Every slot of the class and its bases, by its unmangled or mangled name as getattr knows it."""
     slots: dict[str, MemberDescriptorType] = {}
     for base in reversed(cls.__mro__):
-        for name, value in vars(base).items():
-            if type(value) is MemberDescriptorType and base is not object:
-                slots[name] = value
+        if base.__flags__ & _HEAP_TYPE:  # what C types show in this way is no state to set
+            slots.update((name, slot) for name, slot in vars(base).items() if type(slot) is MemberDescriptorType)
     return slots
 
 

@@ -186,6 +186,8 @@ class Encoding:
         root = str(kind.__module__).partition(".")[0]
         if root == "zoneinfo":
             return lambda value: scalars.encode_zone(value) or self.encode_unknown(value)
+        if root == "pytz":
+            return lambda value: scalars.encode_pytz(value) or self.encode_unknown(value)
         if root == "numpy":
             from mpflow._wire import arrays
 

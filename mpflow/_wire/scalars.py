@@ -6,6 +6,7 @@ included, and returns the value; whatever it raises becomes a DecodeError, so bu
 
 from __future__ import annotations
 
+import importlib
 import re
 import sys
 from collections import Counter, OrderedDict, defaultdict, deque
@@ -149,6 +150,18 @@ def encode_zone(value: Any) -> list[Any] | None:
     return [MARKS[tags.ZONEINFO], value.key]
 
 
+def encode_pytz(value: Any) -> list[Any] | None:
+    """A zone of pytz, which pandas 2 uses: the very period too, or a datetime would change its offset."""
+    pytz = sys.modules.get("pytz")
+    if pytz is None:
+        return None
+    if value is pytz.utc:
+        return [MARKS[tags.PYTZ], "UTC"]
+    if isinstance(value, (pytz.tzinfo.DstTzInfo, pytz.tzinfo.StaticTzInfo)) and value.zone in pytz.all_timezones_set:
+        return [MARKS[tags.PYTZ], *value.__reduce__()[1]]
+    return None
+
+
 # -- builders ----------------------------------------------------------------------------------------------------------
 
 
@@ -267,6 +280,14 @@ def _build_zone(items: list[Any]) -> Any:
     return zoneinfo.ZoneInfo(key)
 
 
+def _build_pytz(items: list[Any]) -> Any:
+    pytz, tzinfo = importlib.import_module("pytz"), importlib.import_module("pytz.tzinfo")
+    zone, period = items[1], items[2:]
+    if zone not in pytz.all_timezones_set:
+        raise ValueError(f"pytz has no time zone {zone!r}")
+    return pytz.utc if zone == "UTC" else tzinfo.unpickler(zone, *period)
+
+
 def _build_decimal(items: list[Any]) -> Any:
     from decimal import Decimal
 
@@ -359,6 +380,7 @@ BUILDERS: Final[dict[int, Builder]] = {
     tags.TIMEDELTA: _build_timedelta,
     tags.TIMEZONE: _build_timezone,
     tags.ZONEINFO: _build_zone,
+    tags.PYTZ: _build_pytz,
     tags.DECIMAL: _build_decimal,
     tags.FRACTION: _build_fraction,
     tags.UUID: _build_uuid,

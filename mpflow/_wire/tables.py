@@ -32,6 +32,8 @@ _RANGE: Final = 0  # start, stop, step, name
 _FLAT: Final = 1  # array, name, frequency or None
 _MULTI: Final = 2  # levels, codes, names
 
+_INDEXES: Final = ("Index", "DatetimeIndex", "TimedeltaIndex", "PeriodIndex", "CategoricalIndex", "IntervalIndex")
+
 # Codes of PANDAS_SCALAR.
 _TIMESTAMP: Final = 0  # integer, unit, time zone or None, fold
 _TIMEDELTA_SCALAR: Final = 1  # integer, unit
@@ -106,7 +108,7 @@ def _take_index(index: Any) -> list[Any]:
     if kind is pd.MultiIndex:
         levels = [_take_index(level) for level in index.levels]
         return [mark, _MULTI, levels, [codes.copy() for codes in index.codes], list(index.names)]
-    if kind.__module__ != pd.Index.__module__:
+    if kind.__name__ not in _INDEXES or getattr(pd, kind.__name__) is not kind:
         raise _NoWay
     return [mark, _FLAT, _take_array(index.array), index.name, getattr(index, "freqstr", None)]
 

@@ -30,6 +30,7 @@ tag  name             items after the marker
  23  TIMEDELTA        days, seconds, microseconds
  24  TIMEZONE         days, seconds, microseconds of the offset, name or None
  25  ZONEINFO         key
+ 26  PYTZ             what pytz's own reduction holds: zone, and for one of its periods offset, dst and name
  30  DECIMAL          text
  31  FRACTION         numerator, denominator
  32  UUID             16 bytes
@@ -92,6 +93,7 @@ TIME: Final = 22
 TIMEDELTA: Final = 23
 TIMEZONE: Final = 24
 ZONEINFO: Final = 25
+PYTZ: Final = 26
 
 DECIMAL: Final = 30
 FRACTION: Final = 31

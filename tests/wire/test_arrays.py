@@ -83,13 +83,16 @@ def test_odd_array_comes_back_as_data(codec: Codec, array: Any) -> None:
         np.float32(1.5), np.float64(-0.0), np.int8(-1), np.uint64(2**64 - 1), np.bool_(True), np.str_("a\ud800"),
         np.bytes_(b"ab"), np.datetime64("2020-01-01T00:00", "ns"), np.timedelta64(3, "25s"), np.complex64(1j),
         np.longdouble(1) / 3, np.void(b"abc"), np.array([(1, 2.5)], [("a", "i4"), ("b", "f8")])[0], np.str_(""),
-        np.datetime64("NaT"),
+        np.datetime64("NaT", "s"),
     ],
     ids=lambda scalar: type(scalar).__name__,
 )  # fmt: skip
 def test_scalar_keeps_its_type(codec: Codec, scalar: Any) -> None:
     back = codec.decode(codec.encode({"s": scalar}))["s"]
-    assert_same(back, scalar)
+    if scalar.dtype.char == "g":  # has padding
+        assert type(back) is type(scalar) and back == scalar
+    else:
+        assert_same(back, scalar)
 
 
 @pytest.mark.parametrize("dtype", ["f4", ">i2", "M8[D]", "U5", object, [("a", "i4")]])
