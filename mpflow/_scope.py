@@ -62,6 +62,8 @@ class TaskScope:
     patience: Any = None
     """What notices the signs of life of a node with a timeout."""
     _task_id: str | None = None
+    writes: list[tuple[str, Any]] | None = None
+    """What the node wrote to the state before it returned."""
     _config: dict[str, Any] | None = None
     _runtime: Any = None
 

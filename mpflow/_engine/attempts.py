@@ -24,7 +24,7 @@ Diff = list[tuple[str, Any]]
 class Performer:
     """How the attempts of one run are performed: against its state, in its context, telling its streams."""
 
-    __slots__ = ("awaits", "context", "emit_for", "plan", "state", "warn")
+    __slots__ = ("awaits", "context", "emit_for", "enter", "plan", "state", "warn")
 
     def __init__(
         self,
@@ -39,6 +39,8 @@ class Performer:
         self.context = context
         self.warn = warn
         self.emit_for = emit_for
+        self.enter: Callable[[TaskScope], None] | None = None
+        """Prepares a task's context before its node is called."""
         self.awaits = False
 
     def perform(self, attempt: Attempt) -> Outcome:
@@ -63,6 +65,8 @@ class Performer:
                 f'No synchronous function provided to "{node.name}": it is async. Run the graph with ainvoke, astream '
                 "or abatch, or place the node with executor='process'"
             )
+        if self.enter is not None:
+            self.enter(scope)
         diff: Diff = attempt.program.run(attempt.input, scope)
         return self.close(node, diff, scope) if close else diff
 
@@ -71,6 +75,8 @@ class Performer:
         scope = TaskScope.of(attempt, self.emit_for(attempt))
         if attempt.patience is not None:
             scope.patience = attempt.patience
+        if self.enter is not None:
+            self.enter(scope)
         diff: Diff = await attempt.program.arun(attempt.input, scope)
         return await self.aclose(attempt.task.node, diff, scope)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mpflow._core.task import FAILED, FINISHED, INTERRUPTED
@@ -22,6 +22,7 @@ from mpflow._engine.payloads import (
     update_of,
 )
 from mpflow._names import INTERRUPT, METADATA
+from mpflow._scope import TaskScope
 from mpflow.constants import TAG_HIDDEN
 from mpflow.errors import ParentCommand
 
@@ -51,6 +52,7 @@ class Streams:
 
     __slots__ = (
         "_emit",
+        "_seen",
         "_typed",
         "channels",
         "modes",
@@ -91,6 +93,7 @@ class Streams:
         self.upward = upward
         self.shape: Shape = shape_of(modes, subgraphs, version)
         self._emit = self.modes | self.passed | self.printing
+        self._seen: set[str] = set()
         self._typed = version == "v2" or TYPED in self.passed
 
     def wants(self, mode: str) -> bool:
@@ -137,9 +140,15 @@ class Streams:
         elif kind == "stream":
             ns, mode, chunk, make = data
             if self.subgraphs:
+                if mode == "messages":
+                    self._seen.add(chunk[0].id)
                 self._deliver(tuple(ns), mode, chunk, make)
             elif mode in self.passed and self.upward is not None:
                 self.upward("stream", data)
+        elif self.wants("messages"):  # pieces of one message have its id; the whole is not told after its pieces
+            if kind == "message" or data[0].id not in self._seen:
+                self._seen.add(data[0].id)
+                self.put("messages", data)
 
     # -- what the loop reports ----------------------------------------------------------------------------------------
 
@@ -158,6 +167,12 @@ class Streams:
         self._detail("checkpoints", payload, scheduler.step - 1, make)
 
     def started(self, run: Run) -> None:
+        if self.wants("messages"):
+            from mpflow._engine.messages import given_to
+
+            for task in run.scheduler.tasks:
+                if not task.node.hidden:
+                    self._seen.update(given_to(task))
         if not (self.wants("tasks") or self.wants("debug")):
             return
         # Sends are told first, as LangGraph does, though their writes are merged last.
@@ -173,6 +188,8 @@ class Streams:
     def ended(self, run: Run, task: Task) -> None:
         if task.node.hidden or isinstance(task.error, ParentCommand):
             return
+        if task.state == FINISHED and not task.cached and self.wants("messages"):
+            self._returned(run, task)
         if task.state == INTERRUPTED:
             self._asked(questions_of(task), run.state)
         elif task.state == FINISHED and self.wants("updates") and TAG_HIDDEN not in (task.node.program.tags or ()):
@@ -197,6 +214,20 @@ class Streams:
             shown = values if isinstance(values, dict) else {}
             self._values({**shown, INTERRUPT: interrupts})
 
+    def _returned(self, run: Run, task: Task) -> None:
+        """Tell of the messages that a task returned, unless a model or an earlier task said them."""
+        from mpflow._engine.messages import named, returned_by
+
+        program = task.node.program
+        if TAG_HIDDEN in (program.tags or ()):
+            return
+        metadata: dict[str, Any] | None = None
+        for message in returned_by(task):
+            if message.id is None or message.id not in self._seen:
+                if metadata is None:
+                    metadata = {"ls_integration": "langgraph", **_scope_of(run, task).config["metadata"]}
+                self.event("whole message", (named(message), metadata))
+
     def _values(self, values: Any) -> None:
         make = self.owner._typed_output if self._typed and self.owner is not None else None
         self.put("values", values, make)
@@ -206,6 +237,12 @@ class Streams:
             self.put(mode, payload, make)
         if self.wants("debug"):
             self.put("debug", debug_of(mode, payload, step), make)
+
+
+def _scope_of(run: Run, task: Task) -> TaskScope:
+    assert run.facts is not None
+    program = task.node.program
+    return TaskScope(run.facts, task.name, task.path, task.triggers, tags=program.tags, metadata=program.metadata)
 
 
 def _known(modes: str | Sequence[str] | None, option: str) -> frozenset[str]:

@@ -73,7 +73,8 @@ class NodeProgram:
                 result = func(input, **callables.arguments(scope))
             else:
                 result = func(input)
-            return self.diff(result)
+            diff = self.diff(result)
+            return diff if scope.writes is None else scope.writes + diff
         except ParentCommand as error:
             return self._addressed(error, scope)
 
@@ -86,7 +87,8 @@ class NodeProgram:
             if self.coerce is not None and scope.path[0] == PULL:  # a Send's argument is given as it is (SN-2)
                 input = self.coerce(input)
             result = await callables.afunc(input, **callables.arguments(scope))
-            return self.diff(result)
+            diff = self.diff(result)
+            return diff if scope.writes is None else scope.writes + diff
         except ParentCommand as error:
             return self._addressed(error, scope)
 

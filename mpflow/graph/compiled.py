@@ -59,10 +59,14 @@ class CompiledStateGraph(Pregel, Generic[StateT, ContextT, InputT, OutputT]):
             return schema(**context)
         return context
 
-    def _typed_output(self, value: Any) -> Any:
-        schema = self.builder.schemas[self.builder.output_schema]
-        make = schema.coerce
-        return value if make is None or value is None else make(value)
+    @property
+    def _typed_output(self) -> Any:
+        """What makes an instance of the output schema, for ``version="v2"``; None where a dict is one (SM-12)."""
+        return self.builder.schemas[self.builder.output_schema].typed
+
+    @property
+    def _typed_state(self) -> Any:
+        return self.builder.schemas[self.builder.state_schema].typed
 
 
 def _rebuild(cls: type[Any], state: dict[str, Any]) -> Any:

@@ -136,8 +136,8 @@ def push_message(message: Any, *, state_key: str | None = "messages") -> AnyMess
         raise ValueError("Message ID is required: give the message an id before it is pushed")
     if scope.emit is not None:
         scope.emit("message", (coerced, scope.config["metadata"]))
-        if state_key is not None:
-            scope.emit("write", (state_key, coerced))
+    if state_key is not None:
+        scope.writes = [*(scope.writes or ()), (state_key, coerced)]
     return cast("AnyMessage", coerced)
 
 

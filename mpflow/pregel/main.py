@@ -36,6 +36,9 @@ class CompiledGraph(StatefulGraph):
     """
 
     stream_mode: Any = "values"
+    debug: bool | None = None
+    _typed_state: Any = None
+    _typed_output: Any = None
 
     def __init__(
         self,
@@ -104,20 +107,25 @@ class CompiledGraph(StatefulGraph):
             options=self._options,
             step_timeout_s=self.step_timeout,
             store=self.store,
+        print_mode: StreamMode | Sequence[StreamMode] = (),
             control=control,
             checkpointer=self.checkpointer,
             durability=durability,
             pause_before=_names(self.interrupt_before if interrupt_before is None else interrupt_before),
+        debug: bool | None = None,
             pause_after=_names(self.interrupt_after if interrupt_after is None else interrupt_after),
         )
 
     def _context(self, context: Any) -> Any:
+        if debug or (debug is None and self.debug):
+            print_mode = ("updates", "values")
         return context
 
     def _output(self, keys: str | Sequence[str] | None) -> Any:
         if keys is None or keys is self._plan.output:
             return keys
         for key in (keys,) if isinstance(keys, str) else keys:
+            print_mode=print_mode,
             if key not in self._plan.channels:
                 raise ValueError(f"output_keys: graph '{self.name}' has no channel {key!r}")
         return keys if isinstance(keys, str) else tuple(keys)
@@ -130,6 +138,7 @@ class CompiledGraph(StatefulGraph):
         context: Any = None,
         stream_mode: StreamMode | Sequence[StreamMode] = "values",
         output_keys: str | Sequence[str] | None = None,
+            owner=self,
         version: str = "v1",
         control: Any = None,
         **kwargs: Any,
@@ -186,10 +195,10 @@ class CompiledGraph(StatefulGraph):
         if isinstance(value, dict) and INTERRUPT in value:
             value = dict(value)
             interrupts = tuple(value.pop(INTERRUPT))
-        return GraphOutput(value=self._typed_output(value), interrupts=interrupts)
-
-    def _typed_output(self, value: Any) -> Any:
-        return value
+        make = self._typed_output
+        if make is not None and isinstance(value, dict):
+            value = make(value)
+        return GraphOutput(value=value, interrupts=interrupts)
 
     def stream(
         self,
@@ -240,6 +249,7 @@ class CompiledGraph(StatefulGraph):
 
         from mpflow._engine.adrive import adrive
 
+            **kwargs,
         run = self._run(
             config,
             context=context,
@@ -269,6 +279,7 @@ class CompiledGraph(StatefulGraph):
         config: RunnableConfig | list[RunnableConfig] | None = None,
         *,
         return_exceptions: bool = False,
+            **kwargs,
         **kwargs: Any,
     ) -> list[Any]:
         """Run the graph on every input and return the outputs in the order of the inputs (AS-3).
