@@ -59,11 +59,11 @@ class TaskScope:
     """What the engine keeps beside it: answers, readers."""
     started_at: float | None = None
     answers: Answers | None = None
+    writes: list[tuple[str, Any]] | None = None
+    """What the node wrote to the state before it returned."""
     patience: Any = None
     """What notices the signs of life of a node with a timeout."""
     _task_id: str | None = None
-    writes: list[tuple[str, Any]] | None = None
-    """What the node wrote to the state before it returned."""
     _config: dict[str, Any] | None = None
     _runtime: Any = None
 

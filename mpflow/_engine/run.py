@@ -112,6 +112,11 @@ class Run:
         limit = merged["recursion_limit"]
         if limit < 1:
             raise ValueError(f"'recursion_limit' must be at least 1, got {limit}")
+        called_back = merged.get("callbacks") is not None
+        if parent is not None and called_back:
+            from mpflow._engine.messages import without_ours
+
+            merged["callbacks"] = without_ours(merged["callbacks"])
         configurable = dict(merged.get("configurable") or {})
         configurable.pop(SCOPE_KEY, None)
         passed = configurable.pop(PASSED_KEY, ())
@@ -125,11 +130,6 @@ class Run:
                     f"{parent.facts.checkpoint_ns or 'the root graph'}. A graph must not be a node of itself"
                 )
             self.namespace = lasting_namespace(parent.namespace) if checkpointer is True else parent.namespace
-        called_back = merged.get("callbacks") is not None
-        if parent is not None and called_back:
-            from mpflow._engine.messages import without_ours
-
-            merged["callbacks"] = without_ours(merged["callbacks"])
             if parent.calls:
                 self.namespace += f"|{parent.calls}"
             parent.calls += 1
@@ -215,6 +215,10 @@ class Run:
         else:
             emit_for = self._emit_for
         self.performer = Performer(plan, self.state, copy_context(), self.warn, emit_for)
+        if called_back or self.streams.wants("messages"):
+            from mpflow._engine.messages import entrance
+
+            self.performer.enter = entrance(self.streams.wants("messages"))
         self.facts: StepFacts | None = None
         self.output_keys = _keys(self.output)
         self.stream_keys = _keys(self.streams.output)
@@ -235,10 +239,6 @@ class Run:
     def null_answer(self) -> list[Any]:
         """The answer that names no question: this run's, or that of the task it runs in."""
         if self._null is None:
-        if called_back or self.streams.wants("messages"):
-            from mpflow._engine.messages import entrance
-
-            self.performer.enter = entrance(self.streams.wants("messages"))
             assert self.persistence is not None
             own = self.persistence.null_answer()
             above = self.parent.answers.null if self.parent is not None and self.parent.answers is not None else []

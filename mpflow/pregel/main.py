@@ -87,45 +87,46 @@ class CompiledGraph(StatefulGraph):
         *,
         context: Any = None,
         stream_mode: Any = None,
+        print_mode: StreamMode | Sequence[StreamMode] = (),
         output_keys: str | Sequence[str] | None = None,
         subgraphs: bool = False,
         version: str = "v1",
         control: Any = None,
+        debug: bool | None = None,
         durability: Durability | None = None,
         interrupt_before: All | Sequence[str] | None = None,
         interrupt_after: All | Sequence[str] | None = None,
     ) -> Run:
+        if debug or (debug is None and self.debug):
+            print_mode = ("updates", "values")
         return Run(
             self._plan,
             config,
             defaults=self.config,
             context=self._context(context),
             stream_mode=stream_mode,
+            print_mode=print_mode,
             output=self._output(output_keys),
             subgraphs=subgraphs,
             version=version,
             options=self._options,
             step_timeout_s=self.step_timeout,
             store=self.store,
-        print_mode: StreamMode | Sequence[StreamMode] = (),
             control=control,
             checkpointer=self.checkpointer,
             durability=durability,
             pause_before=_names(self.interrupt_before if interrupt_before is None else interrupt_before),
-        debug: bool | None = None,
             pause_after=_names(self.interrupt_after if interrupt_after is None else interrupt_after),
+            owner=self,
         )
 
     def _context(self, context: Any) -> Any:
-        if debug or (debug is None and self.debug):
-            print_mode = ("updates", "values")
         return context
 
     def _output(self, keys: str | Sequence[str] | None) -> Any:
         if keys is None or keys is self._plan.output:
             return keys
         for key in (keys,) if isinstance(keys, str) else keys:
-            print_mode=print_mode,
             if key not in self._plan.channels:
                 raise ValueError(f"output_keys: graph '{self.name}' has no channel {key!r}")
         return keys if isinstance(keys, str) else tuple(keys)
@@ -138,7 +139,6 @@ class CompiledGraph(StatefulGraph):
         context: Any = None,
         stream_mode: StreamMode | Sequence[StreamMode] = "values",
         output_keys: str | Sequence[str] | None = None,
-            owner=self,
         version: str = "v1",
         control: Any = None,
         **kwargs: Any,
@@ -228,6 +228,7 @@ class CompiledGraph(StatefulGraph):
             subgraphs=subgraphs,
             version=version,
             control=control,
+            **kwargs,
         )
         yield from drive(run, input)
 
@@ -249,7 +250,6 @@ class CompiledGraph(StatefulGraph):
 
         from mpflow._engine.adrive import adrive
 
-            **kwargs,
         run = self._run(
             config,
             context=context,
@@ -258,6 +258,7 @@ class CompiledGraph(StatefulGraph):
             subgraphs=subgraphs,
             version=version,
             control=control,
+            **kwargs,
         )
         async with aclosing(cast("Any", adrive(run, input))) as chunks:
             async for chunk in chunks:
@@ -279,7 +280,6 @@ class CompiledGraph(StatefulGraph):
         config: RunnableConfig | list[RunnableConfig] | None = None,
         *,
         return_exceptions: bool = False,
-            **kwargs,
         **kwargs: Any,
     ) -> list[Any]:
         """Run the graph on every input and return the outputs in the order of the inputs (AS-3).
