@@ -19,6 +19,9 @@ NS_END = ":"
 SCOPE_KEY = "__pregel_scope"
 """Where a task's config carries its scope, so that a config passed on by hand nests as well as the context does."""
 
+DRAIN = "drain"
+"""The event by which a task in a worker asks its run to drain."""
+
 Emit = Callable[[str, Any], None]
 
 
@@ -233,8 +236,26 @@ def _make_runtime(scope: TaskScope) -> Any:
         heartbeat=scope.heartbeat,
         previous=facts.previous,
         execution_info=info,
-        control=None if local is None else local.control,
+        control=local.drainable() if local is not None else _control_of(scope),
     )
+
+
+def _control_of(scope: TaskScope) -> Any:
+    """What stands for the run's control in a worker: a wish to drain goes to the parent."""
+    from mpflow.runtime import RunControl
+
+    if scope.emit is None:
+        return None
+    tell: Emit = scope.emit
+
+    class Control(RunControl):
+        __slots__ = ()
+
+        def request_drain(self, reason: str = "shutdown") -> None:
+            super().request_drain(reason)
+            tell(DRAIN, reason)
+
+    return Control()
 
 
 current: ContextVar[TaskScope | None] = ContextVar("mpflow_task", default=None)

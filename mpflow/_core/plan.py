@@ -14,7 +14,7 @@ from mpflow.channels.ephemeral_value import EphemeralValue
 from mpflow.channels.last_value import LastValue
 
 if TYPE_CHECKING:
-    from mpflow.types import RetryPolicy, TimeoutPolicy
+    from mpflow.types import CachePolicy, RetryPolicy, TimeoutPolicy
 
 Reads = tuple[str, ...] | str
 
@@ -36,6 +36,7 @@ class NodePlan:
 
     __slots__ = (
         "branches",
+        "cache",
         "defer",
         "executor",
         "handler",
@@ -74,6 +75,7 @@ class NodePlan:
         defer: bool = False,
         subgraph: Any = None,
         handler: NodePlan | None = None,
+        cache: CachePolicy[Any] | None = None,
     ) -> None:
         self.name = name
         self.program = program
@@ -92,6 +94,7 @@ class NodePlan:
         self.defer = defer
         self.subgraph = subgraph
         self.handler = handler
+        self.cache = cache
 
     def timed(self, timeout: TimeoutPolicy) -> NodePlan:
         """This node with another timeout."""

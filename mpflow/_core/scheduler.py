@@ -38,6 +38,7 @@ from mpflow._names import ERROR, INTERRUPT
 from mpflow.errors import (
     ErrorCode,
     GraphBubbleUp,
+    GraphDrained,
     GraphInterrupt,
     GraphRecursionError,
     InternalError,
@@ -53,7 +54,8 @@ if TYPE_CHECKING:
 
 # Stimuli besides the outcomes of attempts (`CLOSED`, `FAILED`, `LOST`, `CANCELLED`; first the kind, then the attempt).
 BEGIN = 10  # (BEGIN, input, given): the input as writes, None to resume; and writes that belong to no task
-ADVANCE = 11  # (ADVANCE, facts, kept): start the next superstep; of its tasks, those in `kept` have finished before
+ADVANCE = 11  # (ADVANCE, facts, kept[, error]): start the next superstep; of its tasks, those in `kept` have finished
+# before; with `error`, break the run with it instead, if there is anything left to run
 DUE = 12  # (DUE, task): a retry interval has passed
 STOP = 13  # (STOP, error, kill): give the run up, with this error
 
@@ -112,6 +114,7 @@ class Scheduler:
         self.parked: dict[str, deque[Task]] = {}
         self.node_load: dict[str, int] = {}
         self.error: BaseException | None = None
+        self.drained: GraphDrained | None = None
         self.interrupted = False  # a task of the step asked a question
         self.recorded = False  # a task of the step left a record
 
@@ -198,6 +201,10 @@ class Scheduler:
         if self.open == 0:
             self._end_step(out)
             return
+        if len(stimulus) > 3:
+            self.tasks = []
+            self._break(stimulus[3], out)
+            return
         self.ready.extend([task for task in tasks if task.state is READY] if kept else tasks)
         self._dispatch(out)
 
@@ -268,6 +275,9 @@ class Scheduler:
                 task.error = error
                 self.interrupted = True
                 self._finish(task, INTERRUPTED, out)
+            elif isinstance(error, GraphDrained):  # a graph within it stopped at a step's end; siblings finish
+                self.drained = error
+                self._finish(task, TASK_CANCELLED, out)
             else:
                 self._fail(task, error, out)
             return
@@ -411,8 +421,8 @@ class Scheduler:
             out.append((DISPATCH, attempts))
 
     def _end_step(self, out: list[Instruction]) -> None:
-        if self.error is not None:
-            self._break(self.error, out)
+        if self.error is not None or self.drained is not None:
+            self._break(self.error or self.drained, out)  # type: ignore[arg-type]  # one of them is there
             return
         tasks = self.tasks
         if self.interrupted:

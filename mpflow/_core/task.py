@@ -34,7 +34,10 @@ class Task:
     error: BaseException | None = None
     record: Any = None
     cached = False
-    """It finished before the run was resumed."""
+    """It finished before the run was resumed, or its writes were in the cache."""
+    from_cache = False
+    cache_key: Any = None
+    """What its writes are cached under, if they are."""
     handled = False
     """It failed, and its error handler takes over."""
     answers: Any = None

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
 from mpflow._core.scheduler import CANCEL
+from mpflow._engine.caching import CACHE, acall_cache
 from mpflow._engine.drive import abandon, perform_all
 from mpflow._engine.loop import CLOSE, EMIT, START, WAIT, run_loop
 from mpflow._engine.persistence import SAVER, acall_saver
@@ -67,6 +68,8 @@ async def adrive(run: Run, input: Any) -> AsyncIterator[Any]:
                 tasks.start(attempt, performer.aclose_returned(attempt, diff))
             elif kind is SAVER:
                 reply = await acall_saver(saver, effect[1], effect[2])
+            elif kind is CACHE:
+                reply = await acall_cache(run, effect[1], effect[2])
             elif kind is EMIT:
                 while queue:
                     yield queue.popleft()

@@ -7,6 +7,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from mpflow._core.scheduler import CANCEL
+from mpflow._engine.caching import CACHE, call_cache
 from mpflow._engine.loop import CLOSE, EMIT, START, WAIT, run_loop
 from mpflow._engine.persistence import SAVER, call_saver
 from mpflow._engine.places import INLINE, THREAD, Places
@@ -68,6 +69,8 @@ def drive(run: Run, input: Any) -> Iterator[Any]:
                 reply = _close(run, places, effect[1], effect[2], slow)
             elif kind is SAVER:
                 reply = call_saver(saver, effect[1], effect[2])
+            elif kind is CACHE:
+                reply = call_cache(run, effect[1], effect[2])
             elif kind is EMIT:
                 while queue:
                     yield queue.popleft()

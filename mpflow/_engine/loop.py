@@ -7,6 +7,7 @@ Effects, and what the driver sends back:
 - ``(CANCEL, attempts, kill)``: drop what has not started; with kill, end what runs
 - ``(CLOSE, attempt, diff)``: complete the diff of an attempt that ran elsewhere; its outcome, or None if it will be posted
 - ``(SAVER, method, arguments)``: call the saver; what it returns
+- ``(CACHE, method, arguments)``: call the cache; what it returns
 - ``(EMIT,)``: chunks wait in ``run.streams.queue``; the driver hands them to the consumer, which so drives the run
 
 The generator returns when the run is over and raises what the run raises.
@@ -34,10 +35,12 @@ from mpflow._core.scheduler import (
     RETRY,
     STOP,
 )
+from mpflow._engine.caching import put_cached, take_cached
 from mpflow._engine.persistence import SAVER
 from mpflow._engine.resume import begin, ended_task, give_answers, paused
 from mpflow._messages import CLOSED, DONE, EVENT, FAILED, Outcome
-from mpflow.errors import GraphBubbleUp, add_note
+from mpflow._scope import DRAIN
+from mpflow.errors import GraphBubbleUp, GraphDrained, add_note
 
 if TYPE_CHECKING:
     from mpflow._core.merge import Merge
@@ -58,6 +61,7 @@ def run_loop(run: Run, input: Any) -> Generator[Effect, Any, None]:
     timers: list[tuple[float, int, Task]] = []
     order = count()
     deadline: float | None = None
+    caching = run.cache is not None
     persistence = run.persistence
     if persistence is not None:
         saved = yield from persistence.find()
@@ -85,13 +89,22 @@ def run_loop(run: Run, input: Any) -> Generator[Effect, Any, None]:
             if kind is DISPATCH:
                 if persistence is not None:
                     give_answers(run, instruction[1])
-                for outcome in (yield START, instruction[1]):
+                attempts = instruction[1]
+                if caching:
+                    attempts, hits = yield from take_cached(run, attempts)
+                    for outcome in hits:
+                        out += handle(outcome)
+                    if not attempts:
+                        continue
+                for outcome in (yield START, attempts):
                     out += handle(outcome) if outcome[0] is CLOSED else _feed(run, outcome)
             elif kind is ENDED_TASK:
                 task = instruction[1]
-                if persistence is not None and not task.cached:
+                if persistence is not None and (not task.cached or task.from_cache):
                     for call in ended_task(run, task):
                         yield SAVER, *call
+                if caching:
+                    yield from put_cached(task)
                 if watched:
                     streams.ended(run, task)
             elif kind is MERGED:
@@ -134,7 +147,11 @@ def run_loop(run: Run, input: Any) -> Generator[Effect, Any, None]:
         if scheduler.phase is BETWEEN:
             if watched:
                 streams.checkpointed(run)
-            out = handle((ADVANCE, run.next_facts(), kept))
+            control = run.local.control
+            if control is None or not control.drain_requested:
+                out = handle((ADVANCE, run.next_facts(), kept))
+            else:
+                out = handle((ADVANCE, run.next_facts(), kept, GraphDrained(control.drain_reason)))
             kept = None
             if watched and not (out and out[-1][0] is PAUSED):
                 streams.started(run)
@@ -170,7 +187,10 @@ def _feed(run: Run, outcome: Outcome) -> list[Any]:
     kind = outcome[0]
     if kind is EVENT:
         event, data = outcome[2]
-        run.streams.event(event, data)
+        if event == DRAIN:
+            run.local.drainable().request_drain(data)
+        else:
+            run.streams.event(event, data)
         return []
     if kind is FAILED:
         return run.scheduler.handle((FAILED, outcome[1], outcome[2], run.dice()))

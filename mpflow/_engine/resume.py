@@ -10,7 +10,7 @@ from mpflow._core.task import FAILED, FINISHED, INTERRUPTED, Task
 from mpflow._exec.program import routes_to
 from mpflow._names import ERROR, ERROR_SOURCE_NODE, INTERRUPT, NULL_TASK_ID, RESUME, ROOT
 from mpflow._scope import Answers
-from mpflow.errors import EmptyInputError, GraphInterrupt, InvalidUpdateError
+from mpflow.errors import EmptyInputError, GraphBubbleUp, GraphInterrupt, InvalidUpdateError
 from mpflow.schema import updates_of
 from mpflow.types import Command
 
@@ -142,7 +142,7 @@ def ended_task(run: Run, task: Task) -> Iterator[Call]:
         if answers is not None and answers.given:
             writes.append((RESUME, list(answers.given)))
         return persistence.task_ended(task_id, path, writes)
-    if task.state == FAILED and isinstance(task.error, Exception):
+    if task.state == FAILED and isinstance(task.error, Exception) and not isinstance(task.error, GraphBubbleUp):
         marks = [(ERROR_SOURCE_NODE, task.name)] if task.handled else []
         return persistence.task_ended(task_id, path, [(ERROR, task.error), *marks])
     return iter(())

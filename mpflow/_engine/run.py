@@ -34,7 +34,7 @@ MAX_DEPTH = 64
 class Local:
     """What a run's tasks can reach in this process only."""
 
-    __slots__ = ("answers_by_id", "around", "control", "durability", "replay", "saver", "store")
+    __slots__ = ("_first", "answers_by_id", "around", "cache", "control", "durability", "replay", "saver", "store")
 
     def __init__(self, store: Any, control: Any, saver: Any, durability: str) -> None:
         self.store = store
@@ -43,7 +43,18 @@ class Local:
         self.durability = durability
         self.answers_by_id: dict[str, Any] = {}
         self.around: TaskScope | None = None
+        self.cache: Any = None
         self.replay: Replay | None = None
+        self._first: dict[str, Any] = {}
+
+    def drainable(self) -> Any:
+        """The run's `RunControl`; made when the first task asks for it, if the run was given none."""
+        if self.control is None:
+            from mpflow.runtime import RunControl
+
+            # Tasks may ask at the same time: one of theirs becomes that of all.
+            self.control = self._first.setdefault("control", RunControl())
+        return self.control
 
 
 class Run:
@@ -53,6 +64,7 @@ class Run:
         "_has_result",
         "_null",
         "_passing",
+        "cache",
         "clock",
         "context",
         "depth",
@@ -95,6 +107,7 @@ class Run:
         options: Mapping[str, Any] | None = None,
         step_timeout_s: float | None = None,
         store: Any = None,
+        cache: Any = None,
         control: Any = None,
         checkpointer: Any = None,
         durability: str | None = None,
@@ -165,6 +178,13 @@ class Run:
             durability = parent.facts.local.durability if parent is not None and parent.facts.local else "async"
         self.local = Local(store, control, saver, durability)
         self.local.around = parent
+        above = None if parent is None else parent.facts.local
+        if above is not None:
+            if cache is None:
+                cache = above.cache
+            if control is None:
+                self.local.control = above.drainable()
+        self.cache = self.local.cache = cache
         self.persistence: Persistence | None = None
         self.resuming: bool | None = None
         self.forks = False

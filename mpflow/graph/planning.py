@@ -66,6 +66,7 @@ def plan_of(graph: StateGraph[Any, Any, Any, Any], name: str, *, strict: bool, e
             on_error=spec.on_error,
             defer=spec.defer,
             handler=handler,
+            cache=spec.cache_policy or defaults.cache_policy,
             subgraph=spec.callables.source if hasattr(spec.callables.source, "get_subgraphs") else None,
         )
     for start, end in sorted(graph.edges):

@@ -315,6 +315,7 @@ class StateGraph(Generic[StateT, ContextT, InputT, OutputT]):
             executor=executor,
             pool=pool,
             store=store,
+            cache=cache,
             fail_fast=fail_fast,
             on_error=on_error,
             debug=debug,

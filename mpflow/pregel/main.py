@@ -46,6 +46,7 @@ class CompiledGraph(StatefulGraph):
         *,
         config: RunnableConfig | None = None,
         store: Any = None,
+        cache: Any = None,
         checkpointer: Any = None,
         interrupt_before: All | Sequence[str] | None = None,
         interrupt_after: All | Sequence[str] | None = None,
@@ -55,6 +56,7 @@ class CompiledGraph(StatefulGraph):
         self._plan = plan
         self.config = config
         self.store = store
+        self.cache = cache
         self.checkpointer = checkpointer
         self.interrupt_before = interrupt_before
         self.interrupt_after = interrupt_after
@@ -73,6 +75,24 @@ class CompiledGraph(StatefulGraph):
         copy = self._copy()
         copy.config = merge_configs(self.config, config, kwargs)
         return copy
+
+    def clear_cache(self, nodes: Sequence[str] | None = None) -> None:
+        """Forget the cached writes of these nodes, or of all (CA-4). Raises ValueError for a graph without a cache."""
+        self._cache().clear(self._cached(nodes))
+
+    async def aclear_cache(self, nodes: Sequence[str] | None = None) -> None:
+        """As `clear_cache`, awaited."""
+        await self._cache().aclear(self._cached(nodes))
+
+    def _cache(self) -> Any:
+        if self.cache is None:
+            raise ValueError("No cache is set for this graph. Cannot clear cache. Give it one: compile(cache=...)")
+        return self.cache
+
+    def _cached(self, nodes: Sequence[str] | None) -> list[Any]:
+        from mpflow._engine.caching import namespaces
+
+        return namespaces([node for name, node in self._plan.nodes.items() if nodes is None or name in nodes])
 
     def _copy(self) -> Self:
         copy = object.__new__(type(self))
@@ -112,6 +132,7 @@ class CompiledGraph(StatefulGraph):
             options=self._options,
             step_timeout_s=self.step_timeout,
             store=self.store,
+            cache=self.cache,
             control=control,
             checkpointer=self.checkpointer,
             durability=durability,
@@ -369,11 +390,13 @@ class Pregel(CompiledGraph):
             output=output_channels,
             stream=stream_channels,
             retry=retry,
+            cache=cache_policy,
         )
         super().__init__(
             plan,
             config=config,
             store=store,
+            cache=cache,
             checkpointer=ensure_valid_checkpointer(checkpointer),
             interrupt_before=interrupt_before_nodes,
             interrupt_after=interrupt_after_nodes,

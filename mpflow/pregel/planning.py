@@ -26,6 +26,7 @@ def plan_of(
     output: str | Sequence[str],
     stream: str | Sequence[str] | None,
     retry: Sequence[Any] = (),
+    cache: Any = None,
 ) -> Plan:
     """The plan of a `Pregel`. Channels are copied; those that are managed values are told apart."""
     copies: dict[str, BaseChannel[Any, Any, Any]] = {}
@@ -43,7 +44,7 @@ def plan_of(
     return Plan(
         name,
         {
-            key: _node(key, node.build() if isinstance(node, NodeBuilder) else node, retry)
+            key: _node(key, node.build() if isinstance(node, NodeBuilder) else node, retry, cache)
             for key, node in nodes.items()
         },
         copies,
@@ -54,7 +55,7 @@ def plan_of(
     )
 
 
-def _node(name: str, node: PregelNode, retry: Sequence[Any]) -> NodePlan:
+def _node(name: str, node: PregelNode, retry: Sequence[Any], cache: Any) -> NodePlan:
     return NodePlan(
         name,
         WritingProgram(name, chained(node.steps, name), node.writes, node.tags or None, node.metadata or None),
@@ -62,6 +63,7 @@ def _node(name: str, node: PregelNode, retry: Sequence[Any]) -> NodePlan:
         node.channels,
         retry=node.retry_policy or retry,
         timeout=TimeoutPolicy.coerce(node.timeout),
+        cache=node.cache_policy or cache,
     )
 
 
