@@ -81,7 +81,7 @@ def _count(data: bytes | memoryview, allowance: int) -> int:
     most = allowance // _LEAST_BYTES
     counter = _refusal_after(most, _too_many(data, allowance))
     hook = functools.partial(next, counter)
-    _read(data, hook, lambda code, payload: None)
+    _read(data, hook, hook, {}.get)
     return most - next(counter)  # what is left is yielded backwards
 
 
@@ -96,10 +96,12 @@ def _too_many(data: bytes | memoryview, allowance: int) -> DecodeLimitError:
     )
 
 
-def _read(data: bytes | memoryview, hook: Callable[[Any], Any], ext_hook: Callable[[int, bytes], Any]) -> None:
+def _read(
+    data: bytes | memoryview, list_hook: Callable[[Any], Any], dict_hook: Callable[[Any], Any], ext_hook: Any
+) -> None:
     try:
         msgpack.unpackb(
-            data, list_hook=hook, object_hook=hook, ext_hook=ext_hook, strict_map_key=False,
+            data, list_hook=list_hook, object_hook=dict_hook, ext_hook=ext_hook, strict_map_key=False,
             unicode_errors="surrogatepass",
         )  # fmt: skip
     except DecodeLimitError:
@@ -108,27 +110,34 @@ def _read(data: bytes | memoryview, hook: Callable[[Any], Any], ext_hook: Callab
         raise DecodeError(f"not a msgpack message: {type(error).__name__}: {error}") from None
 
 
+class _Weight(int):
+    """What a typed container takes when it is empty; stands for its marker."""
+
+
+_WEIGHTS: Final = {tag: _Weight(300) for tag in range(128)} | {
+    tags.TUPLE: _Weight(48), tags.SET: _Weight(232), tags.FROZENSET: _Weight(232), tags.DEQUE: _Weight(800),
+    tags.ORDERED_DICT: _Weight(500), tags.MODEL: _Weight(500),
+}  # fmt: skip
+
+
 def _weigh(data: bytes | memoryview, allowance: int) -> None:
     """Add up what the containers will take, keeping none of them."""
     left = allowance
+    size_of = sys.getsizeof
 
-    def close(container: Any) -> None:
+    def close_list(items: list[Any]) -> None:
         nonlocal left
-        if type(container) is list and container and type(container[0]) is _Tag:
-            left -= _WEIGHTS.get(container[0], _TYPED_BYTES) + 8 * len(container)
+        if items and type(items[0]) is _Weight:
+            left -= items[0] + 8 * len(items)
         else:
-            left -= sys.getsizeof(container) + 8
+            left -= 64 + 8 * len(items)
         if left < 0:
             raise _too_many(data, allowance)
 
-    _read(data, close, lambda code, payload: _Tag(code))
+    def close_dict(items: dict[Any, Any]) -> None:
+        nonlocal left
+        left -= size_of(items) + 8
+        if left < 0:
+            raise _too_many(data, allowance)
 
-
-class _Tag(int):
-    pass
-
-
-_TYPED_BYTES: Final = 300
-_WEIGHTS: Final = {
-    tags.TUPLE: 48, tags.SET: 232, tags.FROZENSET: 232, tags.DEQUE: 800, tags.ORDERED_DICT: 500, tags.MODEL: 500,
-}  # fmt: skip
+    _read(data, close_list, close_dict, _WEIGHTS.get)
