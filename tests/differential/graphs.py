@@ -73,7 +73,9 @@ def graphs(draw: Any, depth: int = 2, outer: tuple[str, ...] = (), travels: bool
     branches = []
     for number in range(draw(st.integers(0, 2))):
         options = draw(st.lists(st.lists(some, max_size=2).map(tuple), min_size=1, max_size=3).map(tuple))
-        source = draw(st.sampled_from([*names, START]))
+        # After a Command a path is shown what it wrote beyond the node's own schema; LangGraph shows that of dicts only.
+        sources = [node.name for node in nodes if not (node.narrow and node.kind in ("command", "listed"))]
+        source = draw(st.sampled_from([*sources, START]))
         branches.append(Branch(source, number, options, draw(st.booleans()), draw(st.booleans())))
     return Graph(nodes, tuple(sorted(edges)), waiting, tuple(branches), draw(st.booleans()))
 
@@ -103,6 +105,12 @@ def _node(draw: Any, name: str, names: tuple[str, ...], depth: int, outer: tuple
         tries=tries,
         sub=draw(graphs(depth - 1, names)) if kind in ("sub", "caller") else None,
     )
+
+
+def names_of(graph: Graph, kind: str) -> set[str]:
+    """The names of all nodes of a kind, at any depth."""
+    below = (names_of(node.sub, kind) for node in graph.nodes if node.sub is not None)
+    return {node.name for node in graph.nodes if node.kind == kind}.union(*below)
 
 
 # -- building --------------------------------------------------------------------------------------------------------

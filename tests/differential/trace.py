@@ -18,6 +18,9 @@ class Trace:
             # Later calls of one task have a number, and so have those of a later attempt.
             ns = tuple(part for part in ns if not part.isdigit())
             streams.setdefault(ns, []).append((mode, chunk))
+        steps = [step for events in streams.values() for step in _steps(events, ended=True)]
+        self.crowded = {name for step in steps if len(step["starts"]) > 1 for name, *_ in step["starts"]}
+        """Nodes that ran beside others: which of their errors or commands comes first depends on time."""
         self.root = _steps(streams.pop((), []), ended=error is None)
         if error is not None and len(self.root[-1]["starts"]) > 1:
             self.error = "the first in time"  # several may have failed
@@ -29,7 +32,9 @@ class Trace:
         self.final = None
 
     def __eq__(self, other: object) -> bool:
-        return self.__dict__ == other.__dict__
+        assert isinstance(other, Trace)
+        mine = (self.error, self.root, self.below, self.final)
+        return mine == (other.error, other.root, other.below, other.final)
 
     def __repr__(self) -> str:
         return "\n".join(["", *map(repr, self.root), *self.below, f"{self.final!r} {self.error}"])
