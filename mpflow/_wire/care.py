@@ -1,8 +1,8 @@
 """Values that msgpack's packer would take in a way of its own: bytes-like ones and its ExtType. Finds them and packs them.
 
-The packer takes bytearray and memoryview for bytes, an ExtType of the user's for a marker of ours, and large bytes inline
-that belong into shared memory; no hook is asked. So such values are packed by a slower loop, which lets it take atoms only. Not seen is an ExtType in a
-value without any bytes: decoding then refuses it or takes it for the marker that it looks like.
+The packer takes bytearray and memoryview for bytes, an ExtType of the user's for a marker of ours, and large bytes
+inline that belong into shared memory; no hook is asked. So such values are packed by a slower loop, which lets it take
+atoms only. Not seen is an ExtType in a value without any bytes: decoding refuses it, or takes it for the marker it forges.
 """
 
 from __future__ import annotations
