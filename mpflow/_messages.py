@@ -109,6 +109,8 @@ class Attempt:
     alone = False
     rerun_on_loss = True
     held: Any = None
+    first_at: float | None = None
+    """When the first attempt at the task began, in seconds since the epoch; None where this may be the only one."""
     patience: Any = None
     """The `Patience` with an async node that has a timeout."""
     answers: Any = None

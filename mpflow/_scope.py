@@ -6,6 +6,7 @@ runtime) on first use: most nodes ask for nothing. It must not import the engine
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
@@ -61,6 +62,7 @@ class TaskScope:
     extras: Any = None
     """What the engine keeps beside it: answers, readers."""
     started_at: float | None = None
+    """When the first attempt began, in seconds since the epoch; None if this is the first and nobody asked yet."""
     answers: Answers | None = None
     writes: list[tuple[str, Any]] | None = None
     """What the node wrote to the state before it returned."""
@@ -108,6 +110,8 @@ class TaskScope:
         )
         if attempt.answers is not None:
             scope.answers = attempt.answers
+        if attempt.first_at is not None:
+            scope.started_at = attempt.first_at
         return scope
 
     @property
@@ -227,7 +231,7 @@ def _make_runtime(scope: TaskScope) -> Any:
         thread_id=configurable.get("thread_id"),
         run_id=str(facts.config["run_id"]) if facts.config.get("run_id") else None,
         node_attempt=scope.number,
-        node_first_attempt_time=scope.started_at,
+        node_first_attempt_time=time.time() if scope.started_at is None else scope.started_at,
     )
     return Runtime(
         context=facts.context,

@@ -117,6 +117,7 @@ class Plan:
         "name",
         "nodes",
         "output",
+        "retries",
         "starting",
         "stream",
         "strict",
@@ -148,6 +149,7 @@ class Plan:
         self.consuming = {
             key for key, channel in self.channels.items() if type(channel).consume is not BaseChannel.consume
         }
+        self.retries = any(node.retry for node in self.nodes.values())
         self.finishing = [key for key, channel in self.channels.items() if channel.finishes]
         self.starting = [
             key for key, channel in self.channels.items() if self.kinds[key] == OBJECT and channel.is_available()

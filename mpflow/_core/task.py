@@ -40,6 +40,8 @@ class Task:
     """What its writes are cached under, if they are."""
     handled = False
     """It failed, and its error handler takes over."""
+    first_at: float | None = None
+    """When its first attempt began, in seconds since the epoch, where there may be others."""
     answers: Any = None
     """The `Answers` its last attempt was given."""
     writes: Sequence[tuple[str, Any]] = ()

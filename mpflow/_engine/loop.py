@@ -15,7 +15,8 @@ The generator returns when the run is over and raises what the run raises.
 
 from __future__ import annotations
 
-from collections.abc import Generator
+import time
+from collections.abc import Generator, Sequence
 from heapq import heappop, heappush
 from itertools import count
 from typing import TYPE_CHECKING, Any
@@ -38,7 +39,7 @@ from mpflow._core.scheduler import (
 from mpflow._engine.caching import put_cached, take_cached
 from mpflow._engine.persistence import SAVER
 from mpflow._engine.resume import begin, ended_task, give_answers, paused
-from mpflow._messages import CLOSED, DONE, EVENT, FAILED, Outcome
+from mpflow._messages import CLOSED, DONE, EVENT, FAILED, LOST, Outcome
 from mpflow._scope import DRAIN
 from mpflow.errors import GraphBubbleUp, GraphDrained, add_note
 
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from mpflow._core.merge import Merge
     from mpflow._core.task import Task
     from mpflow._engine.run import Run
+    from mpflow._messages import Attempt
 
 START, WAIT, CLOSE, EMIT = "start", "wait", "close", "emit"
 
@@ -90,6 +92,8 @@ def run_loop(run: Run, input: Any) -> Generator[Effect, Any, None]:
                 if persistence is not None:
                     give_answers(run, instruction[1])
                 attempts = instruction[1]
+                if run.stamps:
+                    _stamp(attempts)
                 if caching:
                     attempts, hits = yield from take_cached(run, attempts)
                     for outcome in hits:
@@ -192,9 +196,22 @@ def _feed(run: Run, outcome: Outcome) -> list[Any]:
         else:
             run.streams.event(event, data)
         return []
+    if kind is LOST:
+        outcome[1].task.first_at = outcome[1].first_at or time.time() - outcome[3]
+        run.stamps = True
     if kind is FAILED:
         return run.scheduler.handle((FAILED, outcome[1], outcome[2], run.dice()))
     return run.scheduler.handle(outcome)
+
+
+def _stamp(attempts: Sequence[Attempt]) -> None:
+    """Let each attempt know when the first one at its task began (RY-6)."""
+    now = time.time()
+    for attempt in attempts:
+        task = attempt.task
+        if task.first_at is None:
+            task.first_at = now
+        attempt.first_at = task.first_at
 
 
 def _merged(run: Run, merged: Merge, watched: bool) -> None:

@@ -84,6 +84,7 @@ class Run:
         "result",
         "resuming",
         "scheduler",
+        "stamps",
         "state",
         "step_timeout_s",
         "stream_keys",
@@ -190,6 +191,7 @@ class Run:
         self.forks = False
         self._null: list[Any] | None = None
         self.step_timeout_s = step_timeout_s
+        self.stamps = plan.retries
         self.state = ChannelState(plan)
         self.mailbox = Mailbox()
         self.clock: Callable[[], float] = time.monotonic

@@ -40,7 +40,8 @@ def size(seen: int, mean_s: float, waiting: int, workers: int) -> int:
 
 
 # -- tasks: [forward output, log level, ticket, all inputs, [group, ...]], then the large inputs -----------------------------------
-# group: [first number, program, facts, triggers, timeout, attempt, answers, paths, inputs]; its tasks are numbered on
+# group: [first number, program, facts, triggers, timeout, attempt, answers, paths, inputs]; its tasks are numbered on. attempt: its
+# number, or that and when the first one began
 
 
 def groups_of(
@@ -61,6 +62,7 @@ def groups_of(
             if (
                 other.facts is head.facts
                 and other.number == head.number
+                and other.first_at == head.first_at
                 and other.timeout_s == head.timeout_s
                 and (other.triggers is head.triggers or list(other.triggers) == list(head.triggers))
                 and (other.answers is head.answers or (_has_none(other) and _has_none(head)))
@@ -73,7 +75,7 @@ def groups_of(
                 facts_number(head.facts),
                 list(head.triggers),
                 head.timeout_s,
-                head.number,
+                head.number if head.first_at is None else [head.number, head.first_at],
                 _answers(head, encode),
                 list(map(_pathof, attempts[begin:index])),
                 inputs[begin:index],

@@ -181,7 +181,7 @@ class Worker:
         facts_number: int,
         triggers: tuple[str, ...],
         timeout_s: float | None,
-        attempt: int,
+        attempt: Any,
         answers: bytes | None,
         paths: tuple[tuple[Any, ...], ...],
         inputs: tuple[bytes | int, ...],
@@ -191,6 +191,9 @@ class Worker:
         numbers, times, payloads = results.numbers, results.times_ns, results.payloads
         words, fence = self._words, self._fence
         facts_data = self._facts[facts_number]
+        first_at = None
+        if type(attempt) is not int:
+            attempt, first_at = attempt
         program: Any = None
         self._node, self._attempt = f"program {program_number}", attempt
         mean_ns = self._means.get(program_number, _SLOW_NS)
@@ -215,7 +218,7 @@ class Worker:
                 if program is None:
                     program = self._program(program_number)
                     self._node = program.name
-                    group = Group(facts_data, program, triggers, attempt, self._codec.decode, self._emit)
+                    group = Group(facts_data, program, triggers, attempt, first_at, self._codec.decode, self._emit)
                     # What it took to import is not the task's: neither for its deadline nor for how many fit a batch.
                     started = words[slots.STARTED_NS] = monotonic_ns()
                 if timeout_s is not None:

@@ -13,7 +13,7 @@ from mpflow._scope import TaskScope
 class Group:
     """What tasks that differ in path and input alone have in common."""
 
-    __slots__ = ("decode", "emit", "facts_data", "metadata", "name", "number", "tags", "triggers")
+    __slots__ = ("decode", "emit", "facts_data", "first_at", "metadata", "name", "number", "tags", "triggers")
 
     def __init__(
         self,
@@ -21,6 +21,7 @@ class Group:
         program: Any,
         triggers: Sequence[str],
         number: int,
+        first_at: float | None,
         decode: Callable[[bytes], Any],
         emit: Callable[[int, str, Any], None],
     ) -> None:
@@ -30,6 +31,7 @@ class Group:
         self.metadata = getattr(program, "metadata", None)
         self.triggers = triggers
         self.number = number
+        self.first_at = first_at
         self.decode = decode
         self.emit = emit
 
@@ -56,6 +58,10 @@ class WorkerScope(TaskScope):
     @property
     def emit(self) -> Callable[[str, Any], None]:  # type: ignore[override]
         return partial(self._group.emit, self._task)
+
+    @property
+    def started_at(self) -> float | None:  # type: ignore[override]
+        return self._group.first_at
 
     @property
     def tags(self) -> Sequence[str] | None:  # type: ignore[override]
