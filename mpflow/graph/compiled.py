@@ -10,6 +10,8 @@ from mpflow.typing import ContextT, InputT, OutputT, StateT
 
 if TYPE_CHECKING:
     from mpflow._core.plan import Plan
+    from mpflow.config import RunnableConfig
+    from mpflow.graph.picture import Graph
     from mpflow.graph.state import StateGraph
 
 
@@ -60,6 +62,30 @@ class CompiledStateGraph(Pregel, Generic[StateT, ContextT, InputT, OutputT]):
         if schema is not None and isinstance(context, dict) and not is_typed_dict(schema):
             return schema(**context)
         return context
+
+    def get_graph(self, config: RunnableConfig | None = None, *, xray: int | bool = False) -> Graph:
+        """The graph to draw, with the graphs within it if `xray`, that many levels deep if it is a number (DR-1)."""
+        from mpflow.graph.drawing import declared_by, draw
+
+        inner = {}
+        if xray:
+            deeper = xray if isinstance(xray, bool) or xray <= 0 else xray - 1
+            inner = {name: graph.get_graph(config, xray=deeper) for name, graph in self.get_subgraphs()}
+        return draw(self._plan, declared_by(self.builder), self.interrupt_before, self.interrupt_after, inner)
+
+    async def aget_graph(self, config: RunnableConfig | None = None, *, xray: int | bool = False) -> Graph:
+        """As `get_graph`."""
+        return self.get_graph(config, xray=xray)
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
+        """What notebooks show: the text of the drawing, and an image where one can be rendered."""
+        graph = self.get_graph()
+        shown: dict[str, Any] = {"text/plain": repr(self), "text/vnd.mermaid": graph.draw_mermaid()}
+        try:
+            shown["image/png"] = graph.draw_mermaid_png()
+        except Exception:  # an image is a courtesy
+            pass
+        return shown
 
     @property
     def _typed_output(self) -> Any:
