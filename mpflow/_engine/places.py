@@ -42,7 +42,9 @@ class Places:
 
     def _resolve(self, node: NodePlan) -> Any:
         if node.timeout is not None:
-            check_timeout(node.name, node.program.callables, node.executor or self.default, node.timeout)
+            callables = node.program.callables
+            awaits = self.awaits or callables.func is None
+            check_timeout(node.name, callables, node.executor or self.default, node.timeout, awaits=awaits)
         asked = node.executor if node.executor is not None else self.default
         if asked is None:
             asked = "auto"

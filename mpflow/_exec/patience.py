@@ -72,18 +72,22 @@ class Patience:
         return NodeTimeoutError(name, elapsed_s, kind=self.kind, idle_timeout=self._idle_s, run_timeout=self._run_s)
 
 
-def check_timeout(name: str, callables: Callables, executor: Any, timeout: TimeoutPolicy | None) -> None:
-    """Raise ValueError for a timeout on a node that nothing can end once it runs."""
-    if timeout is None or callables.afunc is not None:
+def check_timeout(
+    name: str, callables: Callables, executor: Any, timeout: TimeoutPolicy | None, *, awaits: bool = True
+) -> None:
+    """Raise ValueError for a timeout on a node that nothing can hold to it. `awaits`: async forms are used if there are any."""
+    if timeout is None:
         return
-    if executor is not None and executor not in ("auto", "process"):
+    is_async = callables.afunc is not None and awaits
+    if callables.afunc is None and executor is not None and executor not in ("auto", "process"):
         place = repr(executor) if isinstance(executor, str) else type(executor).__name__
         raise ValueError(
             "Node timeouts are only supported for async nodes, and for nodes on processes, which can be killed. "
             f"Node '{name}' is sync and bound to executor={place}."
         )
-    if timeout.idle_timeout is not None:
+    if timeout.idle_timeout is not None and (not is_async or executor == "process"):
+        how = "runs on a process" if is_async else "is sync"
         raise ValueError(
-            f"Node timeouts are only supported for async nodes where they are idle timeouts. Node '{name}' is sync: "
+            f"Node timeouts are only supported for async nodes where they are idle timeouts. Node '{name}' {how}: "
             "give it a run_timeout, which ends it on a worker process."
         )

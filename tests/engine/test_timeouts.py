@@ -200,6 +200,14 @@ def test_a_sync_node_bound_to_a_thread_can_have_no_timeout(run: Any, place: Any)
 def test_a_sync_node_can_have_no_idle_timeout() -> None:
     with pytest.raises(ValueError, match="'a' is sync"):
         graph_of(stuck, timeout=IDLE)
+    inner = graph_of(stuck).compile()
+    with pytest.raises(ValueError, match="'inner' is sync"):
+        StateGraph(State).add_node("inner", inner, timeout=IDLE).add_edge(START, "inner").compile().invoke({"x": []})
+
+
+def test_a_node_on_a_process_can_have_no_idle_timeout() -> None:
+    with pytest.raises(ValueError, match="'a' runs on a process"):
+        graph_of(sleeping, timeout=IDLE).compile(executor="process")
 
 
 @pytest.mark.parametrize("timeout", [0, -1, TimeoutPolicy(idle_timeout=0)])
