@@ -23,7 +23,6 @@ from mpflow._names import (
     RETURN,
     WRITES,
 )
-from mpflow.checkpoint.base import EXCLUDED_METADATA_KEYS, now_iso
 
 if TYPE_CHECKING:
     from mpflow._core.plan import Reads
@@ -66,6 +65,8 @@ def questions_of(task: Task) -> tuple[Any, ...]:
 
 def task_started(task: Task, task_id: str, config: Mapping[str, Any]) -> dict[str, Any]:
     """The payload for a task's start. Its metadata is the user's: what the engine adds is left out."""
+    from mpflow.checkpoint.base import EXCLUDED_METADATA_KEYS  # most runs load no saver's contract
+
     program = task.node.program
     input = task.input.input if isinstance(task.input, Handled) else task.input
     payload = {"id": task_id, "name": task.name, "input": input, "triggers": tuple(task.triggers)}
@@ -166,5 +167,7 @@ def _due(task: Task, task_id: str, writes: Sequence[tuple[str, Any]], state: Any
 
 def debug_of(mode: str, payload: dict[str, Any], step: int) -> dict[str, Any]:
     """A payload as the "debug" stream wraps it."""
+    from mpflow.checkpoint.base import now_iso
+
     kind = "checkpoint" if mode == "checkpoints" else "task_result" if "result" in payload else "task"
     return {"step": step, "timestamp": now_iso(), "type": kind, "payload": payload}

@@ -9,6 +9,8 @@ from mpflow.schema import is_typed_dict
 from mpflow.typing import ContextT, InputT, OutputT, StateT
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
+
     from mpflow._core.plan import Plan
     from mpflow.config import RunnableConfig
     from mpflow.graph.picture import Graph
@@ -86,6 +88,38 @@ class CompiledStateGraph(Pregel, Generic[StateT, ContextT, InputT, OutputT]):
         except Exception:  # an image is a courtesy
             pass
         return shown
+
+    # -- schemas ------------------------------------------------------------------------------------------------------
+
+    def get_input_schema(self, config: RunnableConfig | None = None) -> type[BaseModel]:
+        """A pydantic model of the input (DR-4)."""
+        from mpflow.graph.jsonschema import model_of
+
+        return model_of(self.builder.input_schema, self.get_name("Input"))
+
+    def get_output_schema(self, config: RunnableConfig | None = None) -> type[BaseModel]:
+        """A pydantic model of the output."""
+        from mpflow.graph.jsonschema import model_of
+
+        return model_of(self.builder.output_schema, self.get_name("Output"))
+
+    def get_input_jsonschema(self, config: RunnableConfig | None = None) -> dict[str, Any]:
+        """The JSON schema of the input."""
+        from mpflow.graph.jsonschema import json_schema_of
+
+        return json_schema_of(self.builder.input_schema, self.builder.channels, self.get_name("Input"))
+
+    def get_output_jsonschema(self, config: RunnableConfig | None = None) -> dict[str, Any]:
+        """The JSON schema of the output."""
+        from mpflow.graph.jsonschema import json_schema_of
+
+        return json_schema_of(self.builder.output_schema, self.builder.channels, self.get_name("Output"))
+
+    def get_context_jsonschema(self) -> dict[str, Any] | None:
+        """The JSON schema of ``context``, None for a graph without one."""
+        from mpflow.graph.jsonschema import context_schema_of
+
+        return context_schema_of(self.builder.context_schema)
 
     @property
     def _typed_output(self) -> Any:
