@@ -295,3 +295,32 @@ def test_a_record_without_a_list_to_go_to_is_raised() -> None:
     error = KeyError()
     assert m.ends_with(m.answer(FAILED, error), BROKEN) is error
     assert all(task.state == FINISHED for task in m.scheduler.tasks)
+
+
+# -- error handlers ---------------------------------------------------------------------------------------------------
+
+HANDLER = NodePlan("h", None, [], ("log",))
+
+
+@pytest.mark.parametrize("order", [(0, 0, 0), (1, 0, 0), (0, 1, 0)])
+def test_a_handlers_writes_are_merged_in_the_place_of_the_failed_task(order: tuple[int, ...]) -> None:
+    """EH-1: whichever ends first."""
+    m = Machine(2, handler=HANDLER)
+    failing = m.attempts[0]
+    for index in order:
+        attempt = m.attempts[index]
+        if attempt is failing:
+            m.answer(FAILED, ValueError("broken"), index)
+        else:
+            m.answer(CLOSED, [("log", [attempt.task.name])], index)
+    assert m.state.values["log"] == ["h", "w"]
+
+
+def test_no_handler_starts_once_the_run_is_given_up() -> None:
+    """EH-4: the failure is marked as one to be handled, so that a resumed run goes on with the handler."""
+    m = Machine(2, handler=HANDLER)
+    m.feed(STOP, TimeoutError(), False)
+    failed = m.attempts[0].task
+    m.answer(FAILED, ValueError("broken"))
+    assert isinstance(m.ends_with(m.answer(CANCELLED), BROKEN), TimeoutError)
+    assert failed.handled and not m.attempts
