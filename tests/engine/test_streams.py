@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import operator
+import os
 import threading
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
 import pytest
@@ -203,3 +205,21 @@ def test_a_custom_chunk_arrives_while_its_node_still_runs():
     assert next(chunks) == "first"
     taken.set()
     assert list(chunks) == []
+
+
+def test_a_custom_chunk_arrives_while_its_node_still_runs_in_a_process(tmp_path: Path):
+    """SM-11, D-5"""
+    gate = str(tmp_path / "gate")
+    os.mkfifo(gate)
+
+    def node(state: State) -> dict[str, Any]:
+        get_stream_writer()("first")
+        with open(gate) as opened:  # blocks until the other end is opened
+            return {"log": [opened.read()]}
+
+    graph = _line(("a", node), saved=False, executor="process")
+    chunks = graph.stream({"log": []}, stream_mode=["custom", "updates"])
+    assert next(chunks) == ("custom", "first")
+    with open(gate, "w") as opened:
+        opened.write("go")
+    assert list(chunks) == [("updates", {"a": {"log": ["go"]}})]
