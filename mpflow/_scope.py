@@ -7,8 +7,9 @@ runtime) on first use: most nodes ask for nothing. It must not import the engine
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -68,6 +69,9 @@ class TaskScope:
     """What the node wrote to the state before it returned."""
     patience: Any = None
     """What notices the signs of life of a node with a timeout."""
+    attempt: Attempt | None = None
+    """The attempt itself, in the process that the run is driven in."""
+    _called: Iterator[int] | None = None
     _task_id: str | None = None
     _config: dict[str, Any] | None = None
     _runtime: Any = None
@@ -108,11 +112,18 @@ class TaskScope:
             program.tags,
             program.metadata,
         )
+        scope.attempt = attempt
         if attempt.answers is not None:
             scope.answers = attempt.answers
         if attempt.first_at is not None:
             scope.started_at = attempt.first_at
         return scope
+
+    def next_call(self) -> int:
+        """The number of a call of a task, counted over this attempt (FN-4)."""
+        if self._called is None:
+            self._called = count()
+        return next(self._called)
 
     @property
     def task_id(self) -> str:

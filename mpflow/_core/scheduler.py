@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from mpflow._core.calls import drop, give_up, ignore, refuse, returned, spawn
 from mpflow._core.merge import merge
 from mpflow._core.records import place_records, record_of
 from mpflow._core.retry import MAX_DEATHS, interval_s
@@ -58,6 +59,8 @@ ADVANCE = 11  # (ADVANCE, facts, kept[, error]): start the next superstep; of it
 # before; with `error`, break the run with it instead, if there is anything left to run
 DUE = 12  # (DUE, task): a retry interval has passed
 STOP = 13  # (STOP, error, kill): give the run up, with this error
+SPAWN = 14  # (SPAWN, attempt, node, input, number, waiter): a running task calls another one
+DROP = 15  # (DROP, attempt, waiter): nobody waits for the result of a call any more
 
 # Instructions.
 DISPATCH = "dispatch"  # (DISPATCH, attempts)
@@ -68,6 +71,9 @@ MERGED = "merged"  # (MERGED, tasks, merge): the step is over and its writes are
 OVER = "over"  # (OVER,): nothing is due; the run has its result
 PAUSED = "paused"  # (PAUSED, tasks): the step ended with questions, or the run came to a breakpoint
 BROKEN = "broken"  # (BROKEN, error): the run has failed; nothing runs any more
+SPAWNED = "spawned"  # (SPAWNED, task): a called task joined the step
+ANSWER = "answer"  # (ANSWER, task, waiter): tell the waiter what became of the task
+REFUSED = "refused"  # (REFUSED, waiter): a call came too late
 
 Stimulus = tuple[Any, ...]
 Instruction = tuple[Any, ...]
@@ -117,6 +123,10 @@ class Scheduler:
         self.drained: GraphDrained | None = None
         self.interrupted = False  # a task of the step asked a question
         self.recorded = False  # a task of the step left a record
+        self.kept: Mapping[str, Sequence[tuple[str, Any]]] | None = None
+        self.called: dict[tuple[Any, ...], Any] = {}  # by path, what tasks of the step `called_in` called
+        self.called_in: int | None = None
+        self.lent = 0  # tasks that run, but only wait for what they called
 
     def start_at(self, step: int) -> None:
         """Go on from a saved step instead of the first."""
@@ -193,6 +203,7 @@ class Scheduler:
         self.open = len(tasks)
         self.phase = STEPPING
         if kept:
+            self.kept = kept
             self._keep(kept, out)
         if self.pause_before and self._is_breakpoint(self.pause_before):
             self.phase = FINAL
@@ -321,7 +332,11 @@ class Scheduler:
 
     def _leave(self, task: Task) -> None:
         """The task's attempt is over: free its place among the running ones."""
-        self.running -= 1
+        if task.weight:
+            self.running -= 1
+        else:
+            task.weight = 1
+            self.lent -= 1
         node = task.node
         if node.max_concurrency is not None:
             self.node_load[node.name] -= 1
@@ -334,10 +349,15 @@ class Scheduler:
         self._leave(task)
         task.state = state
         self.open -= 1
+        if task.caller is not None:
+            returned(self, task)
         out.append((ENDED_TASK, task))
 
     def _fail(self, task: Task, error: BaseException, out: list[Instruction]) -> None:
         task.error = error
+        if task.caller is not None and isinstance(error, Exception):
+            self._finish(task, TASK_FAILED, out)
+            return
         if task.node.handler is not None and isinstance(error, Exception) and not isinstance(error, GraphBubbleUp):
             task.handled = True
             self._finish(task, TASK_FAILED, out)
@@ -377,6 +397,8 @@ class Scheduler:
             elif task.state == READY or task.state == WAITING:
                 task.state = TASK_CANCELLED
                 self.open -= 1
+                if task.caller is not None:
+                    give_up(self, task, out)
         self.ready.clear()
         self.parked.clear()
         if running:
@@ -405,7 +427,7 @@ class Scheduler:
                 task.failures + deaths + 1,
                 node.program,
                 task.input,
-                facts,
+                task.facts or facts,
                 task.path,
                 task.triggers,
                 None,
@@ -427,7 +449,9 @@ class Scheduler:
         tasks = self.tasks
         if self.interrupted:
             self.phase = FINAL
-            out.append((PAUSED, [task for task in tasks if task.state == INTERRUPTED]))
+            asking = [task for task in tasks if task.state == INTERRUPTED]
+            # What a called task asked is asked by its caller too, unless that one would not hear of it.
+            out.append((PAUSED, [task for task in asking if task.caller is None] or asking))
             return
         try:
             if self.recorded:
@@ -457,7 +481,7 @@ class Scheduler:
     def _task_id(self, task: Task) -> str:
         from mpflow._scope import task_id_of
 
-        facts = self.facts
+        facts = task.facts or self.facts
         assert facts is not None
         return task_id_of(facts.checkpoint_id, facts.checkpoint_ns, facts.step, task.name, task.path, task.triggers)
 
@@ -476,6 +500,10 @@ class Scheduler:
         (BETWEEN, STOP): _stop,
         (STEPPING, STOP): _stop,
         (ENDING, STOP): _stop,
+        (STEPPING, SPAWN): spawn,
+        **{(phase, SPAWN): refuse for phase in (NEW, BETWEEN, ENDING, FINAL)},
+        (STEPPING, DROP): drop,
+        **{(phase, DROP): ignore for phase in (NEW, BETWEEN, ENDING, FINAL)},
     }
 
 
@@ -508,8 +536,10 @@ def invariants(scheduler: Scheduler) -> list[str]:
     if scheduler.phase in (STEPPING, ENDING):
         if scheduler.open != sum(task.state not in ENDED for task in tasks):
             broken.append(f"open counts {scheduler.open}")
-        if scheduler.running != sum(task.state == RUNNING for task in tasks):
+        if scheduler.running != sum(task.weight for task in tasks if task.state == RUNNING):
             broken.append(f"running counts {scheduler.running}")
+        if scheduler.lent != sum(task.state == RUNNING and not task.weight for task in tasks):
+            broken.append(f"lent counts {scheduler.lent}")
         limit = scheduler.max_concurrency
         if limit is not None and scheduler.running > limit:
             broken.append(f"{scheduler.running} run at once, {limit} may")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mpflow._core.plan import NodePlan
-    from mpflow._messages import Attempt, WorkerDeath
+    from mpflow._messages import Attempt, StepFacts, WorkerDeath
 
 # Task states.
 READY = "ready"  # waits for a place within the concurrency limits
@@ -46,6 +46,14 @@ class Task:
     """The `Answers` its last attempt was given."""
     writes: Sequence[tuple[str, Any]] = ()
     story: tuple[str, ...] = ()
+    caller: Task | None = None
+    """The task that called it, if one did: then it fails to its caller and not to the run."""
+    open_calls = 0
+    weight = 1
+    """What it takes of ``max_concurrency`` while it runs: nothing while it waits for tasks that it called."""
+    facts: StepFacts | None = None
+    facts_below: StepFacts | None = None
+    """The facts of its attempts, where they are not the step's; and of those of the tasks that it calls."""
 
     def __init__(
         self,

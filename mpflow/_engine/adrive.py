@@ -31,6 +31,7 @@ async def adrive(run: Run, input: Any) -> AsyncIterator[Any]:
     queue = run.streams.queue
     saver = None if run.persistence is None else run.persistence.saver
     bell = LoopBell(mailbox)
+    run.local.loop = bell.loop
     tasks = LoopPlace(performer.aperform, performer.context, bell)
     watched = None
     reply: Any = None

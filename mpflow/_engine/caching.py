@@ -46,7 +46,8 @@ def key_of(task: Task) -> FullKey:
     if coerce is not None and task.path[0] == PULL:
         input = coerce(input)
     assert node.cache is not None
-    return namespace_of(program.callables.source, node.name), digest(node.cache.key_func(input))
+    args, kwargs = ((input,), {}) if task.caller is None else input
+    return namespace_of(program.callables.source, node.name), digest(node.cache.key_func(*args, **kwargs))
 
 
 def namespaces(nodes: Sequence[NodePlan]) -> list[Namespace]:

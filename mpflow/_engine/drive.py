@@ -128,6 +128,11 @@ def _close(run: Run, places: Places, attempt: Attempt, diff: Any, slow: dict[str
 
 def abandon(run: Run, places: Places) -> None:
     """Cancel whatever of the run is still on its way, without waiting for it."""
+    local = run.local
+    local.over = True
+    if local.calls:  # threads wait for these, and nobody will answer
+        for future in tuple(local.calls):
+            future.cancel()
     running = [task.attempt for task in run.scheduler.tasks if task.attempt is not None]
     if running:
         places.cancel(running, kill=True)

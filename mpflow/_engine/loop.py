@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from mpflow._core.scheduler import (
     ADVANCE,
+    ANSWER,
     BEGIN,
     BETWEEN,
     BROKEN,
@@ -33,10 +34,13 @@ from mpflow._core.scheduler import (
     MERGED,
     OVER,
     PAUSED,
+    REFUSED,
     RETRY,
+    SPAWNED,
     STOP,
 )
 from mpflow._engine.caching import put_cached, take_cached
+from mpflow._engine.calls import CALLS, answer, settle
 from mpflow._engine.persistence import SAVER
 from mpflow._engine.resume import begin, ended_task, give_answers, paused
 from mpflow._messages import CLOSED, DONE, EVENT, FAILED, LOST, Outcome
@@ -109,6 +113,8 @@ def run_loop(run: Run, input: Any) -> Generator[Effect, Any, None]:
                         yield SAVER, *call
                 if caching:
                     yield from put_cached(task)
+                if task.caller is not None:
+                    answer(task)
                 if watched:
                     streams.ended(run, task)
             elif kind is MERGED:
@@ -117,6 +123,13 @@ def run_loop(run: Run, input: Any) -> Generator[Effect, Any, None]:
                     source = "loop" if instruction[1] else "input"
                     for call in persistence.checkpoint(run.state, source, scheduler.step - 1, instruction[2].updated):
                         yield SAVER, *call
+            elif kind is SPAWNED:
+                if watched:
+                    streams.called(run, instruction[1])
+            elif kind is ANSWER:
+                settle(instruction[2], instruction[1])
+            elif kind is REFUSED:
+                instruction[1].cancel()
             elif kind is RETRY:
                 heappush(timers, (run.clock() + instruction[2], next(order), instruction[1]))
             elif kind is CANCEL:
@@ -193,6 +206,8 @@ def _feed(run: Run, outcome: Outcome) -> list[Any]:
         event, data = outcome[2]
         if event == DRAIN:
             run.local.drainable().request_drain(data)
+        elif event in CALLS:
+            return run.scheduler.handle((CALLS[event], outcome[1], *data))
         else:
             run.streams.event(event, data)
         return []

@@ -287,7 +287,7 @@ class Persistence:
     def open_questions(self) -> set[str]:
         """The ids of the questions that have no answer yet."""
         asked = {task_id: value[0].id for task_id, name, value in self.pending if name == INTERRUPT and value}
-        answered = {task_id for task_id, name, _ in self.pending if name == RESUME}
+        answered = {task_id for task_id, name, _ in self.pending if name == RESUME or name not in SPECIAL}
         return {question for task_id, question in asked.items() if task_id not in answered}
 
     def null_answer(self) -> list[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from mpflow._scope import TaskScope
 
 INLINE, THREAD, PROCESS, LOOP = "inline", "thread", "process", "loop"
+CALLING = "calling"
+"""A thread too, never the driver's own: what runs there may call tasks, and wait for the driver to serve them."""
 
 
 class Places:
@@ -34,7 +37,7 @@ class Places:
         self.is_away = run.parent is not None and _is_away(run.parent)
 
     def route(self, node: NodePlan) -> Any:
-        """INLINE, THREAD, PROCESS, LOOP, or the user's own executor."""
+        """INLINE, THREAD, CALLING, PROCESS, LOOP, or the user's own executor."""
         found = self._routes.get(node)
         if found is None:
             found = self._routes[node] = self._resolve(node)
@@ -59,7 +62,8 @@ class Places:
             return PROCESS  # only there can a sync node be ended at its deadline (D-4)
         if asked == "inline":
             return INLINE
-        return THREAD
+        calling = sys.modules.get("mpflow._exec.calling")
+        return CALLING if calling is not None and calling.may_call(program) else THREAD
 
     def threads(self) -> ThreadPlace:
         if self._threads is None:
@@ -88,8 +92,10 @@ class Places:
         mailbox = self.run.mailbox
         for attempt in attempts:
             attempt.outbox = mailbox
-        if route is THREAD:
-            self.threads().submit(attempts)
+        if route is THREAD or route is CALLING:
+            threads = self.threads()
+            threads.spare = self.run.scheduler.lent
+            threads.submit(attempts)
         elif route is PROCESS:
             self.processes().submit(attempts)
         else:
@@ -97,7 +103,7 @@ class Places:
 
     def cancel(self, attempts: Sequence[Attempt], *, kill: bool) -> None:
         for route, group in self.grouped(attempts):
-            if route is THREAD:
+            if route is THREAD or route is CALLING:
                 self.threads().cancel(group, kill=kill)
             elif route is PROCESS:
                 self.processes().cancel(group, kill=kill)

@@ -14,6 +14,7 @@ from mpflow._engine.attempts import Performer
 from mpflow._engine.streams import Streams
 from mpflow._exec.mailbox import Mailbox
 from mpflow._messages import EVENT, Attempt, StepFacts
+from mpflow._names import PREVIOUS
 from mpflow._scope import SCOPE_KEY, TaskScope, current, task_id_of
 from mpflow.config import ensure_config
 from mpflow.errors import GraphRecursionError
@@ -34,7 +35,20 @@ MAX_DEPTH = 64
 class Local:
     """What a run's tasks can reach in this process only."""
 
-    __slots__ = ("_first", "answers_by_id", "around", "cache", "control", "durability", "replay", "saver", "store")
+    __slots__ = (
+        "_first",
+        "answers_by_id",
+        "around",
+        "cache",
+        "calls",
+        "control",
+        "durability",
+        "loop",
+        "over",
+        "replay",
+        "saver",
+        "store",
+    )
 
     def __init__(self, store: Any, control: Any, saver: Any, durability: str) -> None:
         self.store = store
@@ -45,6 +59,11 @@ class Local:
         self.around: TaskScope | None = None
         self.cache: Any = None
         self.replay: Replay | None = None
+        self.calls: set[Any] = set()
+        """The futures of called tasks that somebody may be waiting for."""
+        self.loop: Any = None
+        """The event loop that the run is driven on, if it is on one."""
+        self.over = False
         self._first: dict[str, Any] = {}
 
     def drainable(self) -> Any:
@@ -340,6 +359,8 @@ class Run:
         self.facts = facts = StepFacts(self.user_config, scheduler.step, scheduler.stop, local=self.local)
         if self.context is not None:
             facts.context = self.context
+        if PREVIOUS in self.state.values:
+            facts.previous = self.state.values[PREVIOUS]
         if self.parent is not None:
             facts.around = self.parent.namespace
             self.parent.progress()
@@ -352,7 +373,7 @@ class Run:
         return facts
 
     def task_id(self, task: Task) -> str:
-        facts = self.facts
+        facts = task.facts or self.facts
         assert facts is not None
         return task_id_of(facts.checkpoint_id, facts.checkpoint_ns, facts.step, task.name, task.path, task.triggers)
 

@@ -21,7 +21,7 @@ from mpflow._engine.payloads import (
     task_started,
     update_of,
 )
-from mpflow._names import INTERRUPT, METADATA
+from mpflow._names import INTERRUPT, METADATA, RETURN
 from mpflow._scope import TaskScope
 from mpflow.constants import TAG_HIDDEN
 from mpflow.errors import ParentCommand
@@ -178,8 +178,15 @@ class Streams:
         # Sends are told first, as LangGraph does, though their writes are merged last.
         for task in sorted(run.scheduler.tasks, key=lambda task: task.pulled):
             if not task.node.hidden:
-                payload = task_started(task, run.task_id(task), run.user_config)
-                self._detail("tasks", payload, run.scheduler.step)
+                self._started(run, task)
+
+    def called(self, run: Run, task: Task) -> None:
+        """A task was called by one that runs (FN-6)."""
+        if self.wants("tasks") or self.wants("debug"):
+            self._started(run, task)
+
+    def _started(self, run: Run, task: Task) -> None:
+        self._detail("tasks", task_started(task, run.task_id(task), run.user_config), run.scheduler.step)
 
     def values_now(self, state: ChannelState) -> None:
         if self.wants("values"):
@@ -188,12 +195,15 @@ class Streams:
     def ended(self, run: Run, task: Task) -> None:
         if task.node.hidden or isinstance(task.error, ParentCommand):
             return
+        is_called = task.caller is not None
+        if is_called and task.state == INTERRUPTED:
+            return  # its caller asks in its place (FN-7)
         if task.state == FINISHED and not task.cached and self.wants("messages"):
             self._returned(run, task)
         if task.state == INTERRUPTED:
             self._asked(questions_of(task), run.state)
         elif task.state == FINISHED and self.wants("updates") and TAG_HIDDEN not in (task.node.program.tags or ()):
-            update: dict[str, Any] = {task.name: update_of(task.writes, self.output)}
+            update: dict[str, Any] = {task.name: update_of(task.writes, RETURN if is_called else self.output)}
             if task.cached:
                 update[METADATA] = {"cached": True}
             self.put("updates", update)

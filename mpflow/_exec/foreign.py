@@ -5,6 +5,7 @@ A thread pool is given the attempt as it is; any other executor is taken to run 
 
 from __future__ import annotations
 
+from copy import copy
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from functools import partial
@@ -46,7 +47,8 @@ class ForeignPlace:
         program = self._programs.get(attempt.program)
         if program is None:
             program = self._programs[attempt.program] = pack(attempt.program)
-        task = _encode((attempt.facts, attempt.path, tuple(attempt.triggers), attempt.number, attempt.input))
+        facts = copy(attempt.facts)  # without what is this process's own
+        task = _encode((facts, attempt.path, tuple(attempt.triggers), attempt.number, attempt.input))
         return self._executor.submit(run_elsewhere, program, task)  # type: ignore[no-any-return]
 
     def _done(self, attempt: Attempt, future: Future[Any]) -> None:

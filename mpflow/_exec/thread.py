@@ -79,6 +79,8 @@ class ThreadPlace:
     def __init__(self, perform: Callable[[Attempt], Outcome], limit: int) -> None:
         self._perform = perform
         self._limit = limit
+        self.spare = 0
+        """How many of the threads only wait for tasks that they called: so many more there may be."""
         self._queue: deque[Attempt] = deque()
         self._active = 0
         self._lock = threading.Lock()
@@ -89,7 +91,7 @@ class ThreadPlace:
 
     def _grow(self, wanted: int) -> None:
         with self._lock:
-            count = min(wanted, self._limit - self._active)
+            count = min(wanted, self._limit + self.spare - self._active)
             if count <= 0:
                 return
             self._active += count

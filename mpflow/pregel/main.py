@@ -7,10 +7,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from mpflow._engine.run import Run
 from mpflow._exec.place import check_executor
-from mpflow._policies import RetryPolicy
 from mpflow.config import merge_configs
 from mpflow.pregel import batching
-from mpflow.pregel.planning import check, plan_of
 from mpflow.pregel.state import StatefulGraph
 from mpflow.schema import is_typed_dict
 from mpflow.types import ensure_valid_checkpointer
@@ -24,7 +22,7 @@ if TYPE_CHECKING:
     from mpflow.channels.base import BaseChannel
     from mpflow.config import RunnableConfig
     from mpflow.pregel.nodes import NodeBuilder, PregelNode
-    from mpflow.types import All, CachePolicy, Checkpointer, Durability, StreamMode
+    from mpflow.types import All, CachePolicy, Checkpointer, Durability, RetryPolicy, StreamMode
 
 
 class CompiledGraph(StatefulGraph):
@@ -379,6 +377,10 @@ class Pregel(CompiledGraph):
         executor: Executor | None = None,
         pool: WorkerPool | None = None,
     ) -> None:
+        # Graphs built in another way need none of these.
+        from mpflow._policies import RetryPolicy
+        from mpflow.pregel.planning import plan_of
+
         # What starts which node follows from the nodes, and chunks are always handed on as they come: the parameters
         # `trigger_to_nodes` and `stream_eager` are taken so that ported graphs need no change.
         retry = (retry_policy,) if isinstance(retry_policy, RetryPolicy) else tuple(retry_policy)
@@ -412,6 +414,8 @@ class Pregel(CompiledGraph):
 
     def validate(self) -> Self:
         """Check that the names in the graph name something in it. Raises ValueError."""
+        from mpflow.pregel.planning import check
+
         check(self._plan, (*_names(self.interrupt_before), *_names(self.interrupt_after)))
         return self
 

@@ -6,6 +6,7 @@ It turns functions, methods, callable objects and anything with ``invoke`` into 
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
@@ -134,6 +135,26 @@ def wants(source: Any) -> tuple[str, ...]:
         if _hint_fits(parameter.name, parameter.annotation):
             found.append(parameter.name)
     return tuple(found)
+
+
+def injected(source: Any) -> dict[str, int]:
+    """The same for a callable that has no input but its arguments: with each name, its position among them."""
+    signature = signature_of(source)
+    if signature is None:
+        return {}
+    found = {}
+    for position, parameter in enumerate(signature.parameters.values()):
+        if parameter.kind is parameter.KEYWORD_ONLY:
+            position = sys.maxsize
+        elif parameter.kind is not parameter.POSITIONAL_OR_KEYWORD:
+            continue
+        if (
+            parameter.name in _INJECTED
+            and parameter.name != "error"
+            and _hint_fits(parameter.name, parameter.annotation)
+        ):
+            found[parameter.name] = position
+    return found
 
 
 def invoke_wants(invoke: Any) -> tuple[str, ...]:
