@@ -139,7 +139,7 @@ class Performer:
         for name, value in diff:
             if name == UNKNOWN:
                 unknown.update(value)
-        for key in unknown:
+        for key in unknown if node.subgraph is None else ():  # a graph may well have keys of its own
             text = f"returned the unknown key {key!r}, which no channel of the graph '{self.plan.name}' has"
             if self.plan.strict:
                 raise StrictGraphError("unknown key", f"node '{node.name}'", text)

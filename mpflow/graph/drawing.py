@@ -102,8 +102,11 @@ def _discover(plan: Plan, declared: Mapping[str, Collection[tuple[str, str | Non
         ran = []
         for task in tasks:
             writes = list(task.node.writes)
-            mine = {_Way(channel) for channel, _ in writes}
-            for target, label in declared.get(task.name, ()):
+            ends = declared.get(task.name, ())
+            # Where a plain edge and a declared end lead to one node, the node's first visit shows the end.
+            hidden = {BRANCH_TO + target for target, _ in ends} if task.name not in said else ()
+            mine = {_Way(channel) for channel, _ in writes if channel not in hidden}
+            for target, label in ends:
                 if target == END:
                     edges.add(_Edge(task.name, END, True, label))
                     continue

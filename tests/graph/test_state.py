@@ -101,7 +101,7 @@ def test_a_schema_that_cannot_be_read_says_which_and_why() -> None:
     class Broken(TypedDict):
         x: "Nowhere"  # type: ignore[name-defined]  # noqa: F821, UP037
 
-    with pytest.raises(ValueError, match="state schema 'Broken' cannot be read.*Nowhere"):
+    with pytest.raises(ValueError, match=r"state schema 'Broken' cannot be read.*Nowhere"):
         StateGraph(Broken)
 
 
@@ -140,7 +140,7 @@ def test_st13_managed_values_are_no_part_of_an_input_or_output_schema() -> None:
     class Steps(TypedDict):
         left: RemainingSteps
 
-    with pytest.raises(ValueError, match="left.*not permitted in Input/Output schema"):
+    with pytest.raises(ValueError, match=r"left.*not permitted in Input/Output schema"):
         StateGraph(Typed, input_schema=Steps)
 
 

@@ -17,7 +17,15 @@ MODULES = sorted((ROOT / "mpflow").rglob("*.py"))
 ADAPTERS = {
     "rich": ("cli.py", "demo/", "observe/progress.py"),
     "click": ("cli.py",),
-    "langchain_core": ("interop/", "graph/", "runnables/", "pregel/", "callbacks.py", "observe/", "_engine/messages.py"),
+    "langchain_core": (
+        "interop/",
+        "graph/",
+        "runnables/",
+        "pregel/",
+        "callbacks.py",
+        "observe/",
+        "_engine/messages.py",
+    ),
     "langgraph": ("interop/",),
     "grandalf": ("graph/",),
     "mermaidx": ("graph/",),
