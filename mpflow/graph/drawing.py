@@ -87,6 +87,9 @@ def _join(graph: Graph, source: str, target: str, label: str | None = None, cond
 def _discover(plan: Plan, declared: Mapping[str, Collection[tuple[str, str | None]]]) -> tuple[set[_Edge], str | None]:
     """The edges that the graph can take, and the only node of its last step, if there was one."""
     state = ChannelState(plan)
+    for node in plan.nodes.values():
+        if isinstance(node.reads, str):  # a bare value is what it waits for, and nothing here runs to give it one
+            state.values.setdefault(node.reads, None)
     edges: set[_Edge] = set()
     ways: dict[str, set[_Way]] = {}
     said: set[str] = set()

@@ -33,7 +33,7 @@ def test_mermaid_of_random_graphs_is_the_same(graph: Graph) -> None:
 
 
 def _chain(library: Library, length: int) -> Any:
-    graph = library.StateGraph(dict)
+    graph = library.StateGraph(int)
     names = [f"node{number}" for number in range(length)]
     for name in names:
         graph.add_node(name, lambda state: state)
@@ -46,11 +46,3 @@ def _chain(library: Library, length: int) -> Any:
 def test_characters_of_a_chain_are_the_same(length: int) -> None:
     # The layout of anything wider depends on the order of sets of objects, in both libraries.
     assert _chain(OURS, length).get_graph().draw_ascii() == _chain(THEIRS, length).get_graph().draw_ascii()
-
-
-@settings(max_examples=20)
-@given(graphs())
-def test_every_node_of_a_random_graph_is_drawn_in_characters(graph: Graph) -> None:
-    drawn = build(graph, OURS).get_graph()
-    text = drawn.draw_ascii()
-    assert all(node.name in text for node in drawn.nodes.values())
