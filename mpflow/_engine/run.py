@@ -159,8 +159,8 @@ class Run:
             self.depth = parent.facts.depth + 1
             if self.depth > MAX_DEPTH:
                 raise GraphRecursionError(
-                    f"graph '{plan.name}' runs inside itself: {self.depth} graphs deep, last in node '{parent.name}' of "
-                    f"{parent.facts.checkpoint_ns or 'the root graph'}. A graph must not be a node of itself"
+                    f"graph '{plan.name}' runs inside itself: it was started by node '{parent.name}', {self.depth} graphs "
+                    "deep. A graph must not be a node of itself, nor be invoked by one of its nodes without end"
                 )
             self.namespace = lasting_namespace(parent.namespace) if checkpointer is True else parent.namespace
             if parent.calls:
