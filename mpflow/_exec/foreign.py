@@ -5,9 +5,9 @@ A thread pool is given the attempt as it is; any other executor is taken to run 
 
 from __future__ import annotations
 
-from copy import copy
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from copy import copy
 from functools import partial
 from time import perf_counter
 from typing import Any
