@@ -62,8 +62,14 @@ STOP = 13  # (STOP, error, kill): give the run up, with this error
 SPAWN = 14  # (SPAWN, attempt, node, input, number, waiter): a running task calls another one
 DROP = 15  # (DROP, attempt, waiter): nobody waits for the result of a call any more
 
+GO_ON = 19  # (GO_ON,): dispatch what is still ready
+
+SLICE = 512
+"""How many attempts are handed out at once: the first of a wide step run while the rest are made."""
+
 # Instructions.
 DISPATCH = "dispatch"  # (DISPATCH, attempts)
+MORE = "more"  # (MORE,): there is more to dispatch; answer with GO_ON
 CANCEL = "cancel"  # (CANCEL, attempts, kill): drop what has not started; with kill, end what runs
 RETRY = "retry"  # (RETRY, task, delay_s): answer with DUE after the delay
 ENDED_TASK = "ended"  # (ENDED_TASK, task): a task reached its last state
@@ -158,6 +164,12 @@ class Scheduler:
         if self.open == 0:
             self._end_step(out)
         return out
+
+    def _go_on(self, stimulus: Stimulus, out: list[Instruction]) -> None:
+        self._dispatch(out)
+
+    def _over(self, stimulus: Stimulus, out: list[Instruction]) -> None:
+        """What was to be dispatched has been dropped since."""
 
     def _handle_run(self, kind: int, stimulus: Stimulus) -> list[Instruction]:
         row = self.RUN_TRANSITIONS.get((self.phase, kind))
@@ -412,7 +424,7 @@ class Scheduler:
         limit = self.max_concurrency
         facts = self.facts
         assert facts is not None
-        while ready and (limit is None or self.running < limit):
+        while ready and (limit is None or self.running < limit) and len(attempts) < SLICE:
             task = ready.popleft()
             node = task.node
             if node.max_concurrency is not None:
@@ -441,6 +453,8 @@ class Scheduler:
             attempts.append(attempt)
         if attempts:
             out.append((DISPATCH, attempts))
+            if len(attempts) == SLICE and ready:
+                out.append((MORE,))
 
     def _end_step(self, out: list[Instruction]) -> None:
         if self.error is not None or self.drained is not None:
@@ -499,6 +513,10 @@ class Scheduler:
         (NEW, STOP): _stop,
         (BETWEEN, STOP): _stop,
         (STEPPING, STOP): _stop,
+        (STEPPING, GO_ON): _go_on,
+        (ENDING, GO_ON): _over,
+        (BETWEEN, GO_ON): _over,
+        (FINAL, GO_ON): _over,
         (ENDING, STOP): _stop,
         (STEPPING, SPAWN): spawn,
         **{(phase, SPAWN): refuse for phase in (NEW, BETWEEN, ENDING, FINAL)},

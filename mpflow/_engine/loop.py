@@ -31,7 +31,9 @@ from mpflow._core.scheduler import (
     DISPATCH,
     DUE,
     ENDED_TASK,
+    GO_ON,
     MERGED,
+    MORE,
     OVER,
     PAUSED,
     REFUSED,
@@ -132,6 +134,8 @@ def run_loop(run: Run, input: Any) -> Generator[Effect, Any, None]:
                 instruction[1].cancel()
             elif kind is RETRY:
                 heappush(timers, (run.clock() + instruction[2], next(order), instruction[1]))
+            elif kind is MORE:
+                out += handle((GO_ON,))
             elif kind is CANCEL:
                 yield instruction
             elif kind is OVER:

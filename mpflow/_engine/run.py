@@ -109,7 +109,7 @@ class Run:
         "stream_keys",
         "streams",
         "user_config",
-        "warned",
+        "warn",
     )
 
     def __init__(
@@ -215,7 +215,7 @@ class Run:
         self.mailbox = Mailbox()
         self.clock: Callable[[], float] = time.monotonic
         self.dice: Callable[[], float] = _chance
-        self.warned: set[str] = set()
+        self.warn = warn = _Warnings(plan)
         self.result: Any = None
         fail_fast = self.options.get("fail_fast")
         self.scheduler = Scheduler(
@@ -226,7 +226,7 @@ class Run:
             max_concurrency=concurrency_of(merged),
             kill_on_failure=fail_fast == "kill",
             on_error=self.options.get("on_error"),
-            warn=self.warn,
+            warn=warn,
             pause_before=pause_before,
             pause_after=pause_after,
         )
@@ -254,8 +254,8 @@ class Run:
         if not self.streams.wants_events and upward is None:
             emit_for: Callable[[Attempt], Emit | None] = _no_emit
         else:
-            emit_for = self._emit_for
-        self.performer = Performer(plan, self.state, copy_context(), self.warn, emit_for)
+            emit_for = _Emitters(self.mailbox, self.streams)
+        self.performer = Performer(plan, self.state, copy_context(), warn, emit_for)
         if called_back or self.streams.wants("messages"):
             from mpflow._engine.messages import entrance
 
@@ -326,33 +326,6 @@ class Run:
         if self._has_result and not self._passing:
             self.result = self.state.read(self.output)
 
-    def warn(self, text: str) -> None:
-        """Log a suspicion, once a run; an error under ``compile(strict=True)``."""
-        if self.plan.strict:
-            from mpflow.errors import StrictGraphError
-
-            raise StrictGraphError("unknown name", f"graph '{self.plan.name}'", text)
-        if text not in self.warned:
-            self.warned.add(text)
-            import logging
-
-            logging.getLogger("mpflow").warning("%s", text)
-
-    def _emit_for(self, attempt: Attempt) -> Emit:
-        post = self.mailbox.post
-        upward = self.streams.upward
-        streams = self.streams
-
-        def emit(kind: str, data: Any) -> None:
-            # A custom chunk that this run does not stream is the surrounding run's: its writer is inherited.
-            if kind == "custom" and not streams.wants("custom"):
-                if upward is not None:
-                    upward(kind, data)
-                return
-            post((EVENT, attempt, (kind, data), 0.0))
-
-        return emit
-
     def next_facts(self) -> StepFacts:
         """The facts of the step that is about to start."""
         scheduler = self.scheduler
@@ -386,6 +359,48 @@ def _chance() -> float:
 
 def _keys(reads: Reads) -> frozenset[str]:
     return frozenset((reads,) if isinstance(reads, str) else reads)
+
+
+class _Warnings:
+    """Logs each suspicion once a run; raises it under ``compile(strict=True)``. Knows no run, which so is no cycle."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._said: set[str] = set()
+
+    def __call__(self, text: str) -> None:
+        if self._plan.strict:
+            from mpflow.errors import StrictGraphError
+
+            raise StrictGraphError("unknown name", f"graph '{self._plan.name}'", text)
+        if text not in self._said:
+            self._said.add(text)
+            import logging
+
+            logging.getLogger("mpflow").warning("%s", text)
+
+
+class _Emitters:
+    """What the tasks of a run are given to say something with while they run."""
+
+    def __init__(self, mailbox: Mailbox, streams: Streams) -> None:
+        self._mailbox = mailbox
+        self._streams = streams
+
+    def __call__(self, attempt: Attempt) -> Emit:
+        post = self._mailbox.post
+        streams = self._streams
+        upward = streams.upward
+
+        def emit(kind: str, data: Any) -> None:
+            # A custom chunk that this run does not stream is the surrounding run's: its writer is inherited.
+            if kind == "custom" and not streams.wants("custom"):
+                if upward is not None:
+                    upward(kind, data)
+                return
+            post((EVENT, attempt, (kind, data), 0.0))
+
+        return emit
 
 
 def _no_emit(attempt: Attempt) -> None:
