@@ -314,3 +314,20 @@ def test_a_graph_that_contains_itself_is_told_so(run: Run) -> None:
     compiled.append(graph_of((START, "me"), me=again if run.colour == "sync" else agreed).compile(executor="inline"))
     with pytest.raises(GraphRecursionError, match=r"runs inside itself.*'me'"):
         log(run, compiled[0])
+
+
+# -- wide steps --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("limit", [None, 7])
+def test_a_step_that_is_handed_out_in_slices_runs_each_task_once_and_in_order(run: Run, limit: int | None) -> None:
+    graph = graph_of(w=lambda arg: {"log": [arg]})
+    graph.add_conditional_edges(START, lambda state: [Send("w", number) for number in range(1300)], ["w"])
+    assert log(run, graph, config={"max_concurrency": limit}) == list(range(1300))
+
+
+def test_a_failure_in_the_first_slice_of_a_step_ends_the_run(run: Run) -> None:
+    graph = graph_of(w=(lambda arg: {"log": [1 // arg]}, {"executor": "inline"}))
+    graph.add_conditional_edges(START, lambda state: [Send("w", number) for number in range(1300)], ["w"])
+    with pytest.raises(ZeroDivisionError):
+        run.invoke(graph.compile(), {})
