@@ -146,10 +146,15 @@ class Foreman:
             self._even_out()
 
     def _has_room(self, worker: Worker) -> bool:
-        """Whether a busy worker may be given tiny tasks ahead, so that it need not wait for us between batches."""
+        """Whether a busy worker may be given tasks ahead, so that it need not wait for us between batches."""
         if not worker.window or worker.exclusive or worker.state != READY or worker.spent:
             return False
-        if len(worker.window) * worker.mean_s >= batches.TARGET_S or len(worker.window) > 2 * batches.LIMIT:
+        if len(worker.window) > 2 * batches.LIMIT:
+            return False
+        if len(worker.window) * worker.mean_s >= batches.TARGET_S and (
+            # One long task may wait at a busy worker while there are more for everybody; at the end it is taken back.
+            len(worker.window) > 1 or len(self._queue) <= self._max
+        ):
             return False
         head = self._queue.head()
         return head is not None and head.rerun_on_loss and self._parcels.shipments.of(head.program).seen > 0
