@@ -16,7 +16,7 @@ Value = TypeVar("Value")
 Update = TypeVar("Update")
 Checkpoint = TypeVar("Checkpoint")
 
-__all__ = ("MISSING", "BaseChannel")
+__all__ = ("MISSING", "BaseChannel", "ValueChannel")
 
 
 class BaseChannel(ABC, Generic[Value, Update, Checkpoint]):
@@ -100,6 +100,53 @@ class BaseChannel(ABC, Generic[Value, Update, Checkpoint]):
     def finish(self) -> bool:
         """Called when the run would otherwise end; return True if the channel changed by it."""
         return False
+
+
+class ValueChannel(BaseChannel[Value, Value, Value], Generic[Value]):
+    """Base of the channels that keep one value or none: all but how writes change it."""
+
+    __slots__ = ("value",)
+
+    value: Value | Any
+
+    def __init__(self, typ: Any, key: str = "") -> None:
+        super().__init__(typ, key)
+        self.value = MISSING
+
+    @property
+    def ValueType(self) -> Any:
+        return self.typ
+
+    @property
+    def UpdateType(self) -> Any:
+        return self.typ
+
+    def _empty(self) -> Self:
+        """A channel of this kind and name as it is at first."""
+        return self.__class__(self.typ, self.key)
+
+    def copy(self) -> Self:
+        new = self._empty()
+        new.value = self.value
+        return new
+
+    def checkpoint(self) -> Value | Any:
+        return self.value
+
+    def from_checkpoint(self, checkpoint: Value | Any) -> Self:
+        new = self._empty()
+        if checkpoint is not MISSING:
+            new.value = checkpoint
+        return new
+
+    def get(self) -> Value:
+        value: Value = self.value
+        if value is MISSING:
+            raise EmptyChannelError
+        return value
+
+    def is_available(self) -> bool:
+        return self.value is not MISSING
 
 
 def at_key(key: str) -> str:

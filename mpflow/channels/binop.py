@@ -5,11 +5,11 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Mapping, MutableMapping, MutableSequence, MutableSet, Sequence, Set
 from itertools import chain
-from typing import TYPE_CHECKING, Annotated, Any, Generic, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
 
 from mpflow._names import MISSING, OVERWRITE
-from mpflow.channels.base import BaseChannel, Value, at_key
-from mpflow.errors import EmptyChannelError, ErrorCode, InvalidUpdateError, create_error_message
+from mpflow.channels.base import Value, ValueChannel, at_key
+from mpflow.errors import ErrorCode, InvalidUpdateError, create_error_message
 from mpflow.types import Overwrite
 
 if TYPE_CHECKING:
@@ -112,17 +112,16 @@ _IN_ONE_GO: tuple[tuple[Any, dict[type, Fold]], ...] = (
 )
 
 
-class BinaryOperatorAggregate(BaseChannel[Value, Value, Value], Generic[Value]):
+class BinaryOperatorAggregate(ValueChannel[Value]):
     """Folds each step's writes, left to right, into its value by `operator` (ST-5, ST-6).
 
     It starts from ``typ()``; where that fails it starts empty and takes its first write as it is. One `Overwrite` a
     step replaces the value, and the step's other writes are then lost.
     """
 
-    __slots__ = ("_in_one_go", "operator", "value")
+    __slots__ = ("_in_one_go", "operator")
 
     resets = False
-    value: Value | Any
 
     def __init__(self, typ: Any, operator: Callable[[Value, Value], Value]) -> None:
         super().__init__(typ)
@@ -133,38 +132,13 @@ class BinaryOperatorAggregate(BaseChannel[Value, Value, Value], Generic[Value]):
         except Exception:
             self.value = MISSING
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, BinaryOperatorAggregate) and same_reducer(self.operator, other.operator)
-
-    @property
-    def ValueType(self) -> Any:
-        return self.typ
-
-    @property
-    def UpdateType(self) -> Any:
-        return self.typ
-
-    def copy(self) -> Self:
-        return self.from_checkpoint(self.value)
-
-    def checkpoint(self) -> Value | Any:
-        return self.value
-
-    def from_checkpoint(self, checkpoint: Value | Any) -> Self:
+    def _empty(self) -> Self:
         new = self.__class__(self.typ, self.operator)
         new.key = self.key
-        if checkpoint is not MISSING:
-            new.value = checkpoint
         return new
 
-    def get(self) -> Value:
-        value: Value = self.value
-        if value is MISSING:
-            raise EmptyChannelError
-        return value
-
-    def is_available(self) -> bool:
-        return self.value is not MISSING
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, BinaryOperatorAggregate) and same_reducer(self.operator, other.operator)
 
     def update(self, values: Sequence[Value]) -> bool:
         if not values:

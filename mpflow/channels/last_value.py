@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Generic
 
 from mpflow._names import MISSING
-from mpflow.channels.base import BaseChannel, Value, at_key
+from mpflow.channels.base import BaseChannel, Value, ValueChannel, at_key
 from mpflow.errors import EmptyChannelError, ErrorCode, InvalidUpdateError, create_error_message
 
 if TYPE_CHECKING:
@@ -15,48 +15,15 @@ if TYPE_CHECKING:
 __all__ = ("LastValue", "LastValueAfterFinish")
 
 
-class LastValue(BaseChannel[Value, Value, Value], Generic[Value]):
+class LastValue(ValueChannel[Value]):
     """Keeps the last value written; takes at most one write a step (ST-4)."""
 
-    __slots__ = ("value",)
+    __slots__ = ()
 
     resets = False
-    value: Value | Any
-
-    def __init__(self, typ: Any, key: str = "") -> None:
-        super().__init__(typ, key)
-        self.value = MISSING
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, LastValue)
-
-    @property
-    def ValueType(self) -> Any:
-        return self.typ
-
-    @property
-    def UpdateType(self) -> Any:
-        return self.typ
-
-    def copy(self) -> Self:
-        return self.from_checkpoint(self.value)
-
-    def checkpoint(self) -> Value | Any:
-        return self.value
-
-    def from_checkpoint(self, checkpoint: Value | Any) -> Self:
-        new = self.__class__(self.typ, self.key)
-        new.value = checkpoint
-        return new
-
-    def get(self) -> Value:
-        value: Value = self.value
-        if value is MISSING:
-            raise EmptyChannelError
-        return value
-
-    def is_available(self) -> bool:
-        return self.value is not MISSING
 
     def update(self, values: Sequence[Value]) -> bool:
         if not values:
