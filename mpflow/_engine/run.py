@@ -156,16 +156,7 @@ class Run:
         self.depth = 0
         self.namespace = ""
         if parent is not None:
-            self.depth = parent.facts.depth + 1
-            if self.depth > MAX_DEPTH:
-                raise GraphRecursionError(
-                    f"graph '{plan.name}' runs inside itself: it was started by node '{parent.name}', {self.depth} graphs "
-                    "deep. A graph must not be a node of itself, nor be invoked by one of its nodes without end"
-                )
-            self.namespace = lasting_namespace(parent.namespace) if checkpointer is True else parent.namespace
-            if parent.calls:
-                self.namespace += f"|{parent.calls}"
-            parent.calls += 1
+            self._nest_in(parent, lasts=checkpointer is True)
             if context is None:
                 context = parent.facts.context
             if store is None:
@@ -231,26 +222,7 @@ class Run:
             pause_after=pause_after,
         )
         if saver is not None:
-            from mpflow._engine.persistence import Persistence
-
-            if parent is None and not any(configurable.get(key) for key in _SAVER_KEYS):
-                raise ValueError(
-                    f"Checkpointer requires one or more of the following 'configurable' keys: {', '.join(_SAVER_KEYS)}. "
-                    "Give the run one: config={'configurable': {'thread_id': '...'}}"
-                )
-            above = None if parent is None else parent.facts.local
-            self.persistence = Persistence(
-                saver,
-                merged,
-                self.namespace,
-                durability,
-                plan,
-                None if above is None else above.replay,
-                is_nested=parent is not None,
-            )
-            if above is not None:
-                self.local.answers_by_id = above.answers_by_id
-                self.local.replay = above.replay
+            self.persistence = self._remembering(saver, durability)
         if not self.streams.wants_events and upward is None:
             emit_for: Callable[[Attempt], Emit | None] = _no_emit
         else:
@@ -268,6 +240,43 @@ class Run:
             for key in self.output_keys
         )
         self._has_result = False
+
+    def _nest_in(self, parent: TaskScope, *, lasts: bool) -> None:
+        """Take a depth and a namespace within the task around this run (SG-3). Raises GraphRecursionError."""
+        self.depth = parent.facts.depth + 1
+        if self.depth > MAX_DEPTH:
+            raise GraphRecursionError(
+                f"graph '{self.plan.name}' runs inside itself: it was started by node '{parent.name}', {self.depth} graphs "
+                "deep. A graph must not be a node of itself, nor be invoked by one of its nodes without end"
+            )
+        self.namespace = lasting_namespace(parent.namespace) if lasts else parent.namespace
+        if parent.calls:
+            self.namespace += f"|{parent.calls}"
+        parent.calls += 1
+
+    def _remembering(self, saver: Any, durability: str) -> Persistence:
+        """The saved side of this run. Raises ValueError for a root whose config names no thread (CP-1)."""
+        from mpflow._engine.persistence import Persistence
+
+        configurable = self.user_config["configurable"]
+        if self.parent is None and not any(configurable.get(key) for key in _SAVER_KEYS):
+            raise ValueError(
+                f"Checkpointer requires one or more of the following 'configurable' keys: {', '.join(_SAVER_KEYS)}. "
+                "Give the run one: config={'configurable': {'thread_id': '...'}}"
+            )
+        above = None if self.parent is None else self.parent.facts.local
+        if above is not None:
+            self.local.answers_by_id = above.answers_by_id
+            self.local.replay = above.replay
+        return Persistence(
+            saver,
+            self.user_config,
+            self.namespace,
+            durability,
+            self.plan,
+            None if above is None else above.replay,
+            is_nested=self.parent is not None,
+        )
 
     @property
     def answers_by_id(self) -> dict[str, Any]:
