@@ -18,7 +18,7 @@ from mpflow._core.steps import due_tasks
 from mpflow._core.task import Task
 from mpflow._engine.attempts import Performer
 from mpflow._engine.loop import CLOSE
-from mpflow._engine.persistence import SAVER, SPECIAL, acall_saver, call_saver
+from mpflow._engine.persistence import SAVER, SPECIAL, acall_saver, call_saver, checkpoint_of, new_versions
 from mpflow._engine.resume import input_writes_of
 from mpflow._engine.run import lasting_namespace
 from mpflow._engine.streams import result_of
@@ -36,7 +36,7 @@ from mpflow._names import (
     RETURN,
 )
 from mpflow._scope import TaskScope, task_id_of
-from mpflow.checkpoint.base import empty_checkpoint, new_checkpoint_id, now_iso
+from mpflow.checkpoint.base import empty_checkpoint, new_checkpoint_id
 from mpflow.constants import END
 from mpflow.errors import InvalidUpdateError
 from mpflow.types import PregelTask, StateSnapshot, StateUpdate
@@ -321,17 +321,8 @@ def _last_node(plan: Plan, step: SavedStep) -> str:
 def _save(step: SavedStep, where: Any, source: str, *, new_values: bool = True) -> Effects:
     state = step.state
     number = -1 if step.saved is None and source == "input" else step.step + 1
-    checkpoint = {
-        "v": 4,
-        "id": new_checkpoint_id(number),
-        "ts": now_iso(),
-        "channel_values": state.checkpoint_values(),
-        "channel_versions": dict(state.versions),
-        "versions_seen": {name: dict(seen) for name, seen in state.seen.items()},
-        "updated_channels": None,
-    }
-    before = step.versions_before
-    new = {name: version for name, version in state.versions.items() if before.get(name) != version}
+    checkpoint = checkpoint_of(state, new_checkpoint_id(number))
+    new = new_versions(state, step.versions_before)
     metadata = {
         "source": source,
         "step": number,

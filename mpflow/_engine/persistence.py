@@ -6,7 +6,7 @@ Plain values and decisions; the loop yields the saver's calls as effects, so tha
 from __future__ import annotations
 
 import inspect
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mpflow._names import (
@@ -22,7 +22,7 @@ from mpflow._names import (
     RESUME,
 )
 from mpflow.channels.untracked_value import UntrackedValue
-from mpflow.checkpoint.base import WRITES_IDX_MAP, get_checkpoint_metadata, new_checkpoint_id, now_iso
+from mpflow.checkpoint.base import LATEST_VERSION, WRITES_IDX_MAP, get_checkpoint_metadata, new_checkpoint_id, now_iso
 from mpflow.types import Send
 
 if TYPE_CHECKING:
@@ -69,6 +69,24 @@ async def acall_saver(saver: Any, method: str, arguments: tuple[Any, ...]) -> An
         config, before, limit = arguments
         return [found async for found in saver.alist(config, before=before, limit=limit)]
     return await getattr(saver, "a" + method)(*arguments)
+
+
+def checkpoint_of(state: ChannelState, checkpoint_id: str, updated: Collection[str] | None = None) -> dict[str, Any]:
+    """The state as a saver keeps it (CP-4)."""
+    return {
+        "v": LATEST_VERSION,
+        "id": checkpoint_id,
+        "ts": now_iso(),
+        "channel_values": state.checkpoint_values(),
+        "channel_versions": dict(state.versions),
+        "versions_seen": {name: dict(seen) for name, seen in state.seen.items()},
+        "updated_channels": None if updated is None else sorted(updated),
+    }
+
+
+def new_versions(state: ChannelState, before: Mapping[str, Any]) -> dict[str, Any]:
+    """The versions of the channels that changed since they were as `before` says."""
+    return {name: version for name, version in state.versions.items() if before.get(name) != version}
 
 
 class Persistence:
@@ -203,17 +221,8 @@ class Persistence:
     _last: Call | None = None
 
     def _put(self, state: ChannelState, updated: Any) -> Call:
-        checkpoint = {
-            "v": 4,
-            "id": self.checkpoint_id,
-            "ts": now_iso(),
-            "channel_values": state.checkpoint_values(),
-            "channel_versions": dict(state.versions),
-            "versions_seen": {name: dict(seen) for name, seen in state.seen.items()},
-            "updated_channels": None if updated is None else sorted(updated),
-        }
-        before = self.saved_versions
-        new = {name: version for name, version in state.versions.items() if before.get(name) != version}
+        checkpoint = checkpoint_of(state, self.checkpoint_id, updated)
+        new = new_versions(state, self.saved_versions)
         config = self.config
         self.parent_id = self.where.get(CHECKPOINT_ID)
         if self.durability != "exit":
