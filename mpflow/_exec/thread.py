@@ -10,6 +10,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 from mpflow._messages import CANCELLED, Attempt, Outcome
 
@@ -125,8 +126,9 @@ class ThreadPlace:
             attempt.outbox.post((CANCELLED, attempt, None, 0.0))
 
 
+@lru_cache(maxsize=1)
 def default_threads() -> int:
-    """How many threads a run uses if nothing else is said (AS-4)."""
+    """How many threads a run uses if nothing else is said (AS-4). Counted once: the files of cgroups take longer than a run."""
     from mpflow._exec.cpu import cpu_count
 
     return min(32, cpu_count() + 4)
