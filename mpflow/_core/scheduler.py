@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from mpflow._core.calls import drop, give_up, ignore, refuse, returned, spawn
 from mpflow._core.merge import merge
 from mpflow._core.records import place_records, record_of
-from mpflow._core.retry import MAX_DEATHS, interval_s
+from mpflow._core.retry import MAX_DEATHS, interval_s, is_poison
 from mpflow._core.steps import due_tasks, handling_task
 from mpflow._core.task import (
     CANCELLED as TASK_CANCELLED,
@@ -322,7 +322,7 @@ class Scheduler:
         deaths = task.deaths = (*task.deaths, death)
         if not task.node.rerun_on_loss:
             self._fail(task, OutcomeUnknown(task.name, self._task_id(task), death), out)
-        elif len(deaths) >= MAX_DEATHS or (death.reason == "out of memory" and len(deaths) > 1):
+        elif is_poison(deaths):
             self._fail(task, PoisonTaskError(task.name, self._task_id(task), deaths), out)
         elif self.phase is ENDING:
             self._finish(task, TASK_CANCELLED, out)

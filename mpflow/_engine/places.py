@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from mpflow._exec.patience import check_timeout
+from mpflow._exec.place import in_worker
 from mpflow._exec.thread import ThreadPlace, default_threads
 from mpflow._messages import Attempt
 
@@ -34,7 +35,7 @@ class Places:
         self._threads: ThreadPlace | None = None
         self._foreign: dict[int, ForeignPlace] = {}
         self._routes: dict[NodePlan, Any] = {}
-        self.is_away = run.parent is not None and _is_away(run.parent)
+        self.is_away = in_worker() or (run.parent is not None and _is_away(run.parent))
 
     def route(self, node: NodePlan) -> Any:
         """INLINE, THREAD, CALLING, PROCESS, LOOP, or the user's own executor."""

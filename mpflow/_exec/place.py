@@ -1,4 +1,4 @@
-"""The names of the places to run, and what may stand for one in the public API."""
+"""The names of the places to run, what may stand for one in the public API, and whether this process is one itself."""
 
 from __future__ import annotations
 
@@ -22,3 +22,16 @@ def check_executor(executor: Any, where: str) -> Any:
         f"{where}: executor={executor!r} is no place to run; expected one of {', '.join(map(repr, PLACES))} "
         "or a concurrent.futures.Executor"
     )
+
+
+_is_worker = False
+
+
+def in_worker() -> bool:
+    """Whether this process is a worker: it starts no workers of its own, and what is nested in its tasks runs in place."""
+    return _is_worker
+
+
+def become_worker() -> None:
+    global _is_worker
+    _is_worker = True

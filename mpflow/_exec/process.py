@@ -23,6 +23,7 @@ from typing import Any
 from mpflow._exec.cpu import cpu_count, thread_limits
 from mpflow._exec.foreman import Foreman
 from mpflow._exec.mailbox import Mailbox
+from mpflow._exec.place import in_worker
 from mpflow._exec.polling import Events, Polling
 from mpflow._exec.roster import Roster
 from mpflow._exec.spawn import Spawner, Started
@@ -297,8 +298,6 @@ _default_lock = threading.Lock()
 
 def default_pool() -> WorkerPool:
     """The pool of graphs that were given none. It starts at its first use and ends with the interpreter."""
-    from mpflow._exec.worker import in_worker
-
     global _default
     if in_worker():
         raise RuntimeError("a worker process cannot start workers of its own: run nested graphs in place")

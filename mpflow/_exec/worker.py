@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 
 from mpflow._exec import batches, link, logs, slots
 from mpflow._exec.facts import KEPT
+from mpflow._exec.place import become_worker
 from mpflow._exec.workerscope import Group, WorkerScope
 from mpflow._scope import Answers, current
 from mpflow._wire.codec import REFERS, Codec, EncodeError
@@ -38,18 +39,10 @@ _RSS_EVERY_NS = 50_000_000
 
 _PARENT = "parent"
 
-_is_worker = False
-
-
-def in_worker() -> bool:
-    """Whether this process is a worker: it starts no workers of its own."""
-    return _is_worker
-
 
 def main(socket_fd: int, page_fd: int, stderr_fd: int, parent_pid: int) -> NoReturn:
     """The life of a worker, from the spawner's command line to its exit."""
-    global _is_worker
-    _is_worker = True
+    become_worker()
     _end_with(parent_pid)
     with contextlib.suppress(PermissionError):
         os.setsid()  # a group of its own, so that it can be killed with all it started

@@ -11,6 +11,7 @@ from mpflow._engine.run import concurrency_of
 from mpflow.types import FailureRecord
 
 if TYPE_CHECKING:
+    from mpflow.pregel.items import Items
     from mpflow.pregel.main import CompiledGraph
 
 Indexed = Iterator[tuple[int, Any, Any]]
@@ -28,12 +29,12 @@ def _configured(inputs: Iterable[Any], config: Any) -> Indexed:
     yield from zip(count(), items, config, strict=False)
 
 
-def _limit(graph: CompiledGraph, config: Any) -> int:
-    from mpflow._exec.thread import default_threads
+def _limit(graph: CompiledGraph, config: Any) -> int | None:
+    """How many runs may be under way at a time, None if nobody said."""
     from mpflow.config import ensure_config
 
     first = config[0] if isinstance(config, (list, tuple)) and config else config
-    return concurrency_of(ensure_config(graph.config, first or None)) or default_threads()
+    return concurrency_of(ensure_config(graph.config, first or None))
 
 
 def _failure(graph: CompiledGraph, index: int, input: Any, error: Exception, return_exceptions: bool) -> Any:
@@ -45,23 +46,44 @@ def _failure(graph: CompiledGraph, index: int, input: Any, error: Exception, ret
     raise error
 
 
-def batch(
-    graph: CompiledGraph, inputs: Iterable[Any], config: Any, *, return_exceptions: bool, **kwargs: Any
-) -> list[Any]:
+def _items(
+    graph: CompiledGraph, inputs: Iterable[Any], config: Any, return_exceptions: bool, kwargs: dict[str, Any]
+) -> Items:
+    from mpflow.pregel.items import Items
+
+    def failure(index: int, input: Any, error: Exception) -> Any:
+        return _failure(graph, index, input, error, return_exceptions)
+
+    return Items(graph, _configured(inputs, config), limit=_limit(graph, config), failure=failure, **kwargs)
+
+
+def _is_whole(parallel: str) -> bool:
+    """Whether an item is a task of its own. Raises ValueError for what is no way to spread a batch."""
+    if parallel not in ("items", "nodes"):
+        raise ValueError(f"batch(parallel={parallel!r}): expected 'items' or 'nodes'")
+    return parallel == "items"
+
+
+def batch(graph: CompiledGraph, inputs: Iterable[Any], config: Any, **options: Any) -> list[Any]:
     found: dict[int, Any] = {}
-    for index, output in batch_as_completed(graph, inputs, config, return_exceptions=return_exceptions, **kwargs):
+    for index, output in batch_as_completed(graph, inputs, config, **options):
         found[index] = output
     return [found[index] for index in range(len(found))]
 
 
 def batch_as_completed(
-    graph: CompiledGraph, inputs: Iterable[Any], config: Any, *, return_exceptions: bool, **kwargs: Any
+    graph: CompiledGraph, inputs: Iterable[Any], config: Any, *, return_exceptions: bool, parallel: str, **kwargs: Any
 ) -> Iterator[tuple[int, Any]]:
     """Runs in threads of their own: as many as may be under way, each taking the next input when it is free."""
-    from mpflow._exec.mailbox import Mailbox
-    from mpflow._exec.thread import THREADS
+    if _is_whole(parallel):
+        from mpflow.pregel.items import items_as_completed
 
-    limit = _limit(graph, config)
+        yield from items_as_completed(_items(graph, inputs, config, return_exceptions, kwargs))
+        return
+    from mpflow._exec.mailbox import Mailbox
+    from mpflow._exec.thread import THREADS, default_threads
+
+    limit = _limit(graph, config) or default_threads()
     mailbox = Mailbox()
     context = copy_context()
     waiting = _configured(inputs, config)
@@ -109,26 +131,29 @@ def batch_as_completed(
         waiting.close()  # type: ignore[attr-defined]
 
 
-async def abatch(
-    graph: CompiledGraph, inputs: Iterable[Any], config: Any, *, return_exceptions: bool, **kwargs: Any
-) -> list[Any]:
+async def abatch(graph: CompiledGraph, inputs: Iterable[Any], config: Any, **options: Any) -> list[Any]:
     found: dict[int, Any] = {}
-    chunks = abatch_as_completed(graph, inputs, config, return_exceptions=return_exceptions, **kwargs)
-    async for index, output in chunks:
+    async for index, output in abatch_as_completed(graph, inputs, config, **options):
         found[index] = output
     return [found[index] for index in range(len(found))]
 
 
 async def abatch_as_completed(
-    graph: CompiledGraph, inputs: Iterable[Any], config: Any, *, return_exceptions: bool, **kwargs: Any
+    graph: CompiledGraph, inputs: Iterable[Any], config: Any, *, return_exceptions: bool, parallel: str, **kwargs: Any
 ) -> AsyncIterator[tuple[int, Any]]:
     """Runs as tasks of the running loop; closing it early, or a failure, cancels those that are under way."""
+    if _is_whole(parallel):
+        from contextlib import aclosing
+
+        from mpflow.pregel.items import aitems_as_completed
+
+        async with aclosing(aitems_as_completed(_items(graph, inputs, config, return_exceptions, kwargs))) as settled:
+            async for found in settled:
+                yield found
+        return
     import asyncio
 
-    from mpflow.config import ensure_config
-
-    first = config[0] if isinstance(config, (list, tuple)) and config else config
-    limit = concurrency_of(ensure_config(graph.config, first or None))
+    limit = _limit(graph, config)
     waiting = _configured(inputs, config)
     running: dict[asyncio.Task[Any], tuple[int, Any]] = {}
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from mpflow._engine.run import Run
 from mpflow._exec.place import check_executor
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from mpflow.config import RunnableConfig
     from mpflow.pregel.nodes import NodeBuilder, PregelNode
     from mpflow.types import All, CachePolicy, Checkpointer, Durability, RetryPolicy, StreamMode
+
+    Parallel = Literal["items", "nodes"]
 
 
 class CompiledGraph(StatefulGraph):
@@ -299,6 +301,7 @@ class CompiledGraph(StatefulGraph):
         config: RunnableConfig | list[RunnableConfig] | None = None,
         *,
         return_exceptions: bool = False,
+        parallel: Parallel = "nodes",
         **kwargs: Any,
     ) -> list[Any]:
         """Run the graph on every input and return the outputs in the order of the inputs (AS-3).
@@ -306,8 +309,12 @@ class CompiledGraph(StatefulGraph):
         ``max_concurrency`` in the config bounds how many runs are under way. The first failure is raised when the runs
         that had started are over; with `return_exceptions` failures are results; under ``on_error="record"`` they are
         `FailureRecord`s.
+
+        ``parallel="nodes"`` drives every run here and places its nodes one by one. ``parallel="items"`` runs each input
+        as a whole within one worker process, where its nodes run in place: the best way for very many short runs. The
+        graph must be able to travel and have no checkpointer, store or cache (ValueError).
         """
-        return batching.batch(self, inputs, config, return_exceptions=return_exceptions, **kwargs)
+        return batching.batch(self, inputs, config, return_exceptions=return_exceptions, parallel=parallel, **kwargs)
 
     async def abatch(
         self,
@@ -315,10 +322,13 @@ class CompiledGraph(StatefulGraph):
         config: RunnableConfig | list[RunnableConfig] | None = None,
         *,
         return_exceptions: bool = False,
+        parallel: Parallel = "nodes",
         **kwargs: Any,
     ) -> list[Any]:
         """As `batch`, awaited."""
-        return await batching.abatch(self, inputs, config, return_exceptions=return_exceptions, **kwargs)
+        return await batching.abatch(
+            self, inputs, config, return_exceptions=return_exceptions, parallel=parallel, **kwargs
+        )
 
     def batch_as_completed(
         self,
@@ -326,10 +336,13 @@ class CompiledGraph(StatefulGraph):
         config: RunnableConfig | list[RunnableConfig] | None = None,
         *,
         return_exceptions: bool = False,
+        parallel: Parallel = "nodes",
         **kwargs: Any,
     ) -> Iterator[tuple[int, Any]]:
         """As `batch`, yielding ``(index, output)`` as runs finish. Inputs are taken as there is room for them."""
-        return batching.batch_as_completed(self, inputs, config, return_exceptions=return_exceptions, **kwargs)
+        return batching.batch_as_completed(
+            self, inputs, config, return_exceptions=return_exceptions, parallel=parallel, **kwargs
+        )
 
     def abatch_as_completed(
         self,
@@ -337,10 +350,13 @@ class CompiledGraph(StatefulGraph):
         config: RunnableConfig | list[RunnableConfig] | None = None,
         *,
         return_exceptions: bool = False,
+        parallel: Parallel = "nodes",
         **kwargs: Any,
     ) -> AsyncIterator[tuple[int, Any]]:
         """As `batch_as_completed`, for ``async for``."""
-        return batching.abatch_as_completed(self, inputs, config, return_exceptions=return_exceptions, **kwargs)
+        return batching.abatch_as_completed(
+            self, inputs, config, return_exceptions=return_exceptions, parallel=parallel, **kwargs
+        )
 
 
 class Pregel(CompiledGraph):

@@ -1,0 +1,249 @@
+"""Whole runs in worker processes: each input of a batch is one task, a run of the graph within one worker.
+
+Owns what is under way, the window that bounds it, and what a death does to an item. It knows no scheduler: items depend
+on nothing but their input. Graphs with a saver, a store or a cache stay in the parent, which alone may touch those.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from mpflow._core.retry import is_poison
+from mpflow._exec.mailbox import Mailbox
+from mpflow._exec.process import default_pool
+from mpflow._messages import CLOSED, DONE, EVENT, FAILED, LOST, Attempt, StepFacts, WorkerDeath
+from mpflow._scope import current
+from mpflow.errors import NodeCancelledError, OutcomeUnknown, PoisonTaskError
+
+if TYPE_CHECKING:
+    from mpflow._exec.process import WorkerPool
+    from mpflow.pregel.main import CompiledGraph
+
+Item = tuple[int, Any, Any]
+"""The number of an input, the input, and its config."""
+
+AHEAD_S = 0.1
+"""Work for this long is kept queued at each worker, so that tiny items travel in batches and none waits for us."""
+MOST_AHEAD = 1024
+"""Items queued for each worker at most: what bounds the memory of a batch over a generator."""
+
+
+class ItemProgram:
+    """A run of the graph as a worker sees it: a node whose function is the graph's `invoke`."""
+
+    __slots__ = ("__weakref__", "graph", "kwargs", "metadata", "name", "tags")
+
+    def __init__(self, graph: CompiledGraph, kwargs: dict[str, Any]) -> None:
+        self.graph = graph
+        self.kwargs = kwargs
+        self.name = graph.name
+        self.tags = None
+        self.metadata = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ItemProgram, (self.graph, self.kwargs)
+
+    def run(self, input: Any, scope: Any) -> list[tuple[str, Any]]:
+        """Run the graph on `input`. Its config is the scope's; the run itself is nested in nothing."""
+        facts = scope.facts
+        current.set(None)
+        output = self.graph.invoke(input, facts.config, context=facts.context, **self.kwargs)
+        return [("output", output)]
+
+
+class _Task:
+    """One item under way; ``attempt.task`` leads back to it."""
+
+    __slots__ = ("deaths", "index", "input")
+
+    def __init__(self, index: int, input: Any) -> None:
+        self.index = index
+        self.input = input
+        self.deaths: tuple[WorkerDeath, ...] = ()
+
+
+Failure = Callable[[int, Any, Exception], Any]
+"""What stands for a failed item among the results; raises its exception if nothing does."""
+
+
+class Items:
+    """The items of one batch. The driver alternates `fill`, waiting for the mailbox, and `settle`, then calls `close`.
+
+    `limit` is the number of items that may run at a time, None for as many as there are workers.
+    """
+
+    def __init__(
+        self,
+        graph: CompiledGraph,
+        items: Iterator[Item],
+        *,
+        limit: int | None,
+        failure: Failure,
+        context: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        _check_portable(graph)
+        self.pool: WorkerPool = graph._options.get("pool") or default_pool()
+        self.mailbox = Mailbox()
+        self._program = ItemProgram(graph, kwargs)
+        self._reruns = all(node.rerun_on_loss for node in graph._plan.nodes.values())
+        self._items = items
+        self._failure = failure
+        self._context = context
+        self._limit = limit if limit is not None and limit < self.pool.max_workers else None
+        self._window = self.pool.max_workers * 2 if self._limit is None else self._limit
+        self._running: dict[int, Attempt] = {}
+        self._facts: dict[int, tuple[Any, StepFacts]] = {}
+        self._error: BaseException | None = None
+        self._mean_s = 0.0
+
+    def fill(self) -> bool:
+        """Submit inputs for as long as the window has room. False when the batch is over; raises its first failure."""
+        attempts = []
+        room = self._window - len(self._running)
+        while room > 0 and self._error is None:
+            item = next(self._items, None)
+            if item is None:
+                break
+            index, input, config = item
+            attempts.append(self._attempt(_Task(index, input), self._facts_of(config)))
+            room -= 1
+        if attempts:
+            self._submit(attempts)
+        if self._running:
+            return True
+        if self._error is not None:
+            raise self._error
+        return False
+
+    def settle(self) -> list[tuple[int, Any]]:
+        """The items that ended since it was last called, with their outputs."""
+        settled = []
+        spent_s, count = 0.0, 0
+        for kind, attempt, payload, seconds in self.mailbox.take():
+            if kind is EVENT:  # nobody listens to a batch
+                continue
+            del self._running[id(attempt)]
+            task: _Task = attempt.task
+            error: BaseException | None = None
+            if kind is DONE or kind is CLOSED:
+                spent_s, count = spent_s + seconds, count + 1
+                if self._error is None:
+                    settled.append((task.index, payload[0][1]))
+                continue
+            if kind is FAILED:
+                error = payload
+            elif kind is LOST:
+                task.deaths = (*task.deaths, payload)
+                error = self._given_up(task)
+                if error is None and self._error is None:
+                    self._submit([self._attempt(task, attempt.facts)])
+                    continue
+            elif self._error is None:
+                error = NodeCancelledError(self._program.name)
+            if error is not None:
+                self._settle_failure(task, error, settled)
+        if count:
+            self._widen(spent_s / count)
+        return settled
+
+    def close(self) -> None:
+        """Cancel what has not ended: what is queued is dropped, workers that run an item are killed."""
+        if self._running:
+            self.pool.cancel(list(self._running.values()), kill=True)
+        close = getattr(self._items, "close", None)
+        if close is not None:
+            close()
+
+    def _settle_failure(self, task: _Task, error: BaseException, settled: list[tuple[int, Any]]) -> None:
+        try:
+            if not isinstance(error, Exception):
+                raise error
+            settled.append((task.index, self._failure(task.index, task.input, error)))
+        except BaseException as raised:
+            if self._error is None:
+                self._error = raised
+                # What runs may end; what is queued is dropped.
+                self.pool.cancel(list(self._running.values()))
+
+    def _given_up(self, task: _Task) -> Exception | None:
+        """The error of an item whose worker died, unless it is to be run again."""
+        if not self._reruns:
+            return OutcomeUnknown(self._program.name, str(task.index), task.deaths[-1])
+        return PoisonTaskError(self._program.name, str(task.index), task.deaths) if is_poison(task.deaths) else None
+
+    def _submit(self, attempts: list[Attempt]) -> None:
+        running = self._running
+        for attempt in attempts:
+            running[id(attempt)] = attempt
+        self.pool.submit(attempts)
+
+    def _attempt(self, task: _Task, facts: StepFacts) -> Attempt:
+        deaths = len(task.deaths)
+        return Attempt(
+            task,
+            deaths + 1,
+            self._program,
+            task.input,
+            facts,
+            (task.index,),
+            (),
+            self.mailbox,
+            alone=deaths > 0,
+            rerun_on_loss=self._reruns,
+        )
+
+    def _facts_of(self, config: Any) -> StepFacts:
+        """What is shipped beside an input: once for a config that many share."""
+        found = self._facts.get(id(config))
+        if found is None:
+            if len(self._facts) > 8:  # a config for each input
+                self._facts.clear()
+            found = self._facts[id(config)] = config, StepFacts(dict(config or {}), 0, 0, context=self._context)
+        return found[1]
+
+    def _widen(self, mean_s: float) -> None:
+        """Fit the window to what an item takes."""
+        if self._limit is not None:
+            return
+        self._mean_s = mean_s if not self._mean_s else self._mean_s + (mean_s - self._mean_s) * 0.3
+        ahead = int(AHEAD_S / max(self._mean_s, 1e-6))
+        self._window = self.pool.max_workers * min(max(ahead, 2), MOST_AHEAD)
+
+
+def _check_portable(graph: CompiledGraph) -> None:
+    for what in ("checkpointer", "store", "cache"):
+        if getattr(graph, what) not in (None, False):
+            raise ValueError(
+                f"batch(parallel='items') runs graph '{graph.name}' within worker processes, where its {what} cannot be "
+                "reached; use parallel='nodes'"
+            )
+
+
+def items_as_completed(items: Items) -> Iterator[tuple[int, Any]]:
+    """The outputs with the number of their input, as they come, from the calling thread."""
+    try:
+        while items.fill():
+            items.pool.wait(items.mailbox)
+            yield from items.settle()
+    finally:
+        items.close()
+
+
+async def aitems_as_completed(items: Items) -> AsyncGenerator[tuple[int, Any], None]:
+    """As `items_as_completed`, on the running event loop."""
+    from mpflow._exec.aio import LoopBell, unwatch, watch
+
+    bell = LoopBell(items.mailbox)
+    watch(items.pool)
+    try:
+        while items.fill():
+            if not items.mailbox.items:
+                await bell.wait(None)
+            for settled in items.settle():
+                yield settled
+    finally:
+        items.close()
+        unwatch(items.pool)
+        items.mailbox.notify = None
