@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from mpflow._exec.process import WorkerPool
-from tests.exec.pooling import LOST, Drive, Node, die
+from tests.exec.pooling import LOST, Drive, Node, die, one_by_one
 
 TASKS = 10_000
 
@@ -37,7 +37,7 @@ def test_bulk_of_tiny_tasks(pool: WorkerPool, benchmark: Any) -> None:
         done = 0
         while done < TASKS:
             pool.wait(drive.mailbox, 10)
-            done += len(drive.mailbox.take())
+            done += len(one_by_one(drive.mailbox.take()))
 
     benchmark.pedantic(run, setup=prepare, rounds=20, warmup_rounds=3)
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-# Kinds of outcome. Exactly one of DONE (or CLOSED), FAILED, LOST and CANCELLED ends an attempt; EVENT may precede it
-# any number of times.
+# Kinds of outcome. Exactly one of DONE (or CLOSED, or their forms for many), FAILED, LOST and CANCELLED ends an attempt;
+# EVENT may precede it any number of times.
 DONE = 0
 """The program returned. Payload: its diff, a list of ``(channel, value)`` in the order they were written."""
 FAILED = 1
@@ -24,7 +24,14 @@ CLOSED = 4
 EVENT = 5
 """Something said while it runs. Payload: ``(event kind, data)``, for example ``("custom", chunk)``."""
 
-Outcome = tuple[int, "Attempt", Any, float]
+DONE_MANY = 6
+"""Attempts of one program returned: in the attempt's place a list of them, in the payload's their diffs in the same
+order, in the seconds' what they took together."""
+CLOSED_MANY = 7
+"""The same for CLOSED."""
+
+Outcome = tuple[int, Any, Any, float]
+"""Kind, `Attempt` (a list of them for the kinds for many), payload, seconds."""
 
 
 class Outbox(Protocol):

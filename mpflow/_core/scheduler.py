@@ -34,7 +34,7 @@ from mpflow._core.task import (
 from mpflow._core.task import (
     FAILED as TASK_FAILED,
 )
-from mpflow._messages import CANCELLED, CLOSED, FAILED, LOST, Attempt, StepFacts
+from mpflow._messages import CANCELLED, CLOSED, CLOSED_MANY, FAILED, LOST, Attempt, StepFacts
 from mpflow._names import ERROR, INTERRUPT
 from mpflow.errors import (
     ErrorCode,
@@ -53,7 +53,8 @@ if TYPE_CHECKING:
     from mpflow._core.plan import Plan
     from mpflow._core.state import ChannelState
 
-# Stimuli besides the outcomes of attempts (`CLOSED`, `FAILED`, `LOST`, `CANCELLED`; first the kind, then the attempt).
+# Stimuli besides the outcomes of attempts (`CLOSED`, `CLOSED_MANY`, `FAILED`, `LOST`, `CANCELLED`; first the kind, then the
+# attempt).
 BEGIN = 10  # (BEGIN, input, given): the input as writes, None to resume; and writes that belong to no task
 ADVANCE = 11  # (ADVANCE, facts, kept[, error]): start the next superstep; of its tasks, those in `kept` have finished
 # before; with `error`, break the run with it instead, if there is anything left to run
@@ -72,7 +73,7 @@ DISPATCH = "dispatch"  # (DISPATCH, attempts)
 MORE = "more"  # (MORE,): there is more to dispatch; answer with GO_ON
 CANCEL = "cancel"  # (CANCEL, attempts, kill): drop what has not started; with kill, end what runs
 RETRY = "retry"  # (RETRY, task, delay_s): answer with DUE after the delay
-ENDED_TASK = "ended"  # (ENDED_TASK, task): a task reached its last state
+ENDED_TASK = "ended"  # (ENDED_TASK, *tasks): tasks reached their last state
 MERGED = "merged"  # (MERGED, tasks, merge): the step is over and its writes are in the state
 OVER = "over"  # (OVER,): nothing is due; the run has its result
 PAUSED = "paused"  # (PAUSED, tasks): the step ended with questions, or the run came to a breakpoint
@@ -152,18 +153,24 @@ class Scheduler:
             task = stimulus[1]
             if task.state != WAITING:
                 return []
-        else:
+        elif kind != CLOSED_MANY:
             return self._handle_run(kind, stimulus)
-        row = self.TRANSITIONS.get((task.state, kind))
-        if row is None:
-            raise InternalError(f"stimulus {kind} is not possible for {task!r}", [*task.story, task.state])
         out: list[Instruction] = []
-        row(self, task, stimulus, out)
+        if kind == CLOSED_MANY:
+            self._done_all(stimulus[1], stimulus[2], out)
+        else:
+            self._change(task, kind, stimulus, out)
         if self.ready and self.phase is STEPPING:
             self._dispatch(out)
         if self.open == 0:
             self._end_step(out)
         return out
+
+    def _change(self, task: Task, kind: int, stimulus: Stimulus, out: list[Instruction]) -> None:
+        row = self.TRANSITIONS.get((task.state, kind))
+        if row is None:
+            raise InternalError(f"stimulus {kind} is not possible for {task!r}", [*task.story, task.state])
+        row(self, task, stimulus, out)
 
     def _go_on(self, stimulus: Stimulus, out: list[Instruction]) -> None:
         self._dispatch(out)
@@ -290,6 +297,25 @@ class Scheduler:
     def _done(self, task: Task, stimulus: Stimulus, out: list[Instruction]) -> None:
         task.writes = stimulus[2]
         self._finish(task, FINISHED, out)
+
+    def _done_all(self, attempts: Sequence[Attempt], diffs: Sequence[Any], out: list[Instruction]) -> None:
+        """As one `CLOSED` each, with what they have in common done once. Stale ones among them change nothing."""
+        ended: list[Task] = []
+        for attempt, writes in zip(attempts, diffs, strict=True):
+            task: Task = attempt.task
+            if task.attempt is not attempt:
+                continue
+            if task.state is not RUNNING or task.caller or not task.weight or task.node.max_concurrency is not None:
+                self._change(task, CLOSED, (CLOSED, attempt, writes), out)
+                continue
+            task.writes = writes
+            task.state = FINISHED
+            task.attempt = None
+            ended.append(task)
+        self.running -= len(ended)
+        self.open -= len(ended)
+        if ended:
+            out.append((ENDED_TASK, *ended))
 
     def _failed(self, task: Task, stimulus: Stimulus, out: list[Instruction]) -> None:
         error: BaseException = stimulus[2]

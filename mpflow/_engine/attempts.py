@@ -7,7 +7,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from mpflow._exec.program import UNKNOWN
-from mpflow._messages import CLOSED, DONE, FAILED, Attempt, Outcome
+from mpflow._messages import CLOSED, CLOSED_MANY, DONE, FAILED, Attempt, Outcome
 from mpflow._scope import TaskScope, current
 from mpflow.errors import StrictGraphError
 
@@ -110,6 +110,19 @@ class Performer:
         except BaseException as error:
             return FAILED, attempt, error, perf_counter() - started
         return CLOSED, attempt, diff, perf_counter() - started
+
+    def close_all_returned(self, outcome: Outcome) -> tuple[Outcome, list[Outcome]]:
+        """As `close_returned`, for attempts of one program: those of them that it can close as they are, and the others."""
+        _, attempts, diffs, seconds = outcome
+        node = attempts[0].task.node
+        if node.branches or any(name == UNKNOWN for diff in diffs for name, _ in diff):
+            each_s = seconds / len(attempts)
+            singly = [(DONE, attempt, diff, each_s) for attempt, diff in zip(attempts, diffs, strict=True)]
+            return (CLOSED_MANY, [], [], 0.0), singly
+        if writes := node.writes:
+            for diff in diffs:
+                diff += writes
+        return (CLOSED_MANY, attempts, diffs, seconds), []
 
     def _close_in(self, node: NodePlan, diff: Diff, scope: TaskScope) -> Diff:
         current.set(scope)

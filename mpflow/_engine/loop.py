@@ -45,7 +45,7 @@ from mpflow._engine.caching import put_cached, take_cached
 from mpflow._engine.calls import CALLS, answer, settle
 from mpflow._engine.persistence import SAVER
 from mpflow._engine.resume import begin, ended_task, give_answers, paused
-from mpflow._messages import CLOSED, DONE, EVENT, FAILED, LOST, Outcome
+from mpflow._messages import CLOSED, CLOSED_MANY, DONE, DONE_MANY, EVENT, FAILED, LOST, Outcome
 from mpflow._scope import DRAIN
 from mpflow.errors import GraphBubbleUp, GraphDrained, add_note
 
@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from mpflow._engine.run import Run
     from mpflow._messages import Attempt
 
+_CLOSED = (CLOSED, CLOSED_MANY)
 START, WAIT, CLOSE, EMIT = "start", "wait", "close", "emit"
 
 Effect = tuple[Any, ...]
@@ -109,16 +110,16 @@ def run_loop(run: Run, input: Any) -> Generator[Effect, Any, None]:
                 for outcome in (yield START, attempts):
                     out += handle(outcome) if outcome[0] is CLOSED else _feed(run, outcome)
             elif kind is ENDED_TASK:
-                task = instruction[1]
-                if persistence is not None and (not task.cached or task.from_cache):
-                    for call in ended_task(run, task):
-                        yield SAVER, *call
-                if caching:
-                    yield from put_cached(task)
-                if task.caller is not None:
-                    answer(task)
-                if watched:
-                    streams.ended(run, task)
+                for task in instruction[1:]:
+                    if persistence is not None and (not task.cached or task.from_cache):
+                        for call in ended_task(run, task):
+                            yield SAVER, *call
+                    if caching:
+                        yield from put_cached(task)
+                    if task.caller is not None:
+                        answer(task)
+                    if watched:
+                        streams.ended(run, task)
             elif kind is MERGED:
                 _merged(run, instruction[2], watched and bool(instruction[1]))
                 if persistence is not None:
@@ -185,7 +186,10 @@ def run_loop(run: Run, input: Any) -> Generator[Effect, Any, None]:
         outcomes = yield WAIT, _timeout_s(run, timers, deadline)
         out = []
         for outcome in outcomes:
-            if outcome[0] is DONE:
+            if outcome[0] is DONE_MANY:
+                outcome, singly = run.performer.close_all_returned(outcome)
+                outcomes += singly  # grows while we go on with it
+            elif outcome[0] is DONE:
                 attempt = outcome[1]
                 if attempt.task.node.branches:
                     outcome = yield CLOSE, attempt, outcome[2]
@@ -193,7 +197,7 @@ def run_loop(run: Run, input: Any) -> Generator[Effect, Any, None]:
                         continue
                 else:
                     outcome = run.performer.close_returned(attempt, outcome[2])
-            out += handle(outcome) if outcome[0] is CLOSED else _feed(run, outcome)
+            out += handle(outcome) if outcome[0] in _CLOSED else _feed(run, outcome)
         if timers or deadline is not None:
             now = run.clock()
             while timers and timers[0][0] <= now:

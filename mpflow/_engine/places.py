@@ -114,14 +114,15 @@ class Places:
     def grouped(self, attempts: Sequence[Attempt]) -> list[tuple[Any, list[Attempt]]]:
         """The attempts by route, in order."""
         groups: dict[Any, tuple[Any, list[Attempt]]] = {}
+        last: NodePlan | None = None
+        group: list[Attempt] = []
         for attempt in attempts:
-            route = self.route(attempt.task.node)
-            key = route if isinstance(route, str) else id(route)
-            group = groups.get(key)
-            if group is None:
-                groups[key] = route, [attempt]
-            else:
-                group[1].append(attempt)
+            node = attempt.task.node
+            if node is not last:
+                last = node
+                route = self.route(node)
+                _, group = groups.setdefault(route if isinstance(route, str) else id(route), (route, []))
+            group.append(attempt)
         return list(groups.values())
 
 

@@ -171,6 +171,8 @@ def flat(diff: Sequence[tuple[str, Any]]) -> list[Any]:
 
 def diff_of(items: list[Any]) -> list[tuple[str, Any]]:
     """Undo `flat`."""
+    if len(items) == 2:
+        return [(items[0], items[1])]
     each = iter(items)
     return list(zip(each, each, strict=True))
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from mpflow._exec import batches
-from mpflow._messages import DONE, EVENT, FAILED, Attempt
+from mpflow._messages import DONE, DONE_MANY, EVENT, FAILED, Attempt
 from mpflow._wire.codec import Codec
 from mpflow._wire.errors import WireError
 from mpflow._wire.mappings import Held, Mappings
@@ -58,6 +58,17 @@ class Frame:
 
     def value(self, position: int) -> Any:
         """The diff or exception of one task. Raises DecodeError."""
+        values = self.all_values()
+        if values is not None:
+            return values[position]
+        held = self.held.get(position)
+        value = self.codec.decode(self.payloads[position], held)
+        if held is not None:
+            held.close()
+        return value
+
+    def all_values(self) -> list[Any] | None:
+        """The diffs of all, if they are plain data and came as one."""
         if self.values is None and self.whole:
             try:
                 self.values = self.codec.decode(self.whole)
@@ -65,18 +76,14 @@ class Frame:
                 # One level of nesting more than each has alone.
                 self.payloads = batches.cut(self.whole)
                 self.whole = b""
-        if self.values is not None:
-            return self.values[position]
-        held = self.held.get(position)
-        value = self.codec.decode(self.payloads[position], held)
-        if held is not None:
-            held.close()
-        return value
+        return self.values
 
 
 def results(frame: Frame) -> None:
     """Post what a frame of results holds."""
     failed, times_ns = frame.failed, frame.times_ns
+    if not frame.position:
+        _at_once(frame)
     for position in range(frame.position, len(frame.attempts)):
         attempt = frame.attempts[position]
         if attempt is not None and attempt.outbox is not None:
@@ -103,6 +110,19 @@ def results(frame: Frame) -> None:
         frame.position = position + 1
     for held in frame.held.values():
         held.close()
+
+
+def _at_once(frame: Frame) -> None:
+    """Post plain results as one outcome, unless there is something special about one of them."""
+    attempts = frame.attempts
+    if frame.answers or None in attempts:
+        return
+    values = frame.all_values()
+    first = attempts[0]
+    if values is not None and first is not None and first.outbox is not None:
+        outcome = (DONE_MANY, attempts, list(map(batches.diff_of, values)), sum(frame.times_ns) * 1e-9)
+        first.outbox.post(outcome)
+        frame.position = len(attempts)
 
 
 def endings(what: tuple[int, deque[Attempt], Any]) -> None:

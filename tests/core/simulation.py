@@ -31,7 +31,7 @@ from mpflow._core.scheduler import (
 )
 from mpflow._core.state import ChannelState
 from mpflow._core.task import FINISHED, Task
-from mpflow._messages import CANCELLED, CLOSED, FAILED, LOST, Attempt, StepFacts, WorkerDeath
+from mpflow._messages import CANCELLED, CLOSED, CLOSED_MANY, FAILED, LOST, Attempt, StepFacts, WorkerDeath
 from mpflow._names import BRANCH_TO, TASKS
 from mpflow.channels import (
     AnyValue,
@@ -206,7 +206,24 @@ class _Play:
             return FAILED, attempt, Transient(), dice.random()
         if luck < 0.35 and len(task.deaths) < 2:
             return LOST, attempt, WorkerDeath(1, signal=9), 0.0
+        if luck > 0.7:
+            return self.many([attempt, *(other for other in tuple(self.flying) if dice.random() < 0.5)])
         return self.outcome(attempt)
+
+    def many(self, attempts: list[Attempt]) -> tuple[Any, ...]:
+        """The outcome of several that are told of at once, and among them, perhaps, of one that was told of before."""
+        assert self.dice is not None
+        told = [self.outcome(attempt) for attempt in attempts]
+        if any(outcome[0] != CLOSED for outcome in told):
+            return told[0]
+        for attempt in attempts[1:]:
+            self.flying.remove(attempt)
+        self.past += attempts[1:]
+        diffs = [outcome[2] for outcome in told]
+        if self.dice.random() < 0.3:
+            attempts.append(self.dice.choice(self.past))
+            diffs.append([("log", ["stale"])])
+        return CLOSED_MANY, attempts, diffs, 0.0
 
     def outcome(self, attempt: Attempt) -> tuple[Any, ...]:
         if self.scheduler.error is not None and (self.dice is None or self.dice.random() < 0.7):
@@ -232,8 +249,9 @@ class _Play:
         elif kind is RETRY:
             self.timers.append(instruction[1])
         elif kind is ENDED_TASK:
-            assert instruction[1] not in self.ended, "a task ended twice"
-            self.ended.append(instruction[1])
+            for task in instruction[1:]:
+                assert task not in self.ended, "a task ended twice"
+                self.ended.append(task)
         elif kind is MERGED:
             tasks = instruction[1]
             assert {id(task) for task in self.ended} == {id(task) for task in tasks}

@@ -10,7 +10,7 @@ from typing import Any
 
 from mpflow._exec.mailbox import Mailbox
 from mpflow._exec.process import WorkerPool
-from mpflow._messages import CANCELLED, DONE, EVENT, FAILED, LOST, Attempt, StepFacts
+from mpflow._messages import CANCELLED, DONE, DONE_MANY, EVENT, FAILED, LOST, Attempt, StepFacts
 
 LIMIT_S = 30.0
 
@@ -66,7 +66,7 @@ class Drive:
             self._take()
 
     def _take(self) -> None:
-        for kind, attempt, payload, seconds in self.mailbox.take():
+        for kind, attempt, payload, seconds in one_by_one(self.mailbox.take()):
             if kind == EVENT:
                 self.events.append((attempt, *payload))
             else:
@@ -142,6 +142,19 @@ class Drive:
         return found[0]
 
 
+def one_by_one(outcomes: Iterable[Any]) -> list[Any]:
+    """Outcomes with those of many attempts taken apart."""
+    found = []
+    for outcome in outcomes:
+        kind, attempts, diffs, seconds = outcome
+        if kind == DONE_MANY:
+            each_s = seconds / len(attempts)
+            found += [(DONE, one, diff, each_s) for one, diff in zip(attempts, diffs, strict=True)]
+        else:
+            found.append(outcome)
+    return found
+
+
 def kinds(outcomes: Iterable[Any]) -> set[int]:
     return {outcome[0] for outcome in outcomes}
 
@@ -180,5 +193,6 @@ __all__ = [
     "facts_of",
     "is_alive",
     "kinds",
+    "one_by_one",
     "wait_until",
 ]

@@ -25,7 +25,7 @@ from mpflow._exec.process import WorkerPool, default_pool, shutdown_default_pool
 from mpflow._messages import DONE, EVENT, FAILED, Attempt
 from mpflow._scope import Answers
 from mpflow.errors import GraphInterrupt, PoolClosedError
-from tests.exec.pooling import Drive, Node, facts_of, kinds
+from tests.exec.pooling import Drive, Node, facts_of, kinds, one_by_one
 
 
 @pytest.fixture(scope="module")
@@ -239,7 +239,7 @@ def test_an_event_loop_drains(pool: WorkerPool) -> None:
             while len(outcomes) < 500:
                 await asyncio.wait_for(woken.wait(), 20)
                 woken.clear()
-                outcomes += drive.mailbox.take()
+                outcomes += one_by_one(drive.mailbox.take())
         finally:
             loop.remove_reader(pool.fileno())
         return outcomes
