@@ -27,7 +27,6 @@ from mpflow._core.scheduler import (
     RETRY,
     STOP,
     Scheduler,
-    invariants,
 )
 from mpflow._core.state import ChannelState
 from mpflow._core.task import FINISHED, Task
@@ -45,6 +44,7 @@ from mpflow.channels import (
 )
 from mpflow.constants import START
 from mpflow.types import RetryPolicy, Send
+from tests.core.invariants import invariants
 
 MAX_STEPS = 7
 

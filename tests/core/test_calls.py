@@ -22,13 +22,13 @@ from mpflow._core.scheduler import (
     SPAWN,
     STOP,
     Scheduler,
-    invariants,
 )
 from mpflow._core.state import ChannelState
 from mpflow._messages import CANCELLED, CLOSED, FAILED, StepFacts
 from mpflow._names import RETURN
 from mpflow.channels import EphemeralValue, LastValue
 from mpflow.errors import GraphInterrupt
+from tests.core.invariants import invariants
 
 TASK = NodePlan("called", None, ("__pregel_push",), ())
 

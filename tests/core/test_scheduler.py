@@ -22,7 +22,6 @@ from mpflow._core.scheduler import (
     STEPPING,
     STOP,
     Scheduler,
-    invariants,
 )
 from mpflow._core.state import ChannelState
 from mpflow._core.task import FINISHED, WAITING
@@ -40,6 +39,7 @@ from mpflow.errors import (
     ReducerError,
 )
 from mpflow.types import FailureRecord, Interrupt, RetryPolicy, Send
+from tests.core.invariants import invariants
 
 RETRIED = RetryPolicy(max_attempts=2, jitter=False, initial_interval=3.0, retry_on=ValueError)
 OOM = WorkerDeath(7, signal=9, reason="out of memory")
