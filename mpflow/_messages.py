@@ -6,7 +6,7 @@ because they are made by the ten thousand; an outcome is a plain tuple ``(kind, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 # Kinds of outcome. Exactly one of DONE (or CLOSED, or their forms for many), FAILED, LOST and CANCELLED ends an attempt;
@@ -32,6 +32,18 @@ CLOSED_MANY = 7
 
 Outcome = tuple[int, Any, Any, float]
 """Kind, `Attempt` (a list of them for the kinds for many), payload, seconds."""
+
+
+def one_by_one(outcomes: Iterable[Outcome]) -> Iterator[Outcome]:
+    """Outcomes with those of many attempts taken apart, for a reader to whom each is another matter."""
+    for outcome in outcomes:
+        kind, attempts, diffs, seconds = outcome
+        if kind in (DONE_MANY, CLOSED_MANY):
+            single, each_s = DONE if kind == DONE_MANY else CLOSED, seconds / max(len(attempts), 1)
+            for attempt, diff in zip(attempts, diffs, strict=True):
+                yield single, attempt, diff, each_s
+        else:
+            yield outcome
 
 
 class Outbox(Protocol):

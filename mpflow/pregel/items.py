@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from mpflow._core.retry import is_poison
 from mpflow._exec.mailbox import Mailbox
 from mpflow._exec.process import default_pool
-from mpflow._messages import CLOSED, DONE, EVENT, FAILED, LOST, Attempt, StepFacts, WorkerDeath
+from mpflow._messages import CLOSED, DONE, EVENT, FAILED, LOST, Attempt, StepFacts, WorkerDeath, one_by_one
 from mpflow._scope import current
 from mpflow.errors import NodeCancelledError, OutcomeUnknown, PoisonTaskError
 
@@ -121,7 +121,7 @@ class Items:
         """The items that ended since it was last called, with their outputs."""
         settled = []
         spent_s, count = 0.0, 0
-        for kind, attempt, payload, seconds in self.mailbox.take():
+        for kind, attempt, payload, seconds in one_by_one(self.mailbox.take()):
             if kind is EVENT:  # nobody listens to a batch
                 continue
             del self._running[id(attempt)]

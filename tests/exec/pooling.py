@@ -10,7 +10,7 @@ from typing import Any
 
 from mpflow._exec.mailbox import Mailbox
 from mpflow._exec.process import WorkerPool
-from mpflow._messages import CANCELLED, DONE, DONE_MANY, EVENT, FAILED, LOST, Attempt, StepFacts
+from mpflow._messages import CANCELLED, DONE, EVENT, FAILED, LOST, Attempt, StepFacts, one_by_one
 
 LIMIT_S = 30.0
 
@@ -140,19 +140,6 @@ class Drive:
             self.pool.wait(self.mailbox, 0.005)
             self._take()
         return found[0]
-
-
-def one_by_one(outcomes: Iterable[Any]) -> list[Any]:
-    """Outcomes with those of many attempts taken apart."""
-    found = []
-    for outcome in outcomes:
-        kind, attempts, diffs, seconds = outcome
-        if kind == DONE_MANY:
-            each_s = seconds / len(attempts)
-            found += [(DONE, one, diff, each_s) for one, diff in zip(attempts, diffs, strict=True)]
-        else:
-            found.append(outcome)
-    return found
 
 
 def kinds(outcomes: Iterable[Any]) -> set[int]:
