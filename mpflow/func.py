@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial, update_wrapper
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, get_args, get_origin, overload
 
 from mpflow._core.plan import NodePlan, Plan
 from mpflow._engine.caching import namespace_of
@@ -23,6 +23,7 @@ from mpflow.channels.last_value import LastValue
 from mpflow.constants import END, START
 from mpflow.pregel.main import CompiledGraph, Pregel
 from mpflow.runnables.base import coerce, name_of
+from mpflow.schema import callable_hints
 from mpflow.types import ensure_valid_checkpointer
 
 if TYPE_CHECKING:
@@ -176,13 +177,12 @@ class _Entrypoint(Pregel):
     """A graph of one node: the function of an entrypoint."""
 
     stream_mode = "updates"
+    stream_eager = True
 
     def __init__(self, plan: Plan, *, context_schema: Any, **given: Any) -> None:
         # A `Pregel` by its methods; what it is made from is a plan.
         CompiledGraph.__init__(self, plan, **given)
         self.context_schema = context_schema
-        self.nodes: Any = dict(plan.nodes)
-        self.debug = None
 
 
 class entrypoint:
@@ -228,11 +228,18 @@ class entrypoint:
         """The graph. Raises ValueError for a function without input, NotImplementedError for a generator."""
         if inspect.isgeneratorfunction(func) or inspect.isasyncgenfunction(func):
             raise NotImplementedError("Generators are not supported in the Functional API.")
-        if not inspect.signature(func).parameters:
+        parameters = inspect.signature(func).parameters
+        if not parameters:
             raise ValueError("Entrypoint function must have at least one parameter")
         name = name_of(func)
         _check_timeout(self.timeout, func, "thread", f"entrypoint '{name}'")
-        channels: dict[str, Any] = {START: EphemeralValue(Any), END: LastValue(Any), PREVIOUS: LastValue(Any)}
+        hints = callable_hints(func)
+        output, saved = _returned(hints.get("return", Any))
+        channels: dict[str, Any] = {
+            START: EphemeralValue(hints.get(next(iter(parameters)), Any)),
+            END: LastValue(output),
+            PREVIOUS: LastValue(saved),
+        }
         for key, channel in channels.items():
             channel.key = key
         program = EntrypointProgram(name, coerce(func, name), (END, PREVIOUS))
@@ -255,3 +262,13 @@ class entrypoint:
             options={"executor": self.executor, "pool": self.pool},
         )
         return graph
+
+
+def _returned(hint: Any) -> tuple[Any, Any]:
+    """What a return annotation says of an entrypoint's output, and of what it saves."""
+    if hint is entrypoint.final:
+        return Any, Any
+    if get_origin(hint) is entrypoint.final:
+        output, saved = get_args(hint)
+        return output, saved
+    return hint, hint

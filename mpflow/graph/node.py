@@ -78,6 +78,13 @@ class NodeSpec:
         self.cache_policy = cache_policy
         check_timeout(name, callables, executor, self.timeout)
 
+    @property
+    def runnable(self) -> Any:
+        """What the node runs, as something with ``invoke``."""
+        from mpflow.pregel.bound import runnable_of
+
+        return runnable_of(self.callables)
+
 
 class NodeDefaults:
     """What `StateGraph.set_node_defaults` has set."""

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from mpflow._engine.run import Run
 from mpflow._exec.place import check_executor
 from mpflow.config import merge_configs
 from mpflow.pregel import batching
-from mpflow.pregel.state import StatefulGraph
-from mpflow.schema import is_typed_dict
+from mpflow.pregel.described import DescribedGraph
 from mpflow.types import ensure_valid_checkpointer
 
 if TYPE_CHECKING:
@@ -22,12 +22,29 @@ if TYPE_CHECKING:
     from mpflow.channels.base import BaseChannel
     from mpflow.config import RunnableConfig
     from mpflow.pregel.nodes import NodeBuilder, PregelNode
+    from mpflow.runtime import RunControl
     from mpflow.types import All, CachePolicy, Checkpointer, Durability, RetryPolicy, StreamMode
 
     Parallel = Literal["items", "nodes"]
 
 
-class CompiledGraph(StatefulGraph):
+_CHANGEABLE = (
+    "name",
+    "config",
+    "checkpointer",
+    "store",
+    "cache",
+    "context_schema",
+    "debug",
+    "interrupt_after_nodes",
+    "interrupt_before_nodes",
+    "step_timeout",
+    "stream_mode",
+)
+"""What a copy of a graph may have otherwise: nothing of this is part of the plan, but for the name."""
+
+
+class CompiledGraph(DescribedGraph):
     """What every compiled graph is, wherever its plan comes from.
 
     Reusable and thread-safe: runs share nothing but the pool, store and cache (AS-6).
@@ -36,7 +53,10 @@ class CompiledGraph(StatefulGraph):
     """
 
     stream_mode: Any = "values"
-    debug: bool | None = None
+    stream_eager = False
+    debug: bool = False
+    retry_policy: Sequence[RetryPolicy] = ()
+    cache_policy: CachePolicy[Any] | None = None
     _typed_state: Any = None
     _typed_output: Any = None
 
@@ -48,8 +68,8 @@ class CompiledGraph(StatefulGraph):
         store: Any = None,
         cache: Any = None,
         checkpointer: Any = None,
-        interrupt_before: All | Sequence[str] | None = None,
-        interrupt_after: All | Sequence[str] | None = None,
+        interrupt_before_nodes: All | Sequence[str] | None = None,
+        interrupt_after_nodes: All | Sequence[str] | None = None,
         step_timeout: float | None = None,
         options: Mapping[str, Any] | None = None,
     ) -> None:
@@ -58,8 +78,8 @@ class CompiledGraph(StatefulGraph):
         self.store = store
         self.cache = cache
         self.checkpointer = checkpointer
-        self.interrupt_before = interrupt_before
-        self.interrupt_after = interrupt_after
+        self.interrupt_before_nodes = interrupt_before_nodes or []
+        self.interrupt_after_nodes = interrupt_after_nodes or []
         self.step_timeout = step_timeout
         self._options = dict(options or {})
 
@@ -67,14 +87,29 @@ class CompiledGraph(StatefulGraph):
     def name(self) -> str:
         return self._plan.name
 
-    def get_name(self, suffix: str | None = None, *, name: str | None = None) -> str:
-        return (name or self.name) + (suffix or "")
+    @name.setter
+    def name(self, name: str) -> None:
+        # Runs under way, and copies of this graph, keep the plan that they have.
+        self._plan = copy(self._plan)
+        self._plan.name = name
+
+    def copy(self, update: Mapping[str, Any] | None = None) -> Self:
+        """A graph like this one, with the attributes in `update` in place of its own. Raises ValueError.
+
+        What it is made of, its nodes and channels, stays: build another graph to change that.
+        """
+        twin = self._copy()
+        for name, value in (update or {}).items():
+            if name not in _CHANGEABLE:
+                raise ValueError(
+                    f"copy() of graph '{self.name}' cannot change {name!r}; it can change {', '.join(_CHANGEABLE)}"
+                )
+            setattr(twin, name, value)
+        return twin
 
     def with_config(self, config: RunnableConfig | None = None, **kwargs: Any) -> Self:
         """A copy of this graph with `config` merged into its own (CF-1)."""
-        copy = self._copy()
-        copy.config = merge_configs(self.config, config, kwargs)
-        return copy
+        return self.copy({"config": merge_configs(self.config, config, kwargs)})
 
     def clear_cache(self, nodes: Sequence[str] | None = None) -> None:
         """Forget the cached writes of these nodes, or of all (CA-4). Raises ValueError for a graph without a cache."""
@@ -95,9 +130,9 @@ class CompiledGraph(StatefulGraph):
         return namespaces([node for name, node in self._plan.nodes.items() if nodes is None or name in nodes])
 
     def _copy(self) -> Self:
-        copy = object.__new__(type(self))
-        copy.__dict__.update(self.__dict__)
-        return copy
+        twin = object.__new__(type(self))
+        twin.__dict__.update(self.__dict__)
+        return twin
 
     # -- one run ------------------------------------------------------------------------------------------------------
 
@@ -136,13 +171,10 @@ class CompiledGraph(StatefulGraph):
             control=control,
             checkpointer=self.checkpointer,
             durability=durability,
-            pause_before=_names(self.interrupt_before if interrupt_before is None else interrupt_before),
-            pause_after=_names(self.interrupt_after if interrupt_after is None else interrupt_after),
+            pause_before=_names(self.interrupt_before_nodes if interrupt_before is None else interrupt_before),
+            pause_after=_names(self.interrupt_after_nodes if interrupt_after is None else interrupt_after),
             owner=self,
         )
-
-    def _context(self, context: Any) -> Any:
-        return context
 
     def _output(self, keys: str | Sequence[str] | None) -> Any:
         if keys is None or keys is self._plan.output:
@@ -159,10 +191,13 @@ class CompiledGraph(StatefulGraph):
         *,
         context: Any = None,
         stream_mode: StreamMode | Sequence[StreamMode] = "values",
+        print_mode: StreamMode | Sequence[StreamMode] = (),
         output_keys: str | Sequence[str] | None = None,
-        version: str = "v1",
-        control: Any = None,
-        **kwargs: Any,
+        interrupt_before: All | Sequence[str] | None = None,
+        interrupt_after: All | Sequence[str] | None = None,
+        durability: Durability | None = None,
+        control: RunControl | None = None,
+        version: Literal["v1", "v2"] = "v1",
     ) -> Any:
         """Run the graph on `input` and return its output; with another `stream_mode`, the list of its chunks.
 
@@ -170,12 +205,21 @@ class CompiledGraph(StatefulGraph):
         """
         if output_keys is None:
             output_keys = self._plan.output
-        kwargs.update(context=context, output_keys=output_keys, version=version, control=control)
+        options: dict[str, Any] = {
+            "context": context,
+            "print_mode": print_mode,
+            "output_keys": output_keys,
+            "interrupt_before": interrupt_before,
+            "interrupt_after": interrupt_after,
+            "durability": durability,
+            "control": control,
+            "version": version,
+        }
         if stream_mode != "values":
-            return list(self.stream(input, config, stream_mode=stream_mode, **kwargs))
+            return list(self.stream(input, config, stream_mode=stream_mode, **options))
         from mpflow._engine.drive import drive
 
-        run = self._run(config, **kwargs)
+        run = self._run(config, **options)
         for _ in drive(run, input):
             pass
         return self._result(run, version)
@@ -187,20 +231,32 @@ class CompiledGraph(StatefulGraph):
         *,
         context: Any = None,
         stream_mode: StreamMode | Sequence[StreamMode] = "values",
+        print_mode: StreamMode | Sequence[StreamMode] = (),
         output_keys: str | Sequence[str] | None = None,
-        version: str = "v1",
-        control: Any = None,
-        **kwargs: Any,
+        interrupt_before: All | Sequence[str] | None = None,
+        interrupt_after: All | Sequence[str] | None = None,
+        durability: Durability | None = None,
+        control: RunControl | None = None,
+        version: Literal["v1", "v2"] = "v1",
     ) -> Any:
         """As `invoke`, awaited."""
         if output_keys is None:
             output_keys = self._plan.output
-        kwargs.update(context=context, output_keys=output_keys, version=version, control=control)
+        options: dict[str, Any] = {
+            "context": context,
+            "print_mode": print_mode,
+            "output_keys": output_keys,
+            "interrupt_before": interrupt_before,
+            "interrupt_after": interrupt_after,
+            "durability": durability,
+            "control": control,
+            "version": version,
+        }
         if stream_mode != "values":
-            return [chunk async for chunk in self.astream(input, config, stream_mode=stream_mode, **kwargs)]
+            return [chunk async for chunk in self.astream(input, config, stream_mode=stream_mode, **options)]
         from mpflow._engine.adrive import adrive
 
-        run = self._run(config, **kwargs)
+        run = self._run(config, **options)
         async for _ in adrive(run, input):
             pass
         return self._result(run, version)
@@ -228,11 +284,15 @@ class CompiledGraph(StatefulGraph):
         *,
         context: Any = None,
         stream_mode: StreamMode | Sequence[StreamMode] | None = None,
+        print_mode: StreamMode | Sequence[StreamMode] = (),
         output_keys: str | Sequence[str] | None = None,
+        interrupt_before: All | Sequence[str] | None = None,
+        interrupt_after: All | Sequence[str] | None = None,
+        durability: Durability | None = None,
+        control: RunControl | None = None,
         subgraphs: bool = False,
-        version: str = "v1",
-        control: Any = None,
-        **kwargs: Any,
+        debug: bool | None = None,
+        version: Literal["v1", "v2"] = "v1",
     ) -> Iterator[Any]:
         """Run the graph, yielding what happens as it happens, in the shapes of `stream_mode`.
 
@@ -243,13 +303,17 @@ class CompiledGraph(StatefulGraph):
 
         run = self._run(
             config,
-            context=context,
             stream_mode=self._mode(config, stream_mode),
-            output_keys=output_keys,
             subgraphs=subgraphs,
-            version=version,
+            debug=debug,
+            context=context,
+            print_mode=print_mode,
+            output_keys=output_keys,
+            interrupt_before=interrupt_before,
+            interrupt_after=interrupt_after,
+            durability=durability,
             control=control,
-            **kwargs,
+            version=version,
         )
         yield from drive(run, input)
 
@@ -260,11 +324,15 @@ class CompiledGraph(StatefulGraph):
         *,
         context: Any = None,
         stream_mode: StreamMode | Sequence[StreamMode] | None = None,
+        print_mode: StreamMode | Sequence[StreamMode] = (),
         output_keys: str | Sequence[str] | None = None,
+        interrupt_before: All | Sequence[str] | None = None,
+        interrupt_after: All | Sequence[str] | None = None,
+        durability: Durability | None = None,
+        control: RunControl | None = None,
         subgraphs: bool = False,
-        version: str = "v1",
-        control: Any = None,
-        **kwargs: Any,
+        debug: bool | None = None,
+        version: Literal["v1", "v2"] = "v1",
     ) -> AsyncIterator[Any]:
         """As `stream`, for ``async for``."""
         from contextlib import aclosing
@@ -273,13 +341,17 @@ class CompiledGraph(StatefulGraph):
 
         run = self._run(
             config,
-            context=context,
             stream_mode=self._mode(config, stream_mode),
-            output_keys=output_keys,
             subgraphs=subgraphs,
-            version=version,
+            debug=debug,
+            context=context,
+            print_mode=print_mode,
+            output_keys=output_keys,
+            interrupt_before=interrupt_before,
+            interrupt_after=interrupt_after,
+            durability=durability,
             control=control,
-            **kwargs,
+            version=version,
         )
         async with aclosing(cast("Any", adrive(run, input))) as chunks:
             async for chunk in chunks:
@@ -366,6 +438,8 @@ class Pregel(CompiledGraph):
     are what ``stream`` and saved states show, all if None. Raises ValueError for names that nothing in the graph has.
     """
 
+    _nodes: dict[str, PregelNode] | None = None
+
     def __init__(
         self,
         *,
@@ -395,13 +469,15 @@ class Pregel(CompiledGraph):
     ) -> None:
         # Graphs built in another way need none of these.
         from mpflow._policies import RetryPolicy
+        from mpflow.pregel.nodes import PregelNode
         from mpflow.pregel.planning import plan_of
 
         # What starts which node follows from the nodes, and chunks are always handed on as they come: the parameters
         # `trigger_to_nodes` and `stream_eager` are taken so that ported graphs need no change.
         retry = (retry_policy,) if isinstance(retry_policy, RetryPolicy) else tuple(retry_policy)
+        self._nodes = {key: node if isinstance(node, PregelNode) else node.build() for key, node in nodes.items()}
         plan = plan_of(
-            nodes,
+            self._nodes,
             channels or {},
             name=name,
             input=input_channels,
@@ -416,30 +492,31 @@ class Pregel(CompiledGraph):
             store=store,
             cache=cache,
             checkpointer=ensure_valid_checkpointer(checkpointer),
-            interrupt_before=interrupt_before_nodes,
-            interrupt_after=interrupt_after_nodes,
+            interrupt_before_nodes=interrupt_before_nodes,
+            interrupt_after_nodes=interrupt_after_nodes,
             step_timeout=step_timeout,
             options={"executor": check_executor(executor, "Pregel"), "pool": pool},
         )
-        self.nodes = dict(nodes)
         self.stream_mode = stream_mode
+        self.stream_eager = stream_eager
         self.context_schema = context_schema
-        self.debug = debug
+        self.debug = bool(debug)
+        self.retry_policy = retry
+        self.cache_policy = cache_policy
         if auto_validate:
             self.validate()
+
+    @property
+    def nodes(self) -> dict[str, PregelNode]:
+        """The nodes by name, each of which can be called by itself, without the graph."""
+        return super().nodes if self._nodes is None else dict(self._nodes)
 
     def validate(self) -> Self:
         """Check that the names in the graph name something in it. Raises ValueError."""
         from mpflow.pregel.planning import check
 
-        check(self._plan, (*_names(self.interrupt_before), *_names(self.interrupt_after)))
+        check(self._plan, (*_names(self.interrupt_before_nodes), *_names(self.interrupt_after_nodes)))
         return self
-
-    def _context(self, context: Any) -> Any:
-        schema = self.context_schema
-        if schema is not None and isinstance(context, dict) and not is_typed_dict(schema):
-            return schema(**context)
-        return context
 
 
 def _names(asked: All | Sequence[str] | None) -> frozenset[str]:

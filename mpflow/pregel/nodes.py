@@ -5,10 +5,13 @@ It collects and checks; what a built node is to the scheduler is made in plannin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mpflow._exec.program import Diff, NodeProgram
+from mpflow._policies import RetryPolicy, TimeoutPolicy
+from mpflow.pregel.bound import runnable_of, with_own
+from mpflow.pregel.state import graph_within
 from mpflow.runnables.base import Callables, coerce
 
 if TYPE_CHECKING:
@@ -16,7 +19,8 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from mpflow.types import CachePolicy, RetryPolicy, TimeoutPolicy
+    from mpflow.config import RunnableConfig
+    from mpflow.types import CachePolicy
 
 # How an entry of `write_to` makes what it writes.
 OUTPUT, CONSTANT, MAPPED = 0, 1, 2
@@ -25,12 +29,19 @@ Write = tuple[str, int, Any]
 
 
 class PregelNode:
-    """A built node: ``channels`` is what it reads, one channel or several; ``writes`` what it does with its output."""
+    """A built node: ``channels`` is what it reads, one channel or several; ``writes`` what it does with its output.
+
+    It can be called by itself, which runs its function and nothing else: no retries, no writes.
+    """
 
     __slots__ = (
         "cache_policy",
         "channels",
+        "error_handler_node",
+        "is_error_handler",
+        "mapper",
         "metadata",
+        "name",
         "retry_policy",
         "steps",
         "tags",
@@ -41,26 +52,69 @@ class PregelNode:
 
     def __init__(
         self,
-        channels: str | tuple[str, ...],
-        triggers: tuple[str, ...],
+        channels: str | Sequence[str],
+        triggers: Sequence[str],
         steps: Sequence[Any],
         writes: Sequence[Write],
         *,
-        tags: Sequence[str] = (),
+        name: str = "node",
+        tags: Sequence[str] | None = None,
         metadata: dict[str, Any] | None = None,
-        retry_policy: Sequence[RetryPolicy] = (),
+        retry_policy: RetryPolicy | Sequence[RetryPolicy] | None = None,
         cache_policy: CachePolicy[Any] | None = None,
         timeout: float | timedelta | TimeoutPolicy | None = None,
+        mapper: Callable[[Any], Any] | None = None,
+        is_error_handler: bool = False,
+        error_handler_node: str | None = None,
     ) -> None:
-        self.channels = channels
-        self.triggers = triggers
+        self.channels = channels if isinstance(channels, str) else list(channels)
+        self.triggers = list(triggers)
         self.steps = tuple(steps)
         self.writes = tuple(writes)
-        self.tags = tuple(tags)
-        self.metadata = dict(metadata or {})
-        self.retry_policy = tuple(retry_policy)
+        self.name = name
+        self.tags = tags
+        self.metadata = metadata
+        self.retry_policy: Sequence[RetryPolicy] | None = (
+            (retry_policy,) if isinstance(retry_policy, RetryPolicy) else retry_policy
+        )
         self.cache_policy = cache_policy
-        self.timeout = timeout
+        self.timeout = TimeoutPolicy.coerce(timeout)
+        self.mapper = mapper
+        self.is_error_handler = is_error_handler
+        self.error_handler_node = error_handler_node
+
+    def copy(self, update: Mapping[str, Any]) -> PregelNode:
+        """A node like this one, with the attributes in `update` in place of its own. Raises TypeError for others."""
+        own: dict[str, Any] = {name: getattr(self, name) for name in self.__slots__}
+        return PregelNode(**{**own, **update})
+
+    @property
+    def bound(self) -> Any:
+        """What the node runs, as something with ``invoke``."""
+        return runnable_of(chained(self.steps, self.name))
+
+    @property
+    def subgraphs(self) -> list[Any]:
+        """The graph that the node is, or that its function refers to, if there is one (SG-5)."""
+        found = (graph_within(chained((step,), self.name).source) for step in self.steps)
+        return [graph for graph in found if graph is not None][:1]
+
+    def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
+        """What the node's function returns for `input`."""
+        return self.bound.invoke(input, with_own(config, self.tags, self.metadata), **kwargs)
+
+    async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
+        """As `invoke`, awaited."""
+        return await self.bound.ainvoke(input, with_own(config, self.tags, self.metadata), **kwargs)
+
+    def stream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Iterator[Any]:
+        """What the node's function yields, if it is something that streams; else its result."""
+        yield from self.bound.stream(input, with_own(config, self.tags, self.metadata), **kwargs)
+
+    async def astream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> AsyncIterator[Any]:
+        """As `stream`, for ``async for``."""
+        async for chunk in self.bound.astream(input, with_own(config, self.tags, self.metadata), **kwargs):
+            yield chunk
 
 
 class NodeBuilder:

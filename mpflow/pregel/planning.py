@@ -6,11 +6,12 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from mpflow._core.plan import NodePlan, Plan, Reads
+from mpflow._exec.handling import HandlerProgram
 from mpflow._names import TASKS
 from mpflow.channels.base import BaseChannel
 from mpflow.channels.topic import Topic
-from mpflow.pregel.nodes import NodeBuilder, PregelNode, WritingProgram, chained
-from mpflow.types import Send, TimeoutPolicy
+from mpflow.pregel.nodes import PregelNode, WritingProgram, chained
+from mpflow.types import Send
 
 
 def reads(keys: str | Sequence[str]) -> Reads:
@@ -18,7 +19,7 @@ def reads(keys: str | Sequence[str]) -> Reads:
 
 
 def plan_of(
-    nodes: Mapping[str, PregelNode | NodeBuilder],
+    nodes: Mapping[str, PregelNode],
     channels: Mapping[str, Any],
     *,
     name: str,
@@ -43,10 +44,7 @@ def plan_of(
         copies[TASKS].key = TASKS
     return Plan(
         name,
-        {
-            key: _node(key, node.build() if isinstance(node, NodeBuilder) else node, retry, cache)
-            for key, node in nodes.items()
-        },
+        {key: _node(key, node, retry, cache) for key, node in nodes.items()},
         copies,
         input=reads(input),
         output=reads(output),
@@ -60,10 +58,30 @@ def _node(name: str, node: PregelNode, retry: Sequence[Any], cache: Any) -> Node
         name,
         WritingProgram(name, chained(node.steps, name), node.writes, node.tags or None, node.metadata or None),
         node.triggers,
-        node.channels,
+        reads(node.channels),
         retry=node.retry_policy or retry,
-        timeout=TimeoutPolicy.coerce(node.timeout),
+        timeout=node.timeout,
         cache=node.cache_policy or cache,
+    )
+
+
+def node_of(node: NodePlan) -> PregelNode:
+    """A node of a plan as users look at it."""
+    program = node.program
+    return PregelNode(
+        node.reads,
+        node.triggers,
+        () if program.callables.source is None else (program.callables.source,),
+        getattr(program, "entries", ()),
+        name=node.name,
+        tags=program.tags,
+        metadata=program.metadata,
+        retry_policy=node.retry or None,
+        cache_policy=node.cache,
+        timeout=node.timeout,
+        mapper=program.coerce,
+        is_error_handler=isinstance(program, HandlerProgram),
+        error_handler_node=None if node.handler is None else node.handler.name,
     )
 
 

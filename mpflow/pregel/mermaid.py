@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mpflow.graph.picture import Edge, Node
+    from mpflow.pregel.picture import Edge, Node
 
 _SCALARS = (str, int, float, bool)
 _MARKDOWN = ("*", "_", "`")

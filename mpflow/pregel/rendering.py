@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mpflow.graph.picture import Edge
+    from mpflow.pregel.picture import Edge
 
 _INSTALL = 'which is not installed: pip install "mpflow-engine[draw]"'
 BOX_HEIGHT = 3

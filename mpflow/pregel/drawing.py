@@ -7,17 +7,16 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from mpflow._core.merge import merge
+from mpflow._core.plan import Plan
 from mpflow._core.state import ChannelState
 from mpflow._core.steps import due_tasks
 from mpflow._names import BRANCH_TO
+from mpflow.channels.ephemeral_value import EphemeralValue
 from mpflow.constants import END, START
-from mpflow.graph.picture import Graph
-
-if TYPE_CHECKING:
-    from mpflow._core.plan import Plan
+from mpflow.pregel.picture import Graph
 
 _ROUNDS = 250
 """Loops of plain edges never end; nothing new is found in them by then."""
@@ -52,6 +51,8 @@ def draw(
     """
     edges, alone = _discover(plan, declared)
     graph = Graph()
+    entries = [] if START in plan.nodes else sorted({edge for edge in edges if edge.source == START})
+    edges = edges.difference(entries)
     for name, node in plan.nodes.items():
         metadata = dict(node.program.metadata or {})
         if node.defer:
@@ -60,6 +61,10 @@ def draw(
         if pauses:
             metadata["__interrupt"] = ",".join(pauses)
         graph.add_node(node.program.callables.source, name, metadata=metadata or None)
+    if entries:  # a graph of channels begins where its input goes
+        graph.add_node(None, START)
+        for edge in entries:
+            _join(graph, START, edge.target)
     for edge in sorted(edges, key=lambda edge: (edge[:3], edge.label is not None, edge.label or "")):
         _join(graph, edge.source, edge.target, edge.label if edge.label != edge.target else None, edge.conditional)
     last = {edge.target for edge in edges}.difference((END,), (edge.source for edge in edges))
@@ -86,18 +91,25 @@ def _join(graph: Graph, source: str, target: str, label: str | None = None, cond
 
 def _discover(plan: Plan, declared: Mapping[str, Collection[tuple[str, str | None]]]) -> tuple[set[_Edge], str | None]:
     """The edges that the graph can take, and the only node of its last step, if there was one."""
-    state = ChannelState(plan)
-    for node in plan.nodes.values():
-        if isinstance(node.reads, str):  # a bare value is what it waits for, and nothing here runs to give it one
-            state.values.setdefault(node.reads, None)
     edges: set[_Edge] = set()
     ways: dict[str, set[_Way]] = {}
     said: set[str] = set()
     last: dict[str, set[_Way]] = {}
-    updated = merge(state, [_ran("", [(START, {})])]).updated
+    inputs: tuple[str, ...] = (START,)
+    begins = START in plan.nodes
+    if not begins:
+        plan = _touching(plan)
+        inputs = (plan.input,) if isinstance(plan.input, str) else plan.input
+        ways[START] = {_Way(channel) for channel in inputs}
+        last[START] = set(ways[START])
+    state = ChannelState(plan)
+    for node in plan.nodes.values():
+        if isinstance(node.reads, str):  # a bare value is what it waits for, and nothing here runs to give it one
+            state.values.setdefault(node.reads, None)
+    updated = merge(state, [_ran("", [(channel, {}) for channel in inputs])]).updated
     for step in range(-1, _ROUNDS):
         tasks = due_tasks(plan, state, step, _ROUNDS, updated, _ignore)
-        if step >= 0:
+        if step >= 0 or not begins:
             _note(edges, ways, last, tasks)
         if not tasks:
             break
@@ -105,6 +117,7 @@ def _discover(plan: Plan, declared: Mapping[str, Collection[tuple[str, str | Non
         ran = []
         for task in tasks:
             writes = list(task.node.writes)
+            writes += [(channel, None) for channel, *_ in getattr(task.node.program, "entries", ())]
             ends = declared.get(task.name, ())
             # Where a plain edge and a declared end lead to one node, the node's first visit shows the end.
             hidden = {BRANCH_TO + target for target, _ in ends} if task.name not in said else ()
@@ -123,6 +136,12 @@ def _discover(plan: Plan, declared: Mapping[str, Collection[tuple[str, str | Non
         ways.update({name: set(mine) for name, mine in last.items()})
         updated = merge(state, ran).updated
     return edges, next(iter(last)) if len(last) == 1 else None
+
+
+def _touching(plan: Plan) -> Plan:
+    """The plan with channels that take any value, since none is at hand here, and give it up after a step."""
+    channels: dict[str, Any] = {key: EphemeralValue(Any, guard=False) for key in plan.channels}
+    return Plan(plan.name, plan.nodes, channels, input=plan.input, output=plan.output, stream=plan.stream)
 
 
 def _note(edges: set[_Edge], ways: dict[str, set[_Way]], last: Mapping[str, set[_Way]], tasks: Any) -> None:

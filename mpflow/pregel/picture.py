@@ -10,10 +10,10 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from mpflow.graph import mermaid
+from mpflow.pregel import mermaid
 
 if TYPE_CHECKING:
-    from mpflow.graph.mermaid import NodeStyles
+    from mpflow.pregel.mermaid import NodeStyles
 
 
 class Node(NamedTuple):
@@ -161,7 +161,7 @@ class Graph:
 
         Options of LangGraph that are about its rendering service are taken and not used.
         """
-        from mpflow.graph.rendering import png_of
+        from mpflow.pregel.rendering import png_of
 
         text = self.draw_mermaid(
             curve_style=curve_style,
@@ -177,7 +177,7 @@ class Graph:
 
     def draw_ascii(self) -> str:
         """The graph in characters. Needs the extra ``draw``."""
-        from mpflow.graph.rendering import ascii_of
+        from mpflow.pregel.rendering import ascii_of
 
         return ascii_of({node.id: node.name for node in self.nodes.values()}, self.edges)
 
