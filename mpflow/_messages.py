@@ -7,6 +7,7 @@ because they are made by the ten thousand; an outcome is a plain tuple ``(kind, 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 # Kinds of outcome. Exactly one of DONE (or CLOSED, or their forms for many), FAILED, LOST and CANCELLED ends an attempt;
@@ -103,6 +104,25 @@ class StepFacts:
         state = dict(self.__dict__)
         state.pop("local", None)
         return state
+
+
+@dataclass(frozen=True, slots=True)
+class Luggage:
+    """What the tasks of a step that run in workers are told of what is local to the parent.
+
+    ``entrances`` are called in a task's context before its node, with its scope: functions found by import, with
+    arguments that can travel. ``counts_versions`` says that the saver's versions are whole numbers, which need no asking;
+    ``replay`` the checkpoint that a run going back in time started from.
+    """
+
+    durability: str = "async"
+    has_saver: bool = False
+    counts_versions: bool = True
+    has_store: bool = False
+    has_cache: bool = False
+    answers_by_id: dict[str, Any] = field(default_factory=dict)
+    replay: str | None = None
+    entrances: tuple[Callable[[Any], None], ...] = ()
 
 
 class Program(Protocol):

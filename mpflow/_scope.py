@@ -251,11 +251,11 @@ def _make_runtime(scope: TaskScope) -> Any:
         heartbeat=scope.heartbeat,
         previous=facts.previous,
         execution_info=info,
-        control=local.drainable() if local is not None else _control_of(scope),
+        control=local.drainable() if local is not None else control_of(scope),
     )
 
 
-def _control_of(scope: TaskScope) -> Any:
+def control_of(scope: TaskScope) -> Any:
     """What stands for the run's control in a worker: a wish to drain goes to the parent."""
     from mpflow.runtime import RunControl
 

@@ -58,17 +58,23 @@ class Replay:
 def call_saver(saver: Any, method: str, arguments: tuple[Any, ...]) -> Any:
     """Call a saver's method; what it lists comes as a list."""
     if method == "list":
-        config, before, limit = arguments
-        return list(saver.list(config, before=before, limit=limit))
+        config, before, limit, *filter = arguments
+        return list(saver.list(config, filter=filter[0] if filter else None, before=before, limit=limit))
     return getattr(saver, method)(*arguments)
 
 
 async def acall_saver(saver: Any, method: str, arguments: tuple[Any, ...]) -> Any:
     """As `call_saver`, by the saver's async methods."""
     if method == "list":
-        config, before, limit = arguments
-        return [found async for found in saver.alist(config, before=before, limit=limit)]
+        config, before, limit, *filter = arguments
+        listed = saver.alist(config, filter=filter[0] if filter else None, before=before, limit=limit)
+        return [found async for found in listed]
     return await getattr(saver, "a" + method)(*arguments)
+
+
+def takes_path(saver: Any) -> bool:
+    """Whether a saver is told the path of a task: those written before there were paths are not (D-9)."""
+    return "task_path" in inspect.signature(saver.put_writes).parameters
 
 
 def checkpoint_of(state: ChannelState, checkpoint_id: str, updated: Collection[str] | None = None) -> dict[str, Any]:
@@ -105,8 +111,7 @@ class Persistence:
     ) -> None:
         configurable = dict(config.get(CONF) or {})
         self.saver = saver
-        # Savers written before there were task paths take none (D-9).
-        self._takes_path = "task_path" in inspect.signature(saver.put_writes).parameters
+        self._takes_path = takes_path(saver)
         self.durability = durability
         self.run_config = config
         self.plan = plan

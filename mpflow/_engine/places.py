@@ -129,7 +129,7 @@ class Places:
 def _is_away(scope: TaskScope | None) -> bool:
     """Whether a task runs in another process than its root run: what is nested in it stays there."""
     while scope is not None:
-        if scope.facts.local is None:
+        if scope.facts.local is None or scope.facts.local.is_away:
             return True
         scope = scope.facts.local.around
     return False

@@ -11,6 +11,7 @@ from mpflow._core.plan import EPHEMERAL, OBJECT
 from mpflow._core.scheduler import Scheduler
 from mpflow._core.state import ChannelState
 from mpflow._engine.attempts import Performer
+from mpflow._engine.local import Local
 from mpflow._engine.streams import Streams
 from mpflow._exec.mailbox import Mailbox
 from mpflow._messages import EVENT, Attempt, StepFacts
@@ -23,57 +24,13 @@ from mpflow.types import Command
 if TYPE_CHECKING:
     from mpflow._core.plan import Plan, Reads
     from mpflow._core.task import Task
-    from mpflow._engine.persistence import Persistence, Replay
+    from mpflow._engine.persistence import Persistence
     from mpflow._scope import Emit
 
 PASSED_KEY = "__pregel_stream"
 """Where a nested run finds the modes that the runs around it stream from it."""
 MAX_DEPTH = 64
 """Graphs within graphs: beyond this a graph is taken to contain itself."""
-
-
-class Local:
-    """What a run's tasks can reach in this process only."""
-
-    __slots__ = (
-        "_first",
-        "answers_by_id",
-        "around",
-        "cache",
-        "calls",
-        "control",
-        "durability",
-        "loop",
-        "over",
-        "replay",
-        "saver",
-        "store",
-    )
-
-    def __init__(self, store: Any, control: Any, saver: Any, durability: str) -> None:
-        self.store = store
-        self.control = control
-        self.saver = saver
-        self.durability = durability
-        self.answers_by_id: dict[str, Any] = {}
-        self.around: TaskScope | None = None
-        self.cache: Any = None
-        self.replay: Replay | None = None
-        self.calls: set[Any] = set()
-        """The futures of called tasks that somebody may be waiting for."""
-        self.loop: Any = None
-        """The event loop that the run is driven on, if it is on one."""
-        self.over = False
-        self._first: dict[str, Any] = {}
-
-    def drainable(self) -> Any:
-        """The run's `RunControl`; made when the first task asks for it, if the run was given none."""
-        if self.control is None:
-            from mpflow.runtime import RunControl
-
-            # Tasks may ask at the same time: one of theirs becomes that of all.
-            self.control = self._first.setdefault("control", RunControl())
-        return self.control
 
 
 class Run:

@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from mpflow._messages import StepFacts
+from mpflow._messages import Luggage, StepFacts
 
 KEPT = 32
 """How many steps' facts a worker keeps. Both sides count alike, so no word is needed about what was dropped."""
 
 _PARENT_ONLY = frozenset({"callbacks"})
+_PLAIN, _ENTERED = b"\0", b"\1"
 
 Encode = Callable[..., bytes]
 
@@ -45,8 +46,15 @@ class LeftBehind:
 
 
 def encode_facts(facts: StepFacts, encode: Encode) -> bytes:
-    """The bytes of a step's facts, without what cannot travel."""
+    """The bytes of a step's facts, without what cannot travel. The first tells whether its tasks have entrances."""
+    luggage = None if facts.local is None else facts.local.luggage()
+    entered = luggage is not None and bool(luggage.entrances)
+    return (_ENTERED if entered else _PLAIN) + _encode(facts, luggage, encode)
+
+
+def _encode(facts: StepFacts, luggage: Luggage | None, encode: Encode) -> bytes:
     state = facts.__getstate__()
+    state["local"] = luggage
     config = state["config"] = {key: value for key, value in state["config"].items() if key not in _PARENT_ONLY}
     try:
         return encode(state, path="config")
@@ -75,24 +83,34 @@ def _or_left_behind(value: Any, where: str, encode: Encode) -> Any:
     return value
 
 
+def are_entered(data: bytes) -> bool:
+    """Whether tasks with these facts have entrances."""
+    return data[:1] == _ENTERED
+
+
 class LazyFacts:
     """A step's facts in a worker: a `StepFacts` that is decoded when it is asked something.
 
-    Made anew for each task, so that none sees what another did to the config.
+    Made anew for each task, so that none sees what another did to the config. `unpack` makes of a run's luggage what
+    stands for the run.
     """
 
-    local: Any = None
-
-    def __init__(self, data: bytes, decode: Callable[[bytes], Any]) -> None:
+    def __init__(
+        self, data: bytes, decode: Callable[[memoryview], Any], unpack: Callable[[Luggage], Any] | None = None
+    ) -> None:
         self._data = data
         self._decode = decode
+        self._unpack = unpack
 
     def __getattr__(self, name: str) -> Any:
         # Reached only for what this object does not hold yet: the first question decodes it all.
         if name.startswith("__"):
             raise AttributeError(name)
         if "step" not in self.__dict__:
-            self.__dict__.update(self._decode(self._data))
+            state = self._decode(memoryview(self._data)[1:])
+            if state["local"] is not None and self._unpack is not None:
+                state["local"] = self._unpack(state["local"])
+            self.__dict__.update(state)
             if name in self.__dict__:
                 return self.__dict__[name]
         return getattr(StepFacts, name)

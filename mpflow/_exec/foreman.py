@@ -9,6 +9,7 @@ from __future__ import annotations
 import select
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from time import monotonic
 from typing import Any
 
@@ -31,8 +32,17 @@ STUCK_S = 0.005
 class Foreman:
     """The queue and the crew, and the rules between them."""
 
-    def __init__(self, roster: Roster, max_tasks: int | None, max_rss_bytes: int | None, arena_bytes: int) -> None:
+    def __init__(
+        self,
+        roster: Roster,
+        max_tasks: int | None,
+        max_rss_bytes: int | None,
+        arena_bytes: int,
+        ask: Callable[[Callable[[Any], None], Any], None],
+    ) -> None:
         self._roster = roster
+        self._ask = ask
+        """Has one of our methods called when it is our turn."""
         self._max = roster.max_workers
         self._max_tasks = max_tasks
         self._max_rss = max_rss_bytes
@@ -230,9 +240,10 @@ class Foreman:
         """Withdraw what `worker` has not started: cancel some, queue the others again. Returns how many it were."""
         if not worker.window or worker.taken_back:
             return 0
-        first = max(worker.running + 1, next(iter(worker.window)))
-        running = worker.page.take_back(first, worker.next_number)
-        numbers = [number for number in worker.window if number > running and number >= first]
+        # What it has finished may still be in its socket: it counts as started, or it would run twice.
+        first = max(worker.page.last_started + 1, next(iter(worker.window)))
+        started = worker.page.take_back(first, worker.next_number)
+        numbers = [number for number in worker.window if number > started and number >= first]
         if not numbers:
             return 0
         worker.taken_back = True
@@ -344,6 +355,12 @@ class Foreman:
             attempt = worker.window.get(number)
             if attempt is not None:
                 self.outgoing.append((outcomes.event, (self._parcels.codec, attempt, event, data)))
+        elif kind == link.ASK:
+            number, question, target, data = batches.unpack(body)
+            answer = partial(self._answer, worker, question)
+            self.outgoing.append(
+                (outcomes.errand, (self._parcels.codec, worker.window.get(number), target, data, answer))
+            )
         elif kind == link.LOG:
             self.outgoing.append((logs.replay, batches.unpack(body)))
         elif kind == link.OUTPUT:
@@ -357,6 +374,16 @@ class Foreman:
             worker.note = bytes(body).decode("utf-8", "replace")
         else:
             raise ProtocolError(f"expected a message of a worker, got kind {kind}")
+
+    def _answer(self, worker: Worker, question: int, data: bytes) -> None:
+        """Send an answer. From any thread."""
+        self._ask(self._send_answer, (worker, batches.pack((question, data))))
+
+    def _send_answer(self, answer: tuple[Worker, bytes]) -> None:
+        worker, body = answer
+        if worker.state != GONE:
+            worker.writer.add(link.ANSWER, body)
+            self._roster.push(worker)
 
     def _take_results(self, worker: Worker, body: Any) -> None:
         head, tail = batches.part(body)

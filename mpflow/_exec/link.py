@@ -21,6 +21,7 @@ FACTS = 3  # number (8 bytes), encoded facts
 TASKS = 4  # see `batches`
 CLOSE = 5  # end when the tasks before it are done
 RELEASE = 6  # msgpack: tickets of shared memory that are done with
+ANSWER = 7  # msgpack: number of a question, encoded pair of whether it is a value and that, or the exception
 
 # From the worker.
 HELLO = 16  # msgpack: peak memory at its start
@@ -29,6 +30,7 @@ RESULTS = 18  # see `batches`
 EVENT = 19  # msgpack: task number, kind, encoded data
 LOG = 20  # msgpack: fields of a log record
 OUTPUT = 21  # msgpack: "stdout" or "stderr", text
+ASK = 22  # msgpack: task number, number of the question, whom it is for, encoded arguments
 
 # Both ways.
 FILES = 32  # msgpack: numbers of files of shared memory; their descriptors come along

@@ -13,7 +13,7 @@ from typing import Any
 
 from mpflow._exec import batches
 from mpflow._messages import DONE, DONE_MANY, EVENT, FAILED, Attempt
-from mpflow._wire.codec import Codec
+from mpflow._wire.codec import Codec, EncodeError
 from mpflow._wire.errors import WireError
 from mpflow._wire.mappings import Held, Mappings
 
@@ -144,6 +144,25 @@ def event(what: tuple[Codec, Attempt, str, bytes]) -> None:
         except WireError as error:
             chunk = error
         attempt.outbox.post((EVENT, attempt, (kind, chunk), 0.0))
+
+
+def errand(what: tuple[Codec, Attempt | None, str, bytes, Callable[[bytes], None]]) -> None:
+    """Have a task's run asked something: ``(codec, attempt, whom, arguments, answer)``. It does not wait for the answer."""
+    codec, attempt, target, data, answer = what
+
+    def done(value: Any, error: BaseException | None = None) -> None:
+        told = [True, value] if error is None else [False, error]
+        try:
+            answer(codec.encode(told, path=f"the answer of the run's {target}"))
+        except EncodeError as refusal:
+            answer(codec.encode([False, RuntimeError(str(refusal))]))
+
+    try:
+        if attempt is None:
+            raise RuntimeError(f"a task that has ended asked for its run's {target}")
+        attempt.facts.local.serve(target, codec.decode(data), done)
+    except Exception as error:
+        done(None, error)
 
 
 def close(mappings: Mappings) -> None:

@@ -78,7 +78,9 @@ class WorkerPool:
             reports_rss=max_worker_rss is not None,
             arena_bytes=budget_bytes // self.max_workers,
         )
-        self._foreman = Foreman(self._roster, max_tasks_per_worker, max_worker_rss, budget_bytes)
+        self._foreman = Foreman(
+            self._roster, max_tasks_per_worker, max_worker_rss, budget_bytes, partial(_ask, weakref.ref(self))
+        )
         self._is_closed = False
         _pools.add(self)
 
@@ -288,6 +290,13 @@ def _order(pool: weakref.ref[WorkerPool], count: int) -> None:
     found = pool()
     if found is not None:
         found.order(count)
+
+
+def _ask(pool: weakref.ref[WorkerPool], do: Callable[[Any], None], what: Any) -> None:
+    found = pool()
+    if found is not None and not found._is_foreign():
+        found._inbox.append((do, what))
+        found._work()
 
 
 _nobody = Mailbox()

@@ -18,6 +18,7 @@ STARTED_NS = 1  # worker: when it started, CLOCK_MONOTONIC, which all processes 
 STARTS = 2  # worker: how many tasks it has started
 TAKEN_FROM = 3  # parent: tasks numbered TAKEN_FROM <= n < TAKEN_TO must not be started
 TAKEN_TO = 4
+FINISHED = 5  # worker: the last number it is done with, written before RUNNING becomes 0
 
 _NOTES_LIMIT = 16 * 1024
 
@@ -48,7 +49,7 @@ class Page:
         self.words = memoryview(self._map).cast("Q")
 
     def take_back(self, first: int, end: int) -> int:
-        """Forbid the worker to start tasks from `first` to before `end`; return the number it runs.
+        """Forbid the worker to start tasks from `first` to before `end`; return the number it started last.
 
         The order matters, and so does the fence: either the worker sees the range before it starts a task, or we see
         that it has started. Where a machine reorders the two all the same, a task runs twice and its second result
@@ -59,7 +60,14 @@ class Page:
         words[TAKEN_FROM] = first
         words[TAKEN_TO] = end
         fence()
-        return words[RUNNING]
+        return self.last_started
+
+    @property
+    def last_started(self) -> int:
+        """The number the worker started last, though what came of it may still be on its way to us."""
+        words = self.words
+        running = words[RUNNING]  # read first: once it is 0, the other says how far it came
+        return max(running, words[FINISHED])
 
     def notes(self) -> str:
         """The worker's last words: what it wrote to stderr before its hello, and what faulthandler wrote at its end."""

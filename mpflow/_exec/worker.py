@@ -18,6 +18,7 @@ from time import monotonic_ns
 from typing import Any, NoReturn
 
 from mpflow._exec import batches, link, logs, slots
+from mpflow._exec.errands import Errands
 from mpflow._exec.facts import KEPT
 from mpflow._exec.place import become_worker
 from mpflow._exec.workerscope import Group, WorkerScope
@@ -94,10 +95,11 @@ class Worker:
         self._results = batches.Results()
         # Nodes may start threads that write to the stream.
         self._sending = threading.Lock()
+        self._errands = Errands(self._link, self._send)
         self._fence = threading.Lock()
         self._node = ""
         self._attempt = 0
-        self._answered = 0
+        self._answered = 0, 0
         self._forwarding = False
         self._set_log_level: Callable[[int], None] | None = None
         self._wants_rss = False
@@ -130,7 +132,7 @@ class Worker:
     def serve(self) -> None:
         """Obey until the parent says close. Raises OSError when the socket is gone."""
         while True:
-            frame = self._link.next()
+            frame = self._errands.next_frame()
             if frame is None:
                 raise OSError("the parent is gone")
             kind, body = frame
@@ -211,7 +213,9 @@ class Worker:
                 if program is None:
                     program = self._program(program_number)
                     self._node = program.name
-                    group = Group(facts_data, program, triggers, attempt, first_at, self._codec.decode, self._emit)
+                    group = Group(
+                        facts_data, program, triggers, attempt, first_at, self._codec.decode, self._emit, self._errands
+                    )
                     # What it took to import is not the task's: neither for its deadline nor for how many fit a batch.
                     started = words[slots.STARTED_NS] = monotonic_ns()
                 if timeout_s is not None:
@@ -255,12 +259,12 @@ class Worker:
         """Let `scope` find what its task was answered in earlier attempts."""
         given, null, by_id = self._codec.decode(answers) if answers else ([], [], {})
         scope.answers = Answers(given, null, by_id)
-        self._answered = len(given)
+        self._answered = len(given), len(null)
 
     def _take_answers(self, scope: WorkerScope) -> None:
         """Tell the parent what the task was answered in this attempt."""
         answers = scope.answers
-        if answers is not None and len(answers.given) != self._answered:
+        if answers is not None and (len(answers.given), len(answers.null)) != self._answered:
             told = self._codec.encode([answers.given, len(answers.null)])
             self._results.answers.append((len(self._results.numbers), told))
 
@@ -268,6 +272,8 @@ class Worker:
         """Run one task and encode its diff. What it held dies with this frame, before its successor starts."""
         context = contextvars.Context()
         context.run(current.set, scope)
+        if scope._group.is_entered:
+            context.run(scope.enter)
         diff = context.run(program.run, value, scope)
         try:
             return self._encode(batches.flat(diff))
@@ -331,7 +337,10 @@ class Worker:
                 self._measure()
             self._send(link.RESULTS, *results.parts(self._rss_bytes, self._mappings.take_releases()))
             results.clear()
-        self._words[slots.RUNNING] = 0
+        words = self._words
+        if words[slots.RUNNING]:
+            words[slots.FINISHED] = words[slots.RUNNING]
+            words[slots.RUNNING] = 0
 
     def _measure(self) -> None:
         now = monotonic_ns()

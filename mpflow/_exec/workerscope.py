@@ -6,14 +6,28 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from mpflow._exec.facts import LazyFacts
-from mpflow._scope import TaskScope
+from mpflow._exec.errands import Errands
+from mpflow._exec.facts import LazyFacts, are_entered
+from mpflow._messages import Luggage
+from mpflow._scope import TaskScope, control_of
 
 
 class Group:
     """What tasks that differ in path and input alone have in common."""
 
-    __slots__ = ("decode", "emit", "facts_data", "first_at", "metadata", "name", "number", "tags", "triggers")
+    __slots__ = (
+        "decode",
+        "emit",
+        "errands",
+        "facts_data",
+        "first_at",
+        "is_entered",
+        "metadata",
+        "name",
+        "number",
+        "tags",
+        "triggers",
+    )
 
     def __init__(
         self,
@@ -22,10 +36,13 @@ class Group:
         triggers: Sequence[str],
         number: int,
         first_at: float | None,
-        decode: Callable[[bytes], Any],
+        decode: Callable[[Any], Any],
         emit: Callable[[int, str, Any], None],
+        errands: Errands,
     ) -> None:
         self.facts_data = facts_data
+        self.is_entered = are_entered(facts_data)
+        self.errands = errands
         self.name: str = program.name
         self.tags = getattr(program, "tags", None)
         self.metadata = getattr(program, "metadata", None)
@@ -47,13 +64,23 @@ class WorkerScope(TaskScope):
     def __getattr__(self, name: str) -> Any:
         # Reached for what is on neither the object nor its class: fetched once, then the object's own.
         if name == "facts":
-            value: Any = LazyFacts(self._group.facts_data, self._group.decode)
+            value: Any = LazyFacts(self._group.facts_data, self._group.decode, self._unpack)
         elif name in ("name", "triggers", "number"):
             value = getattr(self._group, name)
         else:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         setattr(self, name, value)
         return value
+
+    def _unpack(self, luggage: Luggage) -> Any:
+        from mpflow._exec.away import Away
+
+        return Away(luggage, partial(self._group.errands.ask, self._task), partial(control_of, self))
+
+    def enter(self) -> None:
+        """Prepare the context that this is called in for the task."""
+        for entrance in self.facts.local.entrances:
+            entrance(self)
 
     @property
     def emit(self) -> Callable[[str, Any], None]:  # type: ignore[override]

@@ -65,6 +65,14 @@ class Drive:
             self.pool.wait(self.mailbox, deadline - time.monotonic())
             self._take()
 
+    def poll_until(self, true: Callable[[], bool], limit_s: float = LIMIT_S) -> None:
+        """Poll until `true`, which is of the pool and not of our mailbox, so that it must be asked again and again."""
+        deadline = time.monotonic() + limit_s
+        while not true():
+            assert time.monotonic() < deadline, self.pool.stats()
+            self.pool.wait(self.mailbox, 0.005)
+            self._take()
+
     def _take(self) -> None:
         for kind, attempt, payload, seconds in one_by_one(self.mailbox.take()):
             if kind == EVENT:
@@ -134,11 +142,7 @@ class Drive:
             found[:] = [pid for pid, running in self.pool.stats()["running"].items() if running == name]
             return bool(found)
 
-        deadline = time.monotonic() + limit_s
-        while not look():
-            assert time.monotonic() < deadline, self.pool.stats()
-            self.pool.wait(self.mailbox, 0.005)
-            self._take()
+        self.poll_until(look, limit_s)
         return found[0]
 
 

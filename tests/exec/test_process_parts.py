@@ -205,3 +205,16 @@ def test_what_stayed_behind_says_so_whatever_is_asked_of_it() -> None:
         with pytest.raises(RuntimeError, match=r"config\['lock'\].*it is a lock"):
             use()
     assert "lock" in repr(left)
+
+
+def test_what_a_worker_has_finished_is_not_taken_back_though_nobody_has_heard_of_it() -> None:
+    ours = slots.Page(slots.create())
+    theirs = slots.Page(os.dup(ours.fd))
+    try:
+        theirs.words[slots.FINISHED], theirs.words[slots.RUNNING] = 9, 0  # all sent, and at rest
+        assert ours.last_started == 9 == ours.take_back(8, 12)
+        theirs.words[slots.RUNNING] = 10
+        assert ours.last_started == 10
+    finally:
+        ours.close()
+        theirs.close()

@@ -1,0 +1,138 @@
+"""What belongs to a run in the process that drives it, and how its tasks in workers get at it: told before, or served when they ask."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from mpflow._engine.persistence import acall_saver, call_saver, takes_path
+from mpflow._exec.thread import THREADS
+from mpflow._messages import Luggage
+from mpflow.checkpoint.base import BaseCheckpointSaver
+
+if TYPE_CHECKING:
+    from mpflow._engine.persistence import Replay
+    from mpflow._scope import TaskScope
+
+Done = Callable[..., None]
+"""``done(value)`` or ``done(None, error)``: gives the answer."""
+
+
+class Local:
+    """What a run's tasks can reach in this process only; those in workers are given `luggage`, and `serve` is asked."""
+
+    __slots__ = (
+        "_first",
+        "_luggage",
+        "answers_by_id",
+        "around",
+        "cache",
+        "calls",
+        "control",
+        "durability",
+        "loop",
+        "over",
+        "replay",
+        "saver",
+        "store",
+    )
+
+    def __init__(self, store: Any, control: Any, saver: Any, durability: str) -> None:
+        self.store = store
+        self.control = control
+        self.saver = saver
+        self.durability = durability
+        self.answers_by_id: dict[str, Any] = {}
+        self.around: TaskScope | None = None
+        self.cache: Any = None
+        self.replay: Replay | None = None
+        self.calls: set[Any] = set()
+        """The futures of called tasks that somebody may be waiting for."""
+        self.loop: Any = None
+        """The event loop that the run is driven on, if it is on one."""
+        self.over = False
+        self._first: dict[str, Any] = {}
+        self._luggage: Luggage | None = None
+
+    @property
+    def is_away(self) -> bool:
+        """Whether the run is in another process, and this only stands for what it has."""
+        return False
+
+    def drainable(self) -> Any:
+        """The run's `RunControl`; made when the first task asks for it, if the run was given none."""
+        if self.control is None:
+            from mpflow.runtime import RunControl
+
+            # Tasks may ask at the same time: one of theirs becomes that of all.
+            self.control = self._first.setdefault("control", RunControl())
+        return self.control
+
+    def luggage(self) -> Luggage:
+        """What tasks in workers are told of this; made once a run."""
+        if self._luggage is None:
+            self._luggage = Luggage(
+                durability=self.durability,
+                has_saver=self.saver is not None,
+                counts_versions=self.saver is None or _counts_versions(self.saver),
+                has_store=self.store is not None,
+                has_cache=self.cache is not None,
+                answers_by_id=self.answers_by_id,
+                replay=None if self.replay is None else self.replay.checkpoint_id,
+            )
+        return self._luggage
+
+    def serve(self, target: str, request: tuple[Any, ...], done: Done) -> None:
+        """Do what a task in a worker asked for, on the run's event loop or in a thread, then call `done`. Never blocks."""
+        loop = self.loop
+        if loop is None or target == "replay":
+            THREADS.start(partial(_serve, self, target, request, done))
+            return
+        asyncio = sys.modules["asyncio"]
+        work = _aserve(self, target, request, done)
+        try:
+            asyncio.run_coroutine_threadsafe(work, loop)
+        except RuntimeError:  # the loop is closed, and nobody will read the answer
+            work.close()
+
+
+def _serve(local: Local, target: str, request: tuple[Any, ...], done: Done) -> None:
+    method, *arguments = request
+    try:
+        if target == "saver":
+            value = call_saver(local.saver, method, _taken(local.saver, method, arguments))
+        else:
+            value = getattr(getattr(local, target), method)(*arguments)
+    except Exception as error:
+        done(None, error)
+    else:
+        done(value)
+
+
+async def _aserve(local: Local, target: str, request: tuple[Any, ...], done: Done) -> None:
+    method, *arguments = request
+    try:
+        if method == "get_next_version":
+            value = local.saver.get_next_version(*arguments)
+        elif target == "saver":
+            value = await acall_saver(local.saver, method, _taken(local.saver, method, arguments))
+        else:
+            value = await getattr(getattr(local, target), "a" + method)(*arguments)
+    except Exception as error:
+        done(None, error)
+    else:
+        done(value)
+
+
+def _taken(saver: Any, method: str, arguments: list[Any]) -> tuple[Any, ...]:
+    """The arguments that this saver's method takes: those written before there were task paths take none (D-9)."""
+    if method == "put_writes" and not takes_path(saver):
+        arguments = arguments[:3]
+    return tuple(arguments)
+
+
+def _counts_versions(saver: Any) -> bool:
+    """Whether the saver numbers versions as the contract does unless it is overridden: with nobody asked."""
+    return getattr(type(saver), "get_next_version", None) is BaseCheckpointSaver.get_next_version

@@ -1,0 +1,172 @@
+"""A run as its tasks in a worker reach it: what is local to the parent there, and asked of it here.
+
+Loaded with the first task that asks for its run's saver, store, cache or control. It knows no engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+from mpflow._messages import Luggage
+from mpflow._names import PRIVATE_CONF_PREFIX
+from mpflow.cache.base import BaseCache, FullKey, Namespace
+from mpflow.checkpoint.base import BaseCheckpointSaver
+from mpflow.store.base import BaseStore
+
+Ask = Callable[..., Any]
+"""``ask(target, method, *arguments)``: what the run answers."""
+
+
+class Away:
+    """Stands for the run's `Local` in a worker."""
+
+    is_away = True
+    around = None
+    loop = None
+    over = False
+
+    def __init__(self, luggage: Luggage, ask: Ask, control: Callable[[], Any]) -> None:
+        self._luggage = luggage
+        self._ask = ask
+        self._control = control
+        self.durability = luggage.durability
+        self.answers_by_id = luggage.answers_by_id
+        self.entrances = luggage.entrances
+
+    @cached_property
+    def saver(self) -> Any:
+        return FarSaver(self._ask, self._luggage.counts_versions) if self._luggage.has_saver else None
+
+    @cached_property
+    def store(self) -> Any:
+        return FarStore(self._ask) if self._luggage.has_store else None
+
+    @cached_property
+    def cache(self) -> Any:
+        return FarCache(self._ask) if self._luggage.has_cache else None
+
+    @cached_property
+    def replay(self) -> Any:
+        return None if self._luggage.replay is None else FarReplay(self._luggage.replay, self._ask)
+
+    @cached_property
+    def control(self) -> Any:
+        return self._control()
+
+    def drainable(self) -> Any:
+        return self.control
+
+
+class FarSaver(BaseCheckpointSaver[Any]):
+    """The run's saver, called in the parent."""
+
+    def __init__(self, ask: Ask, counts_versions: bool) -> None:
+        super().__init__()
+        self._ask = ask
+        self._counts_versions = counts_versions
+
+    def get_tuple(self, config: Any) -> Any:
+        return self._ask("saver", "get_tuple", _bare(config))
+
+    def list(
+        self,
+        config: Any,
+        *,
+        filter: dict[str, Any] | None = None,
+        before: Any = None,
+        limit: int | None = None,
+    ) -> Iterator[Any]:
+        yield from self._ask("saver", "list", _bare(config), _bare(before), limit, filter)
+
+    def put(self, config: Any, checkpoint: Any, metadata: Any, new_versions: Any) -> Any:
+        return self._ask("saver", "put", _bare(config), checkpoint, metadata, new_versions)
+
+    def put_writes(self, config: Any, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = "") -> None:
+        self._ask("saver", "put_writes", _bare(config), writes, task_id, task_path)
+
+    def delete_thread(self, thread_id: str) -> None:
+        self._ask("saver", "delete_thread", thread_id)
+
+    def delete_for_runs(self, run_ids: Sequence[str]) -> None:
+        self._ask("saver", "delete_for_runs", run_ids)
+
+    def copy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
+        self._ask("saver", "copy_thread", source_thread_id, target_thread_id)
+
+    def get_next_version(self, current: Any, channel: None) -> Any:
+        if self._counts_versions:
+            return super().get_next_version(current, channel)
+        return self._ask("saver", "get_next_version", current, None)
+
+
+class FarStore(BaseStore):
+    """The run's store, called in the parent."""
+
+    __slots__ = ("_ask",)
+
+    def __init__(self, ask: Ask) -> None:
+        self._ask = ask
+
+    def batch(self, ops: Iterable[Any]) -> list[Any]:
+        found: list[Any] = self._ask("store", "batch", list(ops))
+        return found
+
+    async def abatch(self, ops: Iterable[Any]) -> list[Any]:
+        from asyncio import to_thread
+
+        return await to_thread(self.batch, list(ops))
+
+
+class FarCache(BaseCache[Any]):
+    """The run's cache, called in the parent."""
+
+    def __init__(self, ask: Ask) -> None:
+        super().__init__()
+        self._ask = ask
+
+    def get(self, keys: Sequence[FullKey]) -> dict[FullKey, Any]:
+        found: dict[FullKey, Any] = self._ask("cache", "get", keys)
+        return found
+
+    def set(self, pairs: Mapping[FullKey, tuple[Any, int | None]]) -> None:
+        self._ask("cache", "set", dict(pairs))
+
+    def clear(self, namespaces: Sequence[Namespace] | None = None) -> None:
+        self._ask("cache", "clear", namespaces)
+
+    async def aget(self, keys: Sequence[FullKey]) -> dict[FullKey, Any]:
+        from asyncio import to_thread
+
+        return await to_thread(self.get, keys)
+
+    async def aset(self, pairs: Mapping[FullKey, tuple[Any, int | None]]) -> None:
+        from asyncio import to_thread
+
+        await to_thread(self.set, pairs)
+
+    async def aclear(self, namespaces: Sequence[Namespace] | None = None) -> None:
+        from asyncio import to_thread
+
+        await to_thread(self.clear, namespaces)
+
+
+class FarReplay:
+    """Where graphs within a run that goes back in time start from; who was visited is the parent's to know."""
+
+    def __init__(self, checkpoint_id: str, ask: Ask) -> None:
+        self.checkpoint_id = checkpoint_id
+        self._ask = ask
+
+    def is_first_visit(self, ns: str) -> bool:
+        return bool(self._ask("replay", "is_first_visit", ns))
+
+
+def _bare(config: Any) -> Any:
+    """What a saver reads of a config; the rest is our own, or cannot travel."""
+    if config is None:
+        return None
+    configurable = config.get("configurable") or {}
+    kept = {key: value for key, value in configurable.items() if not key.startswith(PRIVATE_CONF_PREFIX)}
+    return {"configurable": kept}
