@@ -9,13 +9,26 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mpflow._exec.process import WorkerPool
+    from mpflow.comparison.measure import compare
     from mpflow.constants import END, START
     from mpflow.graph.state import StateGraph
+    from mpflow.observe.trace import Trace
     from mpflow.types import Command, FailureRecord, Send
 
 __version__ = "0.1.0"
 
-__all__ = ("END", "START", "Command", "FailureRecord", "Send", "StateGraph", "WorkerPool", "__version__")
+__all__ = (
+    "END",
+    "START",
+    "Command",
+    "FailureRecord",
+    "Send",
+    "StateGraph",
+    "Trace",
+    "WorkerPool",
+    "__version__",
+    "compare",
+)
 
 _HOMES = {
     "END": "mpflow.constants",
@@ -24,7 +37,9 @@ _HOMES = {
     "FailureRecord": "mpflow.types",
     "Send": "mpflow.types",
     "StateGraph": "mpflow.graph.state",
+    "Trace": "mpflow.observe.trace",
     "WorkerPool": "mpflow._exec.process",
+    "compare": "mpflow.comparison.measure",
 }
 
 

@@ -1,4 +1,4 @@
-"""The command line: ``mpflow run | batch | draw | demo``. It loads what it is told to run and speaks JSON.
+"""The command line: ``mpflow run | batch | bench | draw | demo``. It loads what it is told to run and speaks JSON.
 
 Exit codes: 0; 1 for a run that failed; 2 for arguments that cannot be used, said in one line; 130 after Ctrl-C. Nothing
 heavier than click is imported before a command starts.
@@ -116,6 +116,72 @@ def batch(target: str, given: str, output: str, config: str, executor: str | Non
 
 @commands.command()
 @click.argument("target")
+@click.option("-i", "--input", "given", required=True, help="JSON, a file of JSON, or - for stdin.")
+@click.option("-c", "--config", "config", default="{}", help="JSON, for every run.")
+@click.option(
+    "-w", "--workers", "counts", help="Numbers of workers to try, such as 1,2,8. [default: doubling to the cores]"
+)
+@click.option("-r", "--repeat", default=3, show_default=True, type=click.IntRange(min=1), help="Measured runs of each.")
+@click.option("--html", "page_file", type=click.Path(dir_okay=False), help="Write tables and plot as one page.")
+@click.option("--plot", "plot_file", type=click.Path(dir_okay=False), help="Write the plot: .svg, .png or .pdf.")
+@click.option("--json", "json_file", help="Write all figures to this file; - for stdout, without the tables.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress bar, and one line instead of the tables.")
+def bench(
+    target: str,
+    given: str,
+    config: str,
+    counts: str | None,
+    repeat: int,
+    page_file: str | None,
+    plot_file: str | None,
+    json_file: str | None,
+    quiet: bool,
+) -> int:
+    """Compare threads with worker processes on your own graph and input.
+
+    Prints the time, speed-up and load of each setting, and for each node whether processes are the better place for it
+    and why. Every run of the graph really happens: nodes with side effects have them each time. The exit code is 1 if
+    the settings did not all give the same result.
+    """
+    from mpflow.comparison.measure import compare, runs_of
+    from mpflow.comparison.tables import print_comparison
+    from mpflow.observe.progress import Progress
+
+    input = _read_json("--input", given)
+    settings = _config(config, None)
+    workers = None if counts is None else _counts(counts)
+    graph = load_graph(target)
+    try:
+        with Progress(f"comparing {target}", False if quiet else None) as progress:
+            progress.expect(runs_of(workers, repeat))
+            done = compare(graph, input, settings, workers=workers, repeat=repeat, tell=lambda _: progress.advance())
+    except TypeError as error:
+        if hasattr(graph, "with_executor"):
+            raise
+        raise Refused(_one_line(error)) from error
+    if json_file is not None:
+        with _open_output(json_file) as file:
+            print(json.dumps(to_json(done.to_json()), indent=2), file=file)
+    try:
+        if page_file is not None:
+            from mpflow.comparison.page import page
+
+            _write(page_file, page(done).encode())
+        if plot_file is not None:
+            from mpflow.comparison.plot import draw
+
+            _write(plot_file, draw(done, Path(plot_file).suffix.lstrip(".") or "svg"))
+    except (ImportError, ValueError) as error:
+        raise Refused(_one_line(error)) from error
+    if quiet and json_file != "-":
+        click.echo(done.summary)
+    elif json_file != "-":
+        print_comparison(done)
+    return 0 if done.same_result else 1
+
+
+@commands.command()
+@click.argument("target")
 @click.option("--ascii", "as_text", is_flag=True, help="As text instead of Mermaid; needs grandalf.")
 @click.option("--xray", is_flag=True, help="Show the inside of subgraphs.")
 def draw(target: str, as_text: bool, xray: bool) -> None:
@@ -176,7 +242,11 @@ def load_graph(target: str, executor: str | None = None) -> Any:
             graphs = sorted(key for key, value in vars(module).items() if _is_graph(value) or _is_builder(value))
             raise Refused(f"{place!r} has no {name!r}; its graphs: {', '.join(graphs) or 'none'}") from None
     if _is_graph(found):
-        return found if executor is None else _recompile(found, target, executor)
+        if executor is None:
+            return found
+        if not hasattr(found, "with_executor"):
+            raise Refused(f"{target!r} is no graph of mpflow, so --executor cannot place its nodes")
+        return found.with_executor(executor)
     if _is_builder(found):
         try:
             return found.compile() if executor is None else found.compile(executor=executor)
@@ -191,23 +261,6 @@ def _is_graph(value: Any) -> bool:
 
 def _is_builder(value: Any) -> bool:
     return not isinstance(value, type) and hasattr(value, "add_node") and hasattr(value, "compile")
-
-
-def _recompile(graph: Any, target: str, executor: str) -> Any:
-    """The same graph with another default place for its nodes."""
-    builder = getattr(graph, "builder", None)
-    if builder is None:
-        raise Refused(f"{target!r} was not compiled from a StateGraph, so --executor cannot place its nodes")
-    wanted = {
-        "checkpointer": "checkpointer",
-        "cache": "cache",
-        "store": "store",
-        "interrupt_before": "interrupt_before_nodes",
-        "interrupt_after": "interrupt_after_nodes",
-        "name": "name",
-    }
-    kept = {option: getattr(graph, attribute, None) for option, attribute in wanted.items()}
-    return builder.compile(executor=executor, **{option: value for option, value in kept.items() if value is not None})
 
 
 def _import(place: str) -> Any:
@@ -239,6 +292,23 @@ def _config(text: str, workers: int | None) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise Refused("--config must be a JSON object")
     return config if workers is None else {**config, "max_concurrency": workers}
+
+
+def _counts(text: str) -> list[int]:
+    try:
+        counts = [int(count) for count in text.split(",")]
+    except ValueError:
+        counts = [0]
+    if min(counts) < 1:
+        raise Refused(f"--workers takes counts of at least 1, such as 1,2,8; got {text!r}")
+    return counts
+
+
+def _write(path: str, data: bytes) -> None:
+    try:
+        Path(path).write_bytes(data)
+    except OSError as error:
+        raise Refused(f"cannot write {path}: {error.strerror}") from error
 
 
 def _read_json(option: str, given: str) -> Any:

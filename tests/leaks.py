@@ -70,9 +70,13 @@ def _more(before: Holdings, now: Holdings) -> list[str]:
         f"thread {thread.name!r} ({'daemon, ' if thread.daemon else ''}{_target(thread)})"
         for _, thread in _new(before.threads, now.threads)
     ]
-    lines += [f"descriptor {fd}: {what}" for (fd, _), what in _new(before.fds, now.fds)]
+    lines += [f"descriptor {fd}: {what}" for (fd, _), what in _new(before.fds, now.fds) if _FONTS not in what]
     lines += [f"shared memory {what}" for name, what in _new(before.shared, now.shared) if not _is_theirs(name)]
     return lines
+
+
+_FONTS = "/mpl-data/fonts/"
+"""matplotlib keeps the fonts it has drawn with open."""
 
 
 def _new(before: dict, now: dict) -> list:

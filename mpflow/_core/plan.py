@@ -5,7 +5,7 @@ A plan never changes once a run has begun; many runs share one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from copy import copy
 from typing import TYPE_CHECKING, Any
 
@@ -154,6 +154,23 @@ class Plan:
         self.starting = [
             key for key, channel in self.channels.items() if self.kinds[key] == OBJECT and channel.is_available()
         ]
+
+    def placed(self, executor: Any, stay: Collection[str] = ()) -> Plan:
+        """This plan with every node at `executor`, but for those that run inline or at an executor of the user's own.
+
+        The nodes named by `stay` go to threads.
+        """
+        nodes = {name: copy(node) for name, node in self.nodes.items()}
+        for node in nodes.values():
+            if node.name in stay:
+                node.executor = "thread"
+            elif node.executor in (None, "auto", "process", "thread"):
+                node.executor = executor
+            if node.handler is not None:
+                node.handler = nodes[node.handler.name]
+        twin = copy(self)
+        twin.nodes = nodes
+        return twin
 
 
 def triggers_of(nodes: Iterable[NodePlan]) -> dict[str, tuple[str, ...]]:

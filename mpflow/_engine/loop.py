@@ -48,6 +48,7 @@ from mpflow._engine.resume import begin, ended_task, give_answers, paused
 from mpflow._messages import CLOSED, CLOSED_MANY, DONE, DONE_MANY, EVENT, FAILED, LOST, Outcome
 from mpflow._scope import DRAIN
 from mpflow.errors import GraphBubbleUp, GraphDrained, add_note
+from mpflow.observe.trace import tracing
 
 if TYPE_CHECKING:
     from mpflow._core.merge import Merge
@@ -71,6 +72,7 @@ def run_loop(run: Run, input: Any) -> Generator[Effect, Any, None]:
     order = count()
     deadline: float | None = None
     caching = run.cache is not None
+    trace = tracing.get()
     persistence = run.persistence
     if persistence is not None:
         saved = yield from persistence.find()
@@ -107,7 +109,12 @@ def run_loop(run: Run, input: Any) -> Generator[Effect, Any, None]:
                         out += handle(outcome)
                     if not attempts:
                         continue
-                for outcome in (yield START, attempts):
+                if trace is not None:
+                    trace.dispatched(attempts)
+                outcomes = yield START, attempts
+                if trace is not None:
+                    trace.arrived(run.plan.name, outcomes)
+                for outcome in outcomes:
                     out += handle(outcome) if outcome[0] is CLOSED else _feed(run, outcome)
             elif kind is ENDED_TASK:
                 for task in instruction[1:]:
@@ -184,6 +191,8 @@ def run_loop(run: Run, input: Any) -> Generator[Effect, Any, None]:
             out = []
             continue
         outcomes = yield WAIT, _timeout_s(run, timers, deadline)
+        if trace is not None:
+            trace.arrived(run.plan.name, outcomes)
         out = []
         for outcome in outcomes:
             if outcome[0] is DONE_MANY:

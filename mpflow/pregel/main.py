@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -110,6 +110,28 @@ class CompiledGraph(DescribedGraph):
     def with_config(self, config: RunnableConfig | None = None, **kwargs: Any) -> Self:
         """A copy of this graph with `config` merged into its own (CF-1)."""
         return self.copy({"config": merge_configs(self.config, config, kwargs)})
+
+    def with_executor(
+        self,
+        executor: Executor | None,
+        *,
+        pool: WorkerPool | None = None,
+        override: bool = False,
+        except_for: Collection[str] = (),
+    ) -> Self:
+        """A copy of this graph whose nodes run at `executor`, those excepted that name a place themselves.
+
+        With `override` these too, but not what runs inline or at an executor of the user's own; the nodes `except_for`
+        then run in threads. `pool` takes the place of the graph's pool, if given. Raises ValueError for what is no
+        place to run.
+        """
+        placed = copy(self)
+        placed._options = {**self._options, "executor": check_executor(executor, "with_executor")}
+        if pool is not None:
+            placed._options["pool"] = pool
+        if override:
+            placed._plan = self._plan.placed(executor, except_for)
+        return placed
 
     def clear_cache(self, nodes: Sequence[str] | None = None) -> None:
         """Forget the cached writes of these nodes, or of all (CA-4). Raises ValueError for a graph without a cache."""

@@ -32,6 +32,7 @@ def double(state):
 
 builder = StateGraph(State).add_node("double", double).add_edge(START, "double").add_edge("double", END)
 graph = builder.compile()
+pure = StateGraph(State).add_node("square", lambda state: {"x": state["x"] ** 2}).add_edge(START, "square").compile()
 broken = StateGraph(State).add_node("double", double)
 number = 3
 
