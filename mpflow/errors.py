@@ -1,8 +1,8 @@
 """Every exception a user of mpflow can see; the type says whose fault it was.
 
-LangGraph's names keep their place in its hierarchy. mpflow's own fall into four families: `GraphFault` (the graph or
-the call is wrong), `WorkerLost` (a process died or misbehaved), `ContentionError` (another process has it) and
-`InternalError` (ours). All of them carry fields and survive pickling; nothing here catches or logs.
+LangGraph's names keep their place in its hierarchy. mpflow's own fall into five families: `GraphFault` (the graph or
+the call is wrong), `WorkerLost` (a process died or misbehaved), `StorageError` (what keeps checkpoints failed), `ContentionError` (another
+process has it) and `InternalError` (ours). All of them carry fields and survive pickling; nothing here catches or logs.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from mpflow.types import Command, Interrupt
 
 __all__ = (
+    "CheckpointCorruptError",
+    "CheckpointVersionError",
     "ContentionError",
     "EmptyChannelError",
     "EmptyInputError",
@@ -42,6 +44,7 @@ __all__ = (
     "ProtocolError",
     "ReducerError",
     "RunOwnedElsewhere",
+    "StorageError",
     "StrictGraphError",
     "TaskNotFound",
     "UnknownInterruptError",
@@ -421,6 +424,53 @@ class ProtocolError(WorkerLost):
         self.node = node
         while_running = f" while it ran node '{node}'" if node else ""
         super().__init__(f"worker {pid if pid is not None else '?'} broke the protocol{while_running}: {detail}")
+
+
+# -- mpflow's: the storage failed -----------------------------------------------------------------------------------
+
+
+class StorageError(_Fielded):
+    """Base: what keeps checkpoints failed. ``where`` names the file or the server, ``detail`` says what it said.
+
+    What was saved before is whole; the run that needed the storage has failed.
+    """
+
+    _fields: ClassVar[tuple[str, ...]] = ("where", "detail")
+
+    def __init__(self, where: str, detail: str) -> None:
+        self.where = where
+        self.detail = detail
+        super().__init__(f"{where}: {detail}; the last commit is whole, and the thread can be resumed from it")
+
+
+class CheckpointCorruptError(StorageError):
+    """Saved bytes of a thread are not what was saved: damaged, or not mpflow's. Nothing was made of them."""
+
+    _fields = ("thread_id", "checkpoint_id", "detail")
+
+    def __init__(self, thread_id: str, checkpoint_id: str, detail: str) -> None:
+        self.thread_id = thread_id
+        self.checkpoint_id = checkpoint_id
+        self.where = f"thread '{thread_id}', checkpoint '{checkpoint_id}'"
+        self.detail = detail
+        Exception.__init__(
+            self,
+            f"{self.where} is damaged: {detail}; restore the storage from a backup, fork from an earlier checkpoint, "
+            f"or delete the thread",
+        )
+
+
+class CheckpointVersionError(StorageError):
+    """Something was saved by a later version of mpflow: format ``found``, where this one knows up to ``known``."""
+
+    _fields = ("where", "found", "known")
+
+    def __init__(self, where: str, found: int, known: int) -> None:
+        self.where = where
+        self.found = found
+        self.known = known
+        self.detail = f"it has format {found}, and this version of mpflow knows formats up to {known}"
+        Exception.__init__(self, f"{where}: {self.detail}; use the version that wrote it, or a later one")
 
 
 # -- mpflow's: another process has it; our bug ---------------------------------------------------------------------

@@ -1,0 +1,67 @@
+"""How values become what rows carry, and come back. A `Coder` is all that stands between a user's value and the disk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+from mpflow._seal import seal
+from mpflow._wire.codec import Codec, DecodeError
+from mpflow.checkpoint.log.records import Packed
+
+
+class Coder(Protocol):
+    """Packs values. What comes out of `unpack` shares nothing with what went into `pack`, nor with earlier results."""
+
+    def pack(self, value: Any, path: str) -> Packed:
+        """`value` as data. `path` names it in errors: ``node 'n', channel 'c'``."""
+        ...
+
+    def unpack(self, packed: Packed) -> Any:
+        """The value. Raises `mpflow._wire.codec.DecodeError` for what is none."""
+        ...
+
+
+class DataCoder:
+    """Values as data of the typed codec: plain types, libraries' that the codec knows, and the classes in `types`.
+
+    An object of any other class is refused when it is packed; a class that is not known when it is unpacked comes back
+    as an inert record of its fields.
+    """
+
+    def __init__(self, types: Iterable[type] = ()) -> None:
+        self.types = frozenset(types)
+        codec = Codec(types=self.types, trust=False, inert=True)
+        self._encode = codec.encode
+        self.unpack = codec.decode
+
+    def pack(self, value: Any, path: str) -> bytes:
+        return self._encode(value, path=path)
+
+
+class SerdeCoder:
+    """Values through a serializer with LangGraph's two methods, ``dumps_typed`` and ``loads_typed``."""
+
+    def __init__(self, serde: Any) -> None:
+        self.serde = serde
+        self._envelope = Codec(trust=False)
+
+    def pack(self, value: Any, path: str) -> bytes:
+        kind, data = self.serde.dumps_typed(value)
+        return self._envelope.encode([kind, data], path=path)
+
+    def unpack(self, packed: bytes) -> Any:
+        pair = self._envelope.decode(packed)
+        if type(pair) is not list or len(pair) != 2 or type(pair[0]) is not str or type(pair[1]) is not bytes:
+            raise DecodeError("expected the name and the data that a serializer gave")
+        return self.serde.loads_typed((pair[0], pair[1]))
+
+
+class AnyCoder:
+    """Any value, for as long as the process lives: sealed, or kept as it is where it can be copied in no way."""
+
+    def pack(self, value: Any, path: str) -> Any:
+        return seal(value)
+
+    def unpack(self, packed: Any) -> Any:
+        return packed()

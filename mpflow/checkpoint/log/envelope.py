@@ -1,0 +1,158 @@
+"""Rows as bytes: the layout of each record, a checksum over it and its address, and checks of all that is read.
+
+What is read may be damaged or hostile. Every failure is a `CheckpointCorruptError` with thread and checkpoint; values
+inside stay packed and are not looked at.
+"""
+
+from __future__ import annotations
+
+import zlib
+from typing import Any, Final
+
+import msgpack
+
+from mpflow._wire.limits import DEFAULT_LIMITS, check
+from mpflow.checkpoint.log.driver import RESULT, STEP, Row
+from mpflow.checkpoint.log.records import DROP, FORMAT, OPERATIONS, PATCH, SET, Op, Result, Step
+from mpflow.errors import CheckpointCorruptError, CheckpointVersionError
+
+_SUM_BYTES: Final = 4
+
+
+def size_of(row: Row) -> int:
+    return len(row.data)
+
+
+def dump_step(thread_id: str, ns: str, step: Step, base: str) -> Row:
+    """The row of a step that folds from ``base``."""
+    body = [
+        FORMAT,
+        step.parent_id,
+        step.whole,
+        step.v,
+        step.ts,
+        step.metadata,
+        _grouped(step.versions),
+        list(step.gone),
+        {node: None if seen is None else _grouped(seen) for node, seen in step.seen.items()},
+        None if step.updated is None else list(step.updated),
+        [[op.channel, op.code, op.operand if op.refs is None else list(op.refs)] for op in step.ops],
+    ]
+    return Row(ns, step.checkpoint_id, STEP, base, _sealed(body, thread_id, ns, step.checkpoint_id, STEP, base))
+
+
+def dump_result(thread_id: str, ns: str, result: Result) -> Row:
+    body = [FORMAT, result.number, result.task_id, result.path, list(result.names), result.values]
+    if result.apart:
+        body.append({at: list(pair) for at, pair in result.apart.items()})
+    return Row(ns, result.checkpoint_id, RESULT, "", _sealed(body, thread_id, ns, result.checkpoint_id, RESULT, ""))
+
+
+def _grouped(versions: Any) -> list[Any]:
+    """Versions and who has them, in turns: a step gives most of what it changes one version."""
+    groups: dict[Any, list[str]] = {}
+    for name, version in versions.items():
+        groups.setdefault(version, []).append(name)
+    return [item for pair in groups.items() for item in pair]
+
+
+def _sealed(body: list[Any], thread_id: str, ns: str, checkpoint_id: str, kind: int, base: str) -> bytes:
+    data: bytes = msgpack.packb(body, unicode_errors="surrogatepass")
+    return data + _sum(data, thread_id, ns, checkpoint_id, kind, base)
+
+
+def _sum(data: bytes | memoryview, thread_id: str, ns: str, checkpoint_id: str, kind: int, base: str) -> bytes:
+    address = f"{thread_id}\x1f{ns}\x1f{checkpoint_id}\x1f{kind}\x1f{base}".encode("utf-8", "surrogatepass")
+    return zlib.crc32(data, zlib.crc32(address)).to_bytes(_SUM_BYTES, "little")
+
+
+def load_step(thread_id: str, row: Row) -> Step:
+    """The step in a row. Raises CheckpointCorruptError, CheckpointVersionError for a later format."""
+    body = _opened(thread_id, row, 11)
+    try:
+        _, parent_id, whole, v, ts, metadata, versions, gone, seen, updated, ops = body
+        _expect(parent_id is None or type(parent_id) is str, whole is True or whole is False, type(v) is int)
+        _expect(type(ts) is str, type(metadata) is bytes, _are_names(gone), updated is None or _are_names(updated))
+        _expect(type(seen) is dict and _are_names(seen), type(ops) is list)
+        return Step(
+            row.checkpoint_id,
+            parent_id,
+            whole=whole,
+            v=v,
+            ts=ts,
+            metadata=metadata,
+            versions=_ungrouped(versions),
+            gone=gone,
+            seen={node: None if one is None else _ungrouped(one) for node, one in seen.items()},
+            updated=updated,
+            ops=[_op(*op) for op in ops],
+        )
+    except (TypeError, ValueError) as error:
+        raise _corrupt(thread_id, row, str(error)) from None
+
+
+def load_result(thread_id: str, row: Row) -> Result:
+    """The result in a row. Raises CheckpointCorruptError, CheckpointVersionError for a later format."""
+    body = _opened(thread_id, row, 6, 7)
+    try:
+        _, number, task_id, path, names, values = body[:6]
+        apart = body[6] if len(body) == 7 else {}
+        _expect(type(number) is int, type(task_id) is str, type(path) is str, _are_names(names))
+        _expect(type(values) is bytes, type(apart) is dict, all(type(at) is int for at in apart))
+        _expect(all(code in (SET, PATCH) and type(packed) is bytes for code, packed in apart.values()))
+        return Result(row.checkpoint_id, number, task_id, path, names, values, apart)
+    except (TypeError, ValueError) as error:
+        raise _corrupt(thread_id, row, str(error)) from None
+
+
+def _opened(thread_id: str, row: Row, *lengths: int) -> list[Any]:
+    data = row.data
+    if type(data) is not bytes or len(data) < _SUM_BYTES:
+        raise _corrupt(thread_id, row, "its row is too short")
+    view = memoryview(data)[:-_SUM_BYTES]
+    if _sum(view, thread_id, row.ns, row.checkpoint_id, row.kind, row.base) != data[-_SUM_BYTES:]:
+        raise _corrupt(thread_id, row, "its checksum is wrong")
+    try:
+        check(view, DEFAULT_LIMITS)
+        body: Any = msgpack.unpackb(view, strict_map_key=False, unicode_errors="surrogatepass")
+    except Exception as error:
+        raise _corrupt(thread_id, row, f"{type(error).__name__}: {error}") from None
+    if type(body) is not list or not body or type(body[0]) is not int:
+        raise _corrupt(thread_id, row, "it is no record")
+    if body[0] != FORMAT:
+        raise CheckpointVersionError(f"thread '{thread_id}', checkpoint '{row.checkpoint_id}'", body[0], FORMAT)
+    if len(body) not in lengths:
+        raise _corrupt(thread_id, row, f"its record has {len(body)} parts")
+    return body
+
+
+def _op(channel: Any, code: Any, operand: Any) -> Op:
+    _expect(type(channel) is str, code in OPERATIONS)
+    if type(operand) is list:
+        _expect(len(operand) % 2 == 0, all(type(item) is int for item in operand), code != DROP)
+        return Op(channel, code, None, operand)
+    _expect(type(operand) is bytes or (operand is None and code == DROP))
+    return Op(channel, code, operand)
+
+
+def _ungrouped(groups: Any) -> dict[str, Any]:
+    _expect(type(groups) is list and len(groups) % 2 == 0)
+    found: dict[str, Any] = {}
+    for at in range(0, len(groups), 2):
+        version, names = groups[at], groups[at + 1]
+        _expect(type(version) in (str, int, float), _are_names(names))
+        found.update(dict.fromkeys(names, version))
+    return found
+
+
+def _are_names(names: Any) -> bool:
+    return type(names) in (list, dict) and all(type(name) is str for name in names)
+
+
+def _expect(*truths: bool) -> None:
+    if not all(truths):
+        raise ValueError("its record is malformed")
+
+
+def _corrupt(thread_id: str, row: Row, detail: str) -> CheckpointCorruptError:
+    return CheckpointCorruptError(thread_id, row.checkpoint_id, detail)

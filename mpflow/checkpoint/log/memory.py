@@ -1,0 +1,143 @@
+"""The smallest driver: rows in this process's memory, kept as records rather than bytes."""
+
+from __future__ import annotations
+
+import threading
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Sequence
+
+from mpflow.checkpoint.log.driver import RESULT, STEP, Batch, Drop, Row
+from mpflow.checkpoint.log.records import Result, Step
+
+ROW_BYTES = 512
+"""What a row is taken to weigh: nobody reads it from anywhere."""
+
+
+class Records:
+    """The layout of rows that never leave the process: the record itself."""
+
+    @staticmethod
+    def size_of(row: Row) -> int:
+        return ROW_BYTES
+
+    @staticmethod
+    def dump_step(thread_id: str, ns: str, step: Step, base: str) -> Row:
+        return Row(ns, step.checkpoint_id, STEP, base, step)
+
+    @staticmethod
+    def dump_result(thread_id: str, ns: str, result: Result) -> Row:
+        return Row(ns, result.checkpoint_id, RESULT, "", result)
+
+    @staticmethod
+    def load_step(thread_id: str, row: Row) -> Step:
+        step: Step = row.data
+        return step
+
+    @staticmethod
+    def load_result(thread_id: str, row: Row) -> Result:
+        result: Result = row.data
+        return result
+
+
+class _Space:
+    """One namespace of a thread: the ids of checkpoints in order, and the rows of each as they were added."""
+
+    __slots__ = ("ids", "rows", "steps")
+
+    def __init__(self) -> None:
+        self.ids: list[str] = []
+        self.rows: dict[str, list[Row]] = {}
+        self.steps: dict[str, Row] = {}
+
+    def add(self, row: Row) -> None:
+        checkpoint_id = row.checkpoint_id
+        beside = self.rows.get(checkpoint_id)
+        if beside is not None:
+            beside.append(row)
+        else:
+            self.rows[checkpoint_id] = [row]
+            if self.ids and self.ids[-1] > checkpoint_id:
+                insort(self.ids, checkpoint_id)
+            else:
+                self.ids.append(checkpoint_id)
+        if row.kind == STEP:
+            self.steps[checkpoint_id] = row
+
+    def drop(self, checkpoint_id: str, kind: int) -> None:
+        beside = [row for row in self.rows.get(checkpoint_id, ()) if row.kind != kind]
+        if kind == STEP:
+            self.steps.pop(checkpoint_id, None)
+        if beside:
+            self.rows[checkpoint_id] = beside
+        elif self.rows.pop(checkpoint_id, None) is not None:
+            self.ids.remove(checkpoint_id)
+
+
+class MemoryDriver:
+    """Rows by thread and namespace."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._threads: dict[str, dict[str, _Space]] = {}
+
+    def append(self, batches: Sequence[Batch]) -> None:
+        with self._lock:
+            for thread_id, rows in batches:
+                spaces = self._threads.setdefault(thread_id, {})
+                for row in rows:
+                    space = spaces.get(row.ns)
+                    if space is None:
+                        space = spaces[row.ns] = _Space()
+                    space.add(row)
+
+    def chain(self, thread_id: str, ns: str, checkpoint_id: str | None) -> Sequence[Row]:
+        with self._lock:
+            space = self._threads.get(thread_id, {}).get(ns)
+            if space is None or not space.steps:
+                return ()
+            last = space.steps.get(max(space.steps) if checkpoint_id is None else checkpoint_id)
+            if last is None:
+                return ()
+            ids = space.ids
+            wanted = ids[bisect_left(ids, last.base) : bisect_right(ids, last.checkpoint_id)]
+            return [row for one in wanted for row in space.rows[one]]
+
+    def steps(
+        self, thread_id: str | None, ns: str | None, before: str | None, limit: int | None
+    ) -> Sequence[tuple[str, Row]]:
+        with self._lock:
+            found = [
+                (owner, space.steps[one])
+                for owner in ([thread_id] if thread_id is not None else sorted(self._threads))
+                for name, space in sorted(self._threads.get(owner, {}).items())
+                if ns is None or name == ns
+                for one in sorted(space.steps, reverse=True)
+                if before is None or one < before
+            ]
+        return found if limit is None else found[:limit]
+
+    def rows(self, thread_id: str) -> Sequence[Row]:
+        with self._lock:
+            spaces = self._threads.get(thread_id, {})
+            return [row for _, space in sorted(spaces.items()) for one in space.ids for row in space.rows[one]]
+
+    def rewrite(self, thread_id: str, drops: Sequence[Drop], rows: Sequence[Row]) -> None:
+        with self._lock:
+            spaces = self._threads.get(thread_id, {})
+            for ns, checkpoint_id, kind in drops:
+                if ns in spaces:
+                    spaces[ns].drop(checkpoint_id, kind)
+            self.append([(thread_id, rows)])
+
+    def delete_thread(self, thread_id: str) -> None:
+        with self._lock:
+            self._threads.pop(thread_id, None)
+
+    def claim(self, thread_id: str) -> None:
+        """Nobody else can have it."""
+
+    def release(self, thread_id: str) -> None:
+        """Nobody waits for it."""
+
+    def vacuum(self) -> None:
+        """Nothing to give back."""

@@ -1,0 +1,253 @@
+"""`LogSaver`: LangGraph's saver protocol over a log, and the engine's shorter way to the same log.
+
+It owns the order of what is read and written; how rows are kept is the driver's, what they hold is the records'.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Sequence
+from typing import Any
+
+from mpflow.checkpoint.base import (
+    BaseCheckpointSaver,
+    ChannelVersions,
+    Checkpoint,
+    CheckpointMetadata,
+    CheckpointTuple,
+    get_checkpoint_id,
+    next_version,
+)
+from mpflow.checkpoint.log import envelope, operations
+from mpflow.checkpoint.log.coding import Coder, DataCoder, SerdeCoder
+from mpflow.checkpoint.log.driver import STEP, Driver, Row
+from mpflow.checkpoint.log.operations import Calls, Known, Loaded
+from mpflow.checkpoint.log.records import Result, Step
+from mpflow.checkpoint.log.writer import GroupWriter
+from mpflow.config import RunnableConfig
+
+_KNOWN = 256
+"""How many checkpoints a saver remembers for their children's sake."""
+
+
+class LogSaver(BaseCheckpointSaver[str]):
+    """A saver that keeps a log (CP-7, CP-8). Thread-safe.
+
+    Values are kept as data: plain types, what the codec knows of libraries, and objects of the classes in `types`, or
+    by `serde`, a serializer with ``dumps_typed`` and ``loads_typed``. Anything else is refused when it is put, with
+    `mpflow._wire.codec.EncodeError`. Every method of LangGraph's protocol that writes is durable when it returns.
+
+    Beyond the protocol, for the engine: `load`, `append`, `post`, `flush`, `claim`, `release` and `for_types`. Async
+    twins run their sync ones in a thread; a saver whose driver is awaited overrides `_aperform`, `apost`, `aappend`,
+    `aflush`, `aclaim` and `arelease`.
+    """
+
+    layout: Any = envelope
+    """What makes rows of records and back."""
+
+    def __init__(self, driver: Driver, *, serde: Any = None, types: Iterable[type] = ()) -> None:
+        super().__init__(serde=serde)
+        self.driver: Any = driver
+        self.coder: Coder = DataCoder(types) if serde is None else SerdeCoder(serde)
+        self.writer = GroupWriter(driver.append)
+        self.known: OrderedDict[tuple[str, str, str], Known] = OrderedDict()
+        self._twins: dict[frozenset[type], LogSaver] = {}
+
+    # -- what operations need -----------------------------------------------------------------------------------------
+
+    def records(self, thread_id: str, rows: Iterable[Row]) -> Iterator[Step | Result]:
+        """The records in rows. Raises CheckpointCorruptError."""
+        layout = self.layout
+        for row in rows:
+            yield layout.load_step(thread_id, row) if row.kind == STEP else layout.load_result(thread_id, row)
+
+    def remember(self, where: tuple[str, str, str], known: Known) -> None:
+        self.known[where] = known
+        while len(self.known) > _KNOWN:
+            self.known.popitem(last=False)
+
+    def _perform(self, calls: Calls) -> Any:
+        """Do what an operation asks of the driver; its result."""
+        self.writer.flush()
+        return operations.perform(calls, self.driver)
+
+    async def _aperform(self, calls: Calls) -> Any:
+        """As `_perform`, awaiting."""
+        return await asyncio.to_thread(self._perform, calls)
+
+    # -- the engine's way ---------------------------------------------------------------------------------------------
+
+    def for_types(self, types: Collection[type]) -> LogSaver:
+        """A saver on the same log that keeps objects of these classes too."""
+        if not isinstance(self.coder, DataCoder) or self.coder.types.issuperset(types):
+            return self
+        wanted = frozenset(types) | self.coder.types
+        twin = self._twins.get(wanted)
+        if twin is None:
+            twin = object.__new__(type(self))
+            twin.__dict__.update(self.__dict__)
+            twin.coder = DataCoder(wanted)
+            self._twins[wanted] = twin
+        return twin
+
+    def load(self, config: RunnableConfig) -> Loaded | None:
+        """The checkpoint that `config` names with what it takes to go on from it."""
+        loaded: Loaded | None = self._perform(operations.load(self, config))
+        return loaded
+
+    def append(self, thread_id: str, rows: Sequence[Row]) -> None:
+        """Add rows, in one commit with those posted before; durable when it returns."""
+        self.writer.write(thread_id, rows)
+
+    def post(self, thread_id: str, rows: Sequence[Row]) -> None:
+        """Add rows soon, in order. Raises what went wrong with those posted before for this thread."""
+        self.writer.post(thread_id, rows)
+
+    def flush(self, thread_id: str) -> None:
+        """Wait until all that was posted is durable. Raises what went wrong."""
+        self.writer.flush(thread_id)
+
+    def claim(self, thread_id: str) -> None:
+        """Keep other processes from running the thread. Raises RunOwnedElsewhere."""
+        self.driver.claim(thread_id)
+        self.writer.forget(thread_id)
+
+    def release(self, thread_id: str) -> None:
+        """Undo one `claim`."""
+        self.driver.release(thread_id)
+
+    async def aload(self, config: RunnableConfig) -> Loaded | None:
+        """`load`, for asyncio."""
+        loaded: Loaded | None = await self._aperform(operations.load(self, config))
+        return loaded
+
+    async def aappend(self, thread_id: str, rows: Sequence[Row]) -> None:
+        """`append`, for asyncio."""
+        await asyncio.to_thread(self.append, thread_id, rows)
+
+    async def apost(self, thread_id: str, rows: Sequence[Row]) -> None:
+        """`post`, for asyncio."""
+        self.post(thread_id, rows)
+
+    async def aflush(self, thread_id: str) -> None:
+        """`flush`, for asyncio."""
+        await asyncio.to_thread(self.flush, thread_id)
+
+    async def aclaim(self, thread_id: str) -> None:
+        """`claim`, for asyncio."""
+        self.claim(thread_id)
+
+    async def arelease(self, thread_id: str) -> None:
+        """`release`, for asyncio."""
+        self.release(thread_id)
+
+    # -- LangGraph's protocol -----------------------------------------------------------------------------------------
+
+    def get_next_version(self, current: str | None, channel: None) -> str:
+        return next_version(current)
+
+    def with_allowlist(self, extra_allowlist: Collection[tuple[str, ...]]) -> LogSaver:
+        return self
+
+    def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
+        found: CheckpointTuple | None = self._perform(operations.get_tuple(self, config))
+        return found
+
+    def list(
+        self,
+        config: RunnableConfig | None,
+        *,
+        filter: dict[str, Any] | None = None,
+        before: RunnableConfig | None = None,
+        limit: int | None = None,
+    ) -> Iterator[CheckpointTuple]:
+        found = self._perform(operations.find(self, config, filter, _id_in(before), limit))
+        while found:
+            states, count = self._perform(operations.page(self, found))
+            found = found[count:]
+            for thread_id, ns, state in states:
+                yield operations.tuple_of(self, thread_id, ns, state)
+
+    def put(
+        self,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
+    ) -> RunnableConfig:
+        where: RunnableConfig = self._perform(operations.put(self, config, checkpoint, metadata, new_versions))
+        return where
+
+    def put_writes(
+        self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
+    ) -> None:
+        self._perform(operations.put_writes(self, config, writes, task_id, task_path))
+
+    def delete_thread(self, thread_id: str) -> None:
+        self._perform(operations.delete_thread(self, str(thread_id)))
+
+    def delete_for_runs(self, run_ids: Sequence[str]) -> None:
+        self._perform(operations.delete_for_runs(self, set(run_ids)))
+
+    def copy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
+        self._perform(operations.copy_thread(self, source_thread_id, target_thread_id))
+
+    def prune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest", keep: int = 1) -> None:
+        """Forget all but the `keep` latest checkpoints of each namespace of the threads, or all with ``"delete"``."""
+        self._perform(operations.prune(self, thread_ids, strategy, keep))
+
+    def vacuum(self) -> None:
+        """Give the space of what was deleted back, where the storage can."""
+        self._perform(operations.vacuum())
+
+    async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
+        found: CheckpointTuple | None = await self._aperform(operations.get_tuple(self, config))
+        return found
+
+    async def alist(
+        self,
+        config: RunnableConfig | None,
+        *,
+        filter: dict[str, Any] | None = None,
+        before: RunnableConfig | None = None,
+        limit: int | None = None,
+    ) -> AsyncIterator[CheckpointTuple]:
+        found = await self._aperform(operations.find(self, config, filter, _id_in(before), limit))
+        while found:
+            states, count = await self._aperform(operations.page(self, found))
+            found = found[count:]
+            for thread_id, ns, state in states:
+                yield operations.tuple_of(self, thread_id, ns, state)
+
+    async def aput(
+        self,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
+    ) -> RunnableConfig:
+        where: RunnableConfig = await self._aperform(operations.put(self, config, checkpoint, metadata, new_versions))
+        return where
+
+    async def aput_writes(
+        self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
+    ) -> None:
+        await self._aperform(operations.put_writes(self, config, writes, task_id, task_path))
+
+    async def adelete_thread(self, thread_id: str) -> None:
+        await self._aperform(operations.delete_thread(self, str(thread_id)))
+
+    async def adelete_for_runs(self, run_ids: Sequence[str]) -> None:
+        await self._aperform(operations.delete_for_runs(self, set(run_ids)))
+
+    async def acopy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
+        await self._aperform(operations.copy_thread(self, source_thread_id, target_thread_id))
+
+    async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest", keep: int = 1) -> None:
+        """`prune`, for asyncio."""
+        await self._aperform(operations.prune(self, thread_ids, strategy, keep))
+
+
+def _id_in(config: RunnableConfig | None) -> str | None:
+    return None if config is None else get_checkpoint_id(config)
