@@ -70,7 +70,16 @@ def commands() -> None:
 @click.option("-e", "--executor", type=_PLACES, help="Where nodes run that do not say so themselves.")
 @click.option("-w", "--workers", type=click.IntRange(min=1), help="Most tasks at a time.")
 @click.option("-s", "--stream", "mode", is_flag=False, flag_value="updates", help="Print chunks of this stream mode.")
-def run(target: str, given: str, config: str, executor: str | None, workers: int | None, mode: str | None) -> None:
+@click.option("-t", "--trace", "trace_file", help="Write a timeline of all tasks here, for ui.perfetto.dev.")
+def run(
+    target: str,
+    given: str,
+    config: str,
+    executor: str | None,
+    workers: int | None,
+    mode: str | None,
+    trace_file: str | None,
+) -> None:
     """Run a graph once and print its result as JSON.
 
     With --stream every chunk is printed as one line, as it comes; the mode defaults to "updates".
@@ -78,12 +87,13 @@ def run(target: str, given: str, config: str, executor: str | None, workers: int
     input = _read_json("--input", given)
     settings = _config(config, workers)
     graph = load_graph(target, executor)
-    if mode is None:
-        _print_json(graph.invoke(input, settings))
-        return
-    with contextlib.closing(graph.stream(input, settings, stream_mode=mode)) as chunks:
-        for chunk in chunks:
-            _print_json(chunk, indent=None)
+    with _traced(trace_file):
+        if mode is None:
+            _print_json(graph.invoke(input, settings))
+            return
+        with contextlib.closing(graph.stream(input, settings, stream_mode=mode)) as chunks:
+            for chunk in chunks:
+                _print_json(chunk, indent=None)
 
 
 @commands.command()
@@ -292,6 +302,24 @@ def _config(text: str, workers: int | None) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise Refused("--config must be a JSON object")
     return config if workers is None else {**config, "max_concurrency": workers}
+
+
+@contextlib.contextmanager
+def _traced(path: str | None) -> Iterator[None]:
+    """Record what runs and write it to `path`, also when it fails."""
+    if path is None:
+        yield
+        return
+    from mpflow.observe.trace import Trace
+
+    with Trace() as trace:
+        try:
+            yield
+        finally:
+            try:
+                trace.save(path)
+            except OSError as error:
+                raise Refused(f"cannot write {path}: {error.strerror}") from error
 
 
 def _counts(text: str) -> list[int]:

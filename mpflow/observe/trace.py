@@ -1,7 +1,7 @@
 """What ran when: one span for each attempt at a task, gathered from the runs that start while a trace is open.
 
 The engine tells it what it hands out and what comes back, nothing else; a run without a trace pays one look at a context
-variable. It draws nothing: see `observe.timeline`.
+variable. How it is written for others to draw: see `observe.timeline`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextvars import ContextVar, Token
 from dataclasses import dataclass
+from os import PathLike
 from threading import Lock
 from typing import Any
 
@@ -101,6 +102,15 @@ class Trace:
                     ending=ENDINGS.get(kind, "done"),
                 )
             )
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write the timeline as JSON, to be opened at ui.perfetto.dev or chrome://tracing. Raises OSError."""
+        import json
+
+        from mpflow.observe.timeline import trace_events
+
+        with open(path, "w", encoding="utf-8") as file:
+            json.dump({"traceEvents": trace_events(self.spans), "displayTimeUnit": "ms"}, file)
 
     def by_node(self) -> Iterator[tuple[str, list[Span]]]:
         """The spans of each node, by the time of the first."""

@@ -9,6 +9,8 @@ import sys
 
 import pytest
 
+from mpflow.cli import main
+
 
 @pytest.mark.parametrize(
     "target", ["cli_graphs:graph", "cli_graphs:builder", "cli_graphs.py:graph", "cli_graphs:holder.graph"]
@@ -124,3 +126,17 @@ def test_help_needs_no_engine(args, spawn):
     )
     out, _ = spawn("-c", script, *args).communicate(timeout=60)
     assert out.splitlines()[-1] == "[]"
+
+
+def test_a_timeline_is_written(call, graphs):
+    called = call("run", "cli_graphs:graph", "--input", '{"x": 2}', "--trace", "trace.json")
+    assert (called.code, called.err) == (0, "")
+    events = json.loads((graphs / "trace.json").read_text())["traceEvents"]
+    assert "double" in {event["name"] for event in events}
+
+
+def test_a_timeline_is_written_of_a_run_that_fails(call, graphs):
+    with pytest.raises(ValueError, match="negative"):
+        main(["run", "cli_graphs:graph", "--input", '{"x": -2}', "--trace", "trace.json"])
+    events = json.loads((graphs / "trace.json").read_text())["traceEvents"]
+    assert "failed" in {event.get("cat") for event in events}
