@@ -131,7 +131,7 @@ class Program(Protocol):
     name: str
 
     def run(self, input: Any, scope: Any) -> list[tuple[str, Any]]:
-        """Call the user's function on `input` inside `scope` (a `TaskScope`); return the diff."""
+        """Call the user's function on `input`, with `scope` (a `TaskScope`) as the current one; return the diff."""
         ...
 
 

@@ -65,7 +65,7 @@ DROP = 15  # (DROP, attempt, waiter): nobody waits for the result of a call any 
 GO_ON = 19  # (GO_ON,): dispatch what is still ready
 
 SLICE = 512
-"""How many attempts are handed out at once: the first of a wide step run while the rest are made."""
+"""How many attempts are handed out at once: the first of a wide step run while the rest are made. Then ever more."""
 
 # Instructions.
 DISPATCH = "dispatch"  # (DISPATCH, attempts)
@@ -449,7 +449,8 @@ class Scheduler:
         limit = self.max_concurrency
         facts = self.facts
         assert facts is not None
-        while ready and (limit is None or self.running < limit) and len(attempts) < SLICE:
+        most = max(SLICE, self.running)
+        while ready and (limit is None or self.running < limit) and len(attempts) < most:
             task = ready.popleft()
             node = task.node
             if node.max_concurrency is not None:
@@ -478,7 +479,7 @@ class Scheduler:
             attempts.append(attempt)
         if attempts:
             out.append((DISPATCH, attempts))
-            if len(attempts) == SLICE and ready:
+            if len(attempts) == most and ready:
                 out.append((MORE,))
 
     def _end_step(self, out: list[Instruction]) -> None:

@@ -7,8 +7,8 @@ cost is shared and nobody waits long behind it.
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Sequence
-from itertools import chain, pairwise
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain, pairwise, repeat
 from operator import attrgetter
 from typing import Any
 
@@ -18,7 +18,9 @@ from mpflow._messages import Attempt
 
 TARGET_S = 0.003
 """What a batch aims to take. A frame costs some 20 us on both sides together: below one percent."""
-LIMIT = 256
+LEAST_S = 0.0005
+"""Less work than this is not split further: its frames would cost more than an uneven end."""
+LIMIT = 1024
 GROWTH = 8
 """A batch is at most this many times what was measured of its program so far: one quick task proves little."""
 
@@ -26,6 +28,8 @@ _LARGE_BYTES = 1 << 15
 WHOLE_BYTES = 1 << 18
 """Plain data of a whole batch travels as one message up to this size: one call decodes it all."""
 _PICKLED = 42
+_SEND_PATH = 3
+"""How many parts the path of a Send has."""
 _pathof = attrgetter("path")
 _inputof = attrgetter("input")
 
@@ -35,7 +39,8 @@ def size(seen: int, mean_s: float, waiting: int, workers: int) -> int:
     if not seen:
         return 1
     fitting = int(TARGET_S / mean_s) if mean_s > 0 else LIMIT
-    share = -(-waiting // (2 * workers))
+    least = int(LEAST_S / mean_s) if mean_s > 0 else LIMIT
+    share = max(-(-waiting // (2 * workers)), least)
     return max(1, min(fitting, seen * GROWTH, share, LIMIT))
 
 
@@ -77,7 +82,7 @@ def groups_of(
                 head.timeout_s,
                 head.number if head.first_at is None else [head.number, head.first_at],
                 _answers(head, encode),
-                list(map(_pathof, attempts[begin:index])),
+                columns(list(map(_pathof, attempts[begin:index]))),
                 inputs[begin:index],
             ]
         )
@@ -97,6 +102,28 @@ def _answers(attempt: Attempt, encode: Callable[[Any], bytes]) -> bytes | None:
     if answers is None:
         return None
     return b"" if _has_none(attempt) else encode([answers.given, answers.null, answers.by_id])
+
+
+def columns(paths: list[tuple[Any, ...]]) -> list[Any]:
+    """Paths that differ in one place, as Sends' do, by what they share and what they do not: [count, head, middles, tail].
+
+    Others as they are.
+    """
+    first = paths[0]
+    if len(paths) > 1 and len(first) == _SEND_PATH == len(paths[-1]) and set(map(len, paths)) == {_SEND_PATH}:
+        heads, middles, tails = zip(*paths, strict=True)
+        if heads.count(first[0]) == tails.count(first[2]) == len(paths):
+            return [len(paths), first[0], middles, first[2]]
+    return [0, *paths]
+
+
+def paths_of(columns: Sequence[Any]) -> Iterable[tuple[Any, ...]]:
+    """Undo `columns`."""
+    count = columns[0]
+    if not count:
+        return columns[1:]
+    _, head, middles, tail = columns
+    return zip(repeat(head, count), middles, repeat(tail, count), strict=True)
 
 
 def inputs_of(attempts: Sequence[Attempt]) -> list[Any]:
@@ -166,7 +193,26 @@ def unpack(data: Any) -> Any:
 
 def flat(diff: Sequence[tuple[str, Any]]) -> list[Any]:
     """A diff as it travels: channel, value, channel, value, ... A tuple costs the codec as much as the rest of it."""
-    return list(chain.from_iterable(diff))
+    return list(diff[0] if len(diff) == 1 else chain.from_iterable(diff))
+
+
+_ATOMS = frozenset({int, float, str, bool, type(None)})
+_KEPT_BYTES = 1 << 16
+_packer = msgpack.Packer(strict_types=True)
+
+
+def plain(items: list[Any]) -> bytes | None:
+    """As the codec encodes `items`, if they are atoms: then there is nothing to look for. For a worker's main thread alone."""
+    global _packer
+    if not _ATOMS.issuperset(map(type, items)):
+        return None
+    try:
+        data: bytes = _packer.pack(items)
+    except (UnicodeEncodeError, OverflowError):  # a lone surrogate, more than 64 bits
+        data = b""
+    if len(data) > _KEPT_BYTES or not data:  # a packer keeps the largest buffer it ever had
+        _packer = msgpack.Packer(strict_types=True)
+    return data or None
 
 
 def diff_of(items: list[Any]) -> list[tuple[str, Any]]:

@@ -103,8 +103,9 @@ class Worker:
         return int(self.page.words[slots.STARTED_NS]) / 1e9 or self.sent_at
 
     @property
-    def starts(self) -> int:
-        return int(self.page.words[slots.STARTS])
+    def has_worked(self) -> bool:
+        """It has started a task."""
+        return bool(self.page.words[slots.HAS_WORKED])
 
     # -- sending -------------------------------------------------------------------------------------------------------
 

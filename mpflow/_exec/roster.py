@@ -164,7 +164,7 @@ class Roster:
         self.counts["bytes_in"] += worker.reader.received
         self.counts["bytes_out"] += worker.writer.sent
         self.crew.remove(worker)
-        has_worked = worker.starts > 0
+        has_worked = worker.has_worked
         worker.close()
         if was_asked:
             return None

@@ -15,7 +15,7 @@ SIZE = 4096
 
 RUNNING = 0  # worker: number of the task that runs, 0 for none; stays until the result is in the socket
 STARTED_NS = 1  # worker: when it started, CLOCK_MONOTONIC, which all processes share; 0 while its node is imported
-STARTS = 2  # worker: how many tasks it has started
+HAS_WORKED = 2  # worker: 1 once it has started a task
 TAKEN_FROM = 3  # parent: tasks numbered TAKEN_FROM <= n < TAKEN_TO must not be started
 TAKEN_TO = 4
 FINISHED = 5  # worker: the last number it is done with, written before RUNNING becomes 0

@@ -22,7 +22,7 @@ from mpflow._exec.errands import Errands
 from mpflow._exec.facts import KEPT
 from mpflow._exec.place import become_worker
 from mpflow._exec.workerscope import Group, WorkerScope
-from mpflow._scope import Answers, current
+from mpflow._scope import Answers
 from mpflow._wire.codec import REFERS, Codec, EncodeError
 from mpflow._wire.mappings import Held, Mappings
 from mpflow._wire.shm import Arena, Lease
@@ -178,7 +178,7 @@ class Worker:
         timeout_s: float | None,
         attempt: Any,
         answers: bytes | None,
-        paths: tuple[tuple[Any, ...], ...],
+        columns: tuple[Any, ...],
         inputs: tuple[bytes | int, ...],
     ) -> None:
         """Run tasks that differ in path and input alone. This loop is the cost of a tiny task: keep it short."""
@@ -195,6 +195,7 @@ class Worker:
         number = first
         scope: Any = None
         started = flushed = monotonic_ns()
+        paths = batches.paths_of(columns)
         for path, data in zip(paths, inputs if values is None else values, strict=values is None):
             if mean_ns >= _SLOW_NS or timeout_s is not None or started - flushed > _HOLD_NS:
                 self._flush()
@@ -208,9 +209,9 @@ class Worker:
                 results.skipped.append(number)
                 number += 1
                 continue
-            words[slots.STARTS] += 1
             try:
                 if program is None:
+                    words[slots.HAS_WORKED] = 1
                     program = self._program(program_number)
                     self._node = program.name
                     group = Group(
@@ -271,12 +272,12 @@ class Worker:
     def _call(self, program: Any, value: Any, scope: WorkerScope) -> bytes:
         """Run one task and encode its diff. What it held dies with this frame, before its successor starts."""
         context = contextvars.Context()
-        context.run(current.set, scope)
         if scope._group.is_entered:
             context.run(scope.enter)
         diff = context.run(program.run, value, scope)
+        flat = batches.flat(diff)
         try:
-            return self._encode(batches.flat(diff))
+            return batches.plain(flat) or self._encode(flat)
         except EncodeError:
             # Write by write, to name the one that cannot travel.
             for channel, value in diff:

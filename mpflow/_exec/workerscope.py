@@ -9,7 +9,7 @@ from typing import Any
 from mpflow._exec.errands import Errands
 from mpflow._exec.facts import LazyFacts, are_entered
 from mpflow._messages import Luggage
-from mpflow._scope import TaskScope, control_of
+from mpflow._scope import TaskScope, control_of, current
 
 
 class Group:
@@ -79,6 +79,7 @@ class WorkerScope(TaskScope):
 
     def enter(self) -> None:
         """Prepare the context that this is called in for the task."""
+        current.set(self)
         for entrance in self.facts.local.entrances:
             entrance(self)
 
