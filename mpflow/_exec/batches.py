@@ -41,7 +41,7 @@ def size(seen: int, mean_s: float, waiting: int, workers: int) -> int:
     fitting = int(TARGET_S / mean_s) if mean_s > 0 else LIMIT
     least = int(LEAST_S / mean_s) if mean_s > 0 else LIMIT
     share = max(-(-waiting // (2 * workers)), least)
-    return max(1, min(fitting, seen * GROWTH, share, LIMIT))
+    return max(1, min(fitting, seen * GROWTH, share, waiting, LIMIT))
 
 
 # -- tasks: [forward output, log level, ticket, all inputs, [group, ...]], then the large inputs -----------------------------------

@@ -75,10 +75,12 @@ def test_inner_threads_share_what_is_there_and_leave_the_users_choice() -> None:
     [
         (0, 0.0, 10_000, 1),  # nothing is known: one
         (1, 1e-6, 10_000, 8),  # one was quick: a few
-        (1000, 1e-5, 100_000, 256),
+        (1000, 1e-5, 100_000, 300),
+        (5000, 0.0, 100_000, 1024),
         (1000, 1e-3, 100_000, 3),
         (1000, 1.0, 100_000, 1),  # long tasks travel one by one
-        (1000, 1e-6, 40, 10),  # near the end they are shared out
+        (1000, 1e-4, 40, 10),  # near the end they are shared out
+        (1000, 1e-4, 4, 4),  # but not into less than is worth a frame
         (1000, 0.0, 1, 1),
     ],
 )
