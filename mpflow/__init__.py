@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mpflow._exec.process import WorkerPool
+    from mpflow._wire.variables import carry
     from mpflow.comparison.measure import compare
     from mpflow.constants import END, START
     from mpflow.graph.state import StateGraph
@@ -27,6 +28,7 @@ __all__ = (
     "Trace",
     "WorkerPool",
     "__version__",
+    "carry",
     "compare",
 )
 
@@ -39,6 +41,7 @@ _HOMES = {
     "StateGraph": "mpflow.graph.state",
     "Trace": "mpflow.observe.trace",
     "WorkerPool": "mpflow._exec.process",
+    "carry": "mpflow._wire.variables",
     "compare": "mpflow.comparison.measure",
 }
 

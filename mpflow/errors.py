@@ -319,6 +319,21 @@ class NodeNotPicklableError(GraphFault):
         )
 
 
+class VariableNotPicklableError(GraphFault):
+    """A context variable that `mpflow.carry` named holds what cannot travel to a process; ``detail`` is pickle's word."""
+
+    _fields = ("name", "detail")
+
+    def __init__(self, name: str, detail: str = "") -> None:
+        self.name = name
+        self.detail = detail
+        tail = f" ({detail})" if detail else ""
+        super().__init__(
+            f"context variable '{name}', which mpflow.carry names, cannot be sent to a worker process: its value cannot be "
+            f"pickled{tail}; set it to plain data, or leave it behind by not naming it"
+        )
+
+
 class PoolClosedError(GraphFault):
     """Work was given to a pool after its `close`."""
 

@@ -32,6 +32,7 @@ class Local:
         "calls",
         "control",
         "durability",
+        "entrances",
         "loop",
         "over",
         "replay",
@@ -54,6 +55,8 @@ class Local:
         """The event loop that the run is driven on, if it is on one."""
         self.over = False
         self._first: dict[str, Any] = {}
+        self.entrances: tuple[Callable[[Any], None], ...] = ()
+        """What comes before a node in a worker."""
         self._luggage: Luggage | None = None
 
     @property
@@ -81,6 +84,7 @@ class Local:
                 has_cache=self.cache is not None,
                 answers_by_id=self.answers_by_id,
                 replay=None if self.replay is None else self.replay.checkpoint_id,
+                entrances=self.entrances,
             )
         return self._luggage
 

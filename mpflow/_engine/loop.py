@@ -42,6 +42,8 @@ from mpflow._core.scheduler import (
     STOP,
 )
 from mpflow._engine.caching import put_cached, take_cached
+from mpflow._engine.callbacks import CALLBACK
+from mpflow._engine.callbacks import drive as drive_callbacks
 from mpflow._engine.calls import CALLS, answer, settle
 from mpflow._engine.persistence import SAVER
 from mpflow._engine.resume import begin, ended_task, give_answers, paused
@@ -223,6 +225,8 @@ def _feed(run: Run, outcome: Outcome) -> list[Any]:
         event, data = outcome[2]
         if event == DRAIN:
             run.local.drainable().request_drain(data)
+        elif event == CALLBACK:
+            drive_callbacks(run.user_config["callbacks"], data)
         elif event in CALLS:
             return run.scheduler.handle((CALLS[event], outcome[1], *data))
         else:

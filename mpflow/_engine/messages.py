@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -30,7 +30,7 @@ def entrance(wants_messages: bool) -> Callable[[TaskScope], None]:
     Raises ImportError when messages are wanted of langchain-core and it is not installed.
     """
     try:
-        from langchain_core.runnables.config import var_child_runnable_config
+        import langchain_core.runnables.config  # noqa: F401 - asks whether it is there
     except ImportError as missing:
         if not wants_messages:
             return _nothing
@@ -39,13 +39,25 @@ def entrance(wants_messages: bool) -> Callable[[TaskScope], None]:
             'pip install "mpflow-engine[langchain]"'
         ) from missing
 
-    def enter(scope: TaskScope) -> None:
-        config: Any = scope.config
-        if wants_messages and scope.emit is not None:
-            config["callbacks"] = _with(config.get("callbacks"), _handler_class()(scope.emit))
-        var_child_runnable_config.set(config)
+    return partial(_enter, wants_messages)
 
-    return enter
+
+def _enter(wants_messages: bool, scope: TaskScope) -> None:
+    from langchain_core.runnables.config import var_child_runnable_config
+
+    config: Any = scope.config
+    if wants_messages and scope.emit is not None:
+        config["callbacks"] = _with(config.get("callbacks"), _handler_class()(scope.emit))
+    var_child_runnable_config.set(config)
+
+
+def enter_away(wants_messages: bool, is_called_back: bool, scope: TaskScope) -> None:
+    """The same in a worker, where the run's own callbacks are not: what they would be told is sent to them."""
+    if is_called_back and scope.emit is not None:
+        from mpflow._engine.callbacks import relay_class
+
+        scope.config["callbacks"] = _with(scope.config.get("callbacks"), relay_class()(scope.emit))
+    _enter(wants_messages, scope)
 
 
 def _nothing(scope: TaskScope) -> None:

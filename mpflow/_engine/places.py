@@ -78,6 +78,9 @@ class Places:
                 from mpflow._exec.process import default_pool
 
                 self._pool = default_pool()
+            from mpflow._engine.entrances import entrances
+
+            self.run.local.entrances = entrances(self.run)
             self.pool = self._pool
         return self.pool
 

@@ -11,6 +11,7 @@ import io
 import pickle
 import sys
 import weakref
+from contextvars import ContextVar
 from typing import Any, Final
 
 # Modules that hold something else, or nothing, in a worker.
@@ -119,6 +120,10 @@ def _pickler() -> Any:
                 if isinstance(value, type) and value not in _being_pickled and not is_importable(value):
                     if value.__module__ != "builtins":  # type(None) and its like have a way of their own
                         return load_class, pickle_class(value)
+                if type(value) is ContextVar:
+                    from mpflow._wire import variables
+
+                    return variables.reduced(value)
                 return super().reducer_override(value)
 
         _pickler_class = ByValuePickler

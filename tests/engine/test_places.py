@@ -256,7 +256,7 @@ def test_d5_config_context_and_attempt_go_with_the_node(run: Run, executor: str)
     assert result["log"] == ["n", 1, 1, 2, ["t"], {"user": 3}, 1]
 
 
-@pytest.mark.parametrize("executor", ["inline", "thread"])
+@pytest.mark.parametrize("executor", ["inline", "thread", "process"])
 def test_as1_context_variables_go_with_the_node_and_do_not_come_back(run: Run, executor: str) -> None:
     def paints(state: State) -> dict:
         seen = COLOUR.get()

@@ -25,6 +25,7 @@ ADAPTERS = {
         "pregel/",
         "callbacks.py",
         "observe/",
+        "_engine/callbacks.py",
         "_engine/messages.py",
     ),
     "langgraph": ("interop/", "checkpoint/langgraph"),

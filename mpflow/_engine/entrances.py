@@ -1,0 +1,32 @@
+"""What comes before a node in a worker, so that it finds there what it would find in a thread: variables, trace, listeners."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from mpflow._wire import variables
+from mpflow.observe import traceparent
+
+if TYPE_CHECKING:
+    from mpflow._engine.run import Run
+
+Entrance = Callable[[Any], None]
+
+
+def entrances(run: Run) -> tuple[Entrance, ...]:
+    """The entrances of a run's tasks in workers. Raises VariableNotPicklableError."""
+    found: list[Entrance] = []
+    context = run.performer.context
+    if carried := variables.pack(context):
+        found.append(partial(variables.unpack, carried))
+    if headers := traceparent.pack(context):
+        found.append(partial(traceparent.unpack, headers))
+    tells = run.streams.wants("messages")
+    is_called_back = run.user_config.get("callbacks") is not None
+    if tells or is_called_back:
+        from mpflow._engine.messages import enter_away
+
+        found.append(partial(enter_away, tells, is_called_back))
+    return tuple(found)
