@@ -72,33 +72,11 @@ class StepFacts:
     resuming: bool | None = None
     """Whether the run is being resumed, which the graphs within it must know; None where nothing can be."""
 
-    def __init__(
-        self,
-        config: dict[str, Any],
-        step: int,
-        stop: int,
-        checkpoint_ns: str = "",
-        checkpoint_id: str = "",
-        context: Any = None,
-        previous: Any = None,
-        local: Any = None,
-        depth: int = 0,
-    ) -> None:
+    def __init__(self, config: dict[str, Any], step: int, stop: int, local: Any = None) -> None:
         self.config = config
         self.step = step
         self.stop = stop
-        if checkpoint_ns:
-            self.checkpoint_ns = checkpoint_ns
-        if checkpoint_id:
-            self.checkpoint_id = checkpoint_id
-        if context is not None:
-            self.context = context
-        if previous is not None:
-            self.previous = previous
-        if local is not None:
-            self.local = local
-        if depth:
-            self.depth = depth
+        self.local = local
 
     def __getstate__(self) -> dict[str, Any]:
         state = dict(self.__dict__)
@@ -164,10 +142,6 @@ class Attempt:
         facts: StepFacts,
         path: tuple[Any, ...],
         triggers: Sequence[str],
-        outbox: Outbox | None = None,
-        timeout_s: float | None = None,
-        alone: bool = False,
-        rerun_on_loss: bool = True,
     ) -> None:
         self.task = task
         self.number = number
@@ -176,14 +150,6 @@ class Attempt:
         self.facts = facts
         self.path = path
         self.triggers = triggers
-        if outbox is not None:
-            self.outbox = outbox
-        if timeout_s is not None:
-            self.timeout_s = timeout_s
-        if alone:
-            self.alone = alone
-        if not rerun_on_loss:
-            self.rerun_on_loss = rerun_on_loss
 
 
 class Handled:

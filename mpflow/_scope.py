@@ -99,26 +99,6 @@ class TaskScope:
         if metadata is not None:
             self.metadata = metadata
 
-    @classmethod
-    def of(cls, attempt: Attempt, emit: Emit | None = None) -> TaskScope:
-        program = attempt.program
-        scope = cls(
-            attempt.facts,
-            program.name,
-            attempt.path,
-            attempt.triggers,
-            attempt.number,
-            emit,
-            program.tags,
-            program.metadata,
-        )
-        scope.attempt = attempt
-        if attempt.answers is not None:
-            scope.answers = attempt.answers
-        if attempt.first_at is not None:
-            scope.started_at = attempt.first_at
-        return scope
-
     def next_call(self) -> int:
         """The number of a call of a task, counted over this attempt (FN-4)."""
         if self._called is None:

@@ -7,22 +7,24 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from mpflow._core.protocol import ANSWER, CANCEL, ENDED_TASK, REFUSED, SPAWNED
 from mpflow._core.task import ENDED, FINISHED, RUNNING, Task
 from mpflow._names import NS_END, NS_SEP, PUSH
 
 if TYPE_CHECKING:
     from mpflow._core.plan import NodePlan
-    from mpflow._core.scheduler import Instruction, Scheduler, Stimulus
+    from mpflow._core.protocol import Instruction, Stimulus
+    from mpflow._core.scheduler import Scheduler
     from mpflow._messages import StepFacts
-
-_TRIGGERS = (PUSH,)
 
 
 class CalledTask(Task):
     """A task that another one called. ``waiters`` are opaque: who is to be told its result."""
 
+    plain = False
+
     def __init__(self, node: NodePlan, path: tuple[Any, ...], input: Any, caller: Task, facts: StepFacts) -> None:
-        super().__init__(node, path, _TRIGGERS, input, False, node.timeout_s)
+        super().__init__(node, path, input)
         self.caller = caller
         self.facts = facts
         self.waiters: list[Any] = []
@@ -30,8 +32,6 @@ class CalledTask(Task):
 
 def spawn(scheduler: Scheduler, stimulus: Stimulus, out: list[Instruction]) -> None:
     """A running task calls another: start it, unless it is known from an earlier attempt or run of the caller."""
-    from mpflow._core.scheduler import ANSWER, REFUSED, SPAWNED
-
     _, attempt, node, input, index, waiter = stimulus
     caller: Task = attempt.task
     if caller.attempt is not attempt:
@@ -48,7 +48,7 @@ def spawn(scheduler: Scheduler, stimulus: Stimulus, out: list[Instruction]) -> N
     if known is not None and known.state not in ENDED:
         known.waiters.append(waiter)
         _lend(scheduler, caller)
-        scheduler._dispatch(out)
+        scheduler.dispatch(out)
         return
     task = CalledTask(node, path, input, caller, _facts_below(scheduler, caller))
     scheduler.called[path] = task
@@ -57,7 +57,7 @@ def spawn(scheduler: Scheduler, stimulus: Stimulus, out: list[Instruction]) -> N
     else:  # a failure that the caller is tried again after
         scheduler.tasks[scheduler.tasks.index(known)] = task
     out.append((SPAWNED, task))
-    writes = scheduler.kept.get(scheduler._task_id(task)) if scheduler.kept else None
+    writes = scheduler.kept.get(scheduler.task_id(task)) if scheduler.kept else None
     if writes is not None:
         task.writes = writes
         task.state = FINISHED
@@ -69,20 +69,16 @@ def spawn(scheduler: Scheduler, stimulus: Stimulus, out: list[Instruction]) -> N
     scheduler.open += 1
     scheduler.ready.append(task)
     _lend(scheduler, caller)
-    scheduler._dispatch(out)
+    scheduler.dispatch(out)
 
 
 def refuse(scheduler: Scheduler, stimulus: Stimulus, out: list[Instruction]) -> None:
     """A call that comes too late: the run is ending, or over."""
-    from mpflow._core.scheduler import REFUSED
-
     out.append((REFUSED, stimulus[5]))
 
 
 def drop(scheduler: Scheduler, stimulus: Stimulus, out: list[Instruction]) -> None:
     """Nobody waits for a called task any more: cancel it."""
-    from mpflow._core.scheduler import CANCEL
-
     waiter = stimulus[2]
     for task in scheduler.called.values():
         if waiter in task.waiters:
@@ -106,20 +102,18 @@ def returned(scheduler: Scheduler, task: Task) -> None:
         scheduler.lent -= 1
 
 
-def give_up(scheduler: Scheduler, task: Task, out: list[Instruction]) -> None:
+def give_up_call(task: Task, out: list[Instruction]) -> None:
     """A called task will not start, since the step is given up: its caller must not wait for it."""
-    from mpflow._core.scheduler import ENDED_TASK
-
     assert task.caller is not None
-    task.caller.open_calls -= (
-        1  # which stays without a place of its own: others may have taken it, and nothing starts now
-    )
+    # It stays without a place of its own: others may have taken it, and nothing starts now.
+    task.caller.open_calls -= 1
     out.append((ENDED_TASK, task))
 
 
 def _lend(scheduler: Scheduler, caller: Task) -> None:
     if caller.weight and caller.open_calls:
         caller.weight = 0
+        caller.plain = False
         scheduler.running -= 1
         scheduler.lent += 1
 
@@ -131,7 +125,7 @@ def _facts_below(scheduler: Scheduler, caller: Task) -> StepFacts:
         assert own_facts is not None
         facts = object.__new__(type(own_facts))  # a copy, made as one for a worker would lose what is local
         facts.__dict__.update(own_facts.__dict__)
-        own = f"{caller.name}{NS_END}{scheduler._task_id(caller)}"
+        own = f"{caller.name}{NS_END}{scheduler.task_id(caller)}"
         facts.checkpoint_ns = f"{facts.checkpoint_ns}{NS_SEP}{own}" if facts.checkpoint_ns else own
         caller.facts_below = facts
     below: StepFacts = caller.facts_below

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Any
 
-from mpflow._core.plan import EPHEMERAL, OBJECT
+from mpflow._core.plan import OBJECT
 from mpflow._names import RESERVED
 from mpflow.channels.binop import BinaryOperatorAggregate
 from mpflow.errors import EmptyChannelError, InvalidUpdateError, ReducerError
@@ -14,92 +15,208 @@ if TYPE_CHECKING:
     from mpflow._core.state import ChannelState
     from mpflow._core.task import Task
 
+Explain = Callable[[str], str]
+
 
 class Merge:
     """What a merge did: channels that were written, those that have a new value, and unknown names among the writes."""
 
     __slots__ = ("unknown", "updated", "written")
 
-    def __init__(self, written: Collection[str], updated: set[str], unknown: list[str]) -> None:
+    def __init__(self, written: Collection[str], updated: AbstractSet[str], unknown: Sequence[str]) -> None:
         self.written = written
         self.updated = updated
         self.unknown = unknown
 
 
-def merge(state: ChannelState, tasks: Sequence[Task], *, explain: Callable[[str], str] | None = None) -> Merge:
+def merge(state: ChannelState, tasks: Sequence[Task], *, explain: Explain | None = None) -> Merge:
     """Apply the writes of `tasks`, given in path order, to `state`; all or nothing.
 
     Raises InvalidUpdateError as the channels do, ReducerError when a reducer raised; the values are then what they were.
     """
     plan = state.plan
-    versions = state.versions
-    seen = state.seen
-    kinds = state.kinds
-    step = False
-    consumed: dict[str, None] = {}
-    consuming = plan.consuming
-    grouped: dict[str, list[Any]] = {}
-    unknown: list[str] = []
-    for task in tasks:
-        if task.pulled:
-            step = True
-            name = task.name
-            mine = seen[name] if name in seen else seen.setdefault(name, {})
-            for trigger in task.triggers:
-                if trigger in versions:
-                    mine[trigger] = versions[trigger]
-                if trigger in consuming:
-                    consumed[trigger] = None
-        elif task.triggers:
-            step = True
-        for name, value in task.writes:
-            if name in grouped:
-                grouped[name].append(value)
-            elif name in kinds:
-                grouped[name] = [value]
-            elif name not in RESERVED:
-                unknown.append(name)
-
-    objects: list[str] = []
-    updated: set[str] = set()
-    for name, written in grouped.items():
-        if kinds[name] == OBJECT:
-            objects.append(name)
-        else:
-            updated.add(name)
-            if len(written) > 1:
-                _check_several(state, name, written, explain)
+    writes = tasks[0].writes if len(tasks) == 1 else [write for task in tasks for write in task.writes]
+    last = dict(writes)
+    ends_step = tasks[0].pulled or bool(tasks[0].triggers)
     resetting = state.resetting
-    reset = [name for name in resetting if name not in grouped] if step and resetting else []
-    version = state.next_version(state.counter)
-    if objects or consumed or plan.finishing or (reset and OBJECT in [kinds[name] for name in reset]):
-        _change_objects(state, version, consumed, objects, grouped, reset, updated, step, explain)
+    reset = [name for name in resetting if name not in last] if resetting and ends_step else ()
+    version: Any = None
+    if state.counted:
+        version = state.next_version(state.counter)
+        if ends_step:
+            _note_seen(state, tasks)
+    merged = None
+    bare = plan.bare
+    if not (
+        plan.simple and len(last) == len(writes) and bare.issuperset(last) and (not reset or bare.issuperset(reset))
+    ):
+        grouped = _grouped(writes, last)
+        last, merged = _change_objects(state, version, tasks if ends_step else (), grouped, last, reset, explain)
 
     # What is kept as bare values cannot fail, so it comes last and needs no way back.
     values = state.values
     watchers = state.watchers
-    for name, written in grouped.items():
-        kind = kinds[name]
-        if kind != OBJECT:
-            versions[name] = version
-            if name in watchers:
-                state.put(name, written[-1])
+    passing = plan.passing
+    for name, value in last.items():
+        if name in watchers:
+            if name in values:
+                for view in watchers[name]:
+                    view.values[name] = value
             else:
-                values[name] = written[-1]
-            if kind == EPHEMERAL:
-                resetting[name] = None
+                state.appear(name)
+        values[name] = value
+        if name in passing:
+            resetting[name] = None
     for name in reset:
-        if kinds[name] == EPHEMERAL:
-            versions[name] = version
+        if name in passing:
             del resetting[name]
             state.drop(name)
-    state.counter = version
-    return Merge(grouped, updated, unknown)
+    if state.counted:
+        versions = state.versions
+        for name in (*last, *reset):
+            if name in bare:
+                versions[name] = version
+        state.counter = version
+    return merged or Merge(last, last.keys(), ())
 
 
-def _check_several(
-    state: ChannelState, name: str, written: Sequence[Any], explain: Callable[[str], str] | None
-) -> None:
+def _note_seen(state: ChannelState, tasks: Sequence[Task]) -> None:
+    """Each node that a trigger started has now seen what its triggers were when it did."""
+    versions = state.versions
+    seen = state.seen
+    for task in tasks:
+        if task.pulled:
+            mine = seen.setdefault(task.name, {})
+            for trigger in task.triggers:
+                if trigger in versions:
+                    mine[trigger] = versions[trigger]
+
+
+def _grouped(writes: Sequence[tuple[str, Any]], last: Collection[str]) -> dict[str, list[Any]]:
+    """The writes by channel, in order."""
+    if len(last) == 1:
+        return {name: [value for _, value in writes] for name in last}
+    grouped: dict[str, list[Any]] = {}
+    for name, value in writes:
+        if name in grouped:
+            grouped[name].append(value)
+        else:
+            grouped[name] = [value]
+    return grouped
+
+
+def _change_objects(
+    state: ChannelState,
+    version: Any,
+    tasks: Sequence[Task],
+    grouped: Mapping[str, list[Any]],
+    last: Mapping[str, Any],
+    reset: Sequence[str],
+    explain: Explain | None,
+) -> tuple[dict[str, Any], Merge]:
+    """Update the channels that are kept as objects; if one fails, all are what they were.
+
+    Returns what is still to be written, to channels that are kept as bare values, and what has been done then.
+    """
+    kinds = state.kinds
+    bare: dict[str, Any] = {}
+    objects: list[str] = []
+    unknown: list[str] = []
+    for name, written in grouped.items():
+        kind = kinds.get(name)
+        if kind is None:
+            if name not in RESERVED:
+                unknown.extend(name for _ in written)
+        elif kind == OBJECT:
+            objects.append(name)
+        else:
+            bare[name] = last[name]
+            if len(written) > 1:
+                _check_several(state, name, written, explain)
+    merged = Merge([*bare, *objects], set(bare), unknown)
+    change = _Change(state, version, merged.updated)  # type: ignore[arg-type]  # the set that was just made
+    name = ""
+    try:
+        consuming = state.plan.consuming
+        for name in {trigger: None for task in tasks for trigger in task.triggers} if consuming else ():
+            if name in consuming:
+                change.consume(name)
+        for name in objects:
+            change.update(name, grouped[name])
+        for name in reset:
+            if kinds[name] == OBJECT:
+                change.update(name, ())
+        if tasks and state.plan.finishing and merged.updated.isdisjoint(state.plan.trigger_to_nodes):
+            # The step starts no node, so the run is about to end: channels give out what they held back for that moment.
+            for name in state.plan.finishing:
+                change.finish(name)
+    except Exception as error:
+        change.undo()
+        if isinstance(error, InvalidUpdateError):
+            raise _explained(error, name, explain) from None
+        if isinstance(error, EmptyChannelError):
+            raise
+        raise ReducerError(name, f"{type(error).__name__}: {error}") from error
+    return bare, merged
+
+
+class _Change:
+    """Changes of channels that are kept as objects, and the way back."""
+
+    __slots__ = ("_state", "_undo", "_updated", "_version")
+
+    def __init__(self, state: ChannelState, version: Any, updated: set[str]) -> None:
+        self._state = state
+        self._version = version
+        self._updated = updated
+        self._undo: list[tuple[str, Any, int | None]] = []
+
+    def consume(self, name: str) -> None:
+        state = self._state
+        self._note(name, state.object(name).copy())
+        if state.object(name).consume():
+            if state.counted:
+                state.versions[name] = self._version
+            state.refresh(name)
+
+    def update(self, name: str, written: Sequence[Any]) -> None:
+        channel = self._state.object(name)
+        # Its value alone, where the kind is known to replace it whole.
+        self._note(name, channel.value if type(channel) is BinaryOperatorAggregate else channel.copy())
+        if channel.update(written):
+            self._changed(name)
+
+    def finish(self, name: str) -> None:
+        self._note(name, self._state.object(name).copy())
+        if self._state.object(name).finish():
+            self._changed(name)
+
+    def _note(self, name: str, old: Any) -> None:
+        self._undo.append((name, old, self._state.versions.get(name)))
+
+    def _changed(self, name: str) -> None:
+        state = self._state
+        if state.counted:
+            state.versions[name] = self._version
+        if state.refresh(name):
+            self._updated.add(name)
+
+    def undo(self) -> None:
+        state = self._state
+        for name, old, version in reversed(self._undo):
+            if version is None:
+                state.versions.pop(name, None)
+            else:
+                state.versions[name] = version
+            channel: Any = state.objects[name]
+            if type(channel) is BinaryOperatorAggregate:
+                channel.value = old
+            else:
+                state.objects[name] = old
+            state.refresh(name)
+
+
+def _check_several(state: ChannelState, name: str, written: Sequence[Any], explain: Explain | None) -> None:
     """Let the channel say what is wrong with several writes to it, if anything is."""
     try:
         state.object(name).update(written)
@@ -107,80 +224,7 @@ def _check_several(
         raise _explained(error, name, explain) from None
 
 
-def _explained(error: InvalidUpdateError, name: str, explain: Callable[[str], str] | None) -> InvalidUpdateError:
+def _explained(error: InvalidUpdateError, name: str, explain: Explain | None) -> InvalidUpdateError:
     if explain is not None and error.args and (by := explain(name)):
         error.args = (f"{error.args[0]} {by}", *error.args[1:])
     return error
-
-
-def _change_objects(
-    state: ChannelState,
-    version: Any,
-    consumed: Iterable[str],
-    objects: Sequence[str],
-    grouped: dict[str, list[Any]],
-    reset: Sequence[str],
-    updated: set[str],
-    step: bool,
-    explain: Callable[[str], str] | None,
-) -> None:
-    """Update the channels that are kept as objects; if one fails, all are what they were.
-
-    When the step starts no node the run is about to end, and channels give out what they held back for that moment.
-    """
-    plan = state.plan
-    versions = state.versions
-    undo: list[tuple[str, Any, int | None]] = []
-    name = ""
-
-    def changed() -> None:
-        versions[name] = version
-        if state.refresh(name):
-            updated.add(name)
-
-    try:
-        for name in consumed:
-            undo.append((name, state.object(name).copy(), versions.get(name)))
-            if state.object(name).consume():
-                versions[name] = version
-                state.refresh(name)
-        for name in objects:
-            if _update(state, name, grouped[name], undo):
-                changed()
-        for name in reset:
-            if state.kinds[name] == OBJECT and _update(state, name, (), undo):
-                changed()
-        if step and plan.finishing and updated.isdisjoint(plan.trigger_to_nodes):
-            for name in plan.finishing:
-                undo.append((name, state.object(name).copy(), versions.get(name)))
-                if state.object(name).finish():
-                    changed()
-    except Exception as error:
-        _restore(state, undo)
-        if isinstance(error, InvalidUpdateError):
-            raise _explained(error, name, explain) from None
-        if isinstance(error, EmptyChannelError):
-            raise
-        raise ReducerError(name, f"{type(error).__name__}: {error}") from error
-
-
-def _update(state: ChannelState, name: str, written: Sequence[Any], undo: list[Any]) -> bool:
-    """Update a channel, noting what it was: its value alone where the kind is known to replace it whole."""
-    channel = state.objects.get(name) or state.object(name)
-    old = channel.value if type(channel) is BinaryOperatorAggregate else channel.copy()
-    undo.append((name, old, state.versions.get(name)))
-    return channel.update(written)
-
-
-def _restore(state: ChannelState, undo: list[tuple[str, Any, int | None]]) -> None:
-    for name, old, version in reversed(undo):
-        if version is None:
-            state.versions.pop(name, None)
-        else:
-            state.versions[name] = version
-        channel: Any = state.objects[name]
-        if type(channel) is BinaryOperatorAggregate:
-            channel.value = old
-        else:
-            state.objects[name] = old
-        state.refresh(name)

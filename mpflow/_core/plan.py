@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from copy import copy
 from typing import TYPE_CHECKING, Any
 
+from mpflow._names import PULL
 from mpflow.channels.base import BaseChannel
 from mpflow.channels.ephemeral_value import EphemeralValue
 from mpflow.channels.last_value import LastValue
@@ -29,7 +30,7 @@ class NodePlan:
     """One node: what triggers it, what it reads, and the rules for running it.
 
     ``reads`` is a tuple of channels (the input is a dict of those that have a value) or one channel (the input is its
-    bare value). ``executor`` is what the user asked for, or None for the graph's default. ``writes`` are the node's
+    bare value). ``plain`` says that its attempts need no limit and no rule of their own. ``path`` is that of its task when a trigger starts it. ``executor`` is what the user asked for, or None for the graph's default. ``writes`` are the node's
     unconditional edges, appended to every diff. ``timeout`` is in plain seconds. ``handler`` is the node that runs in this
     one's place once it has failed for good.
     """
@@ -44,6 +45,8 @@ class NodePlan:
         "max_concurrency",
         "name",
         "on_error",
+        "path",
+        "plain",
         "program",
         "reads",
         "rerun_on_loss",
@@ -78,6 +81,7 @@ class NodePlan:
         cache: CachePolicy[Any] | None = None,
     ) -> None:
         self.name = name
+        self.path = (PULL, name)
         self.program = program
         self.triggers = tuple(triggers)
         self.reads = reads
@@ -95,19 +99,27 @@ class NodePlan:
         self.subgraph = subgraph
         self.handler = handler
         self.cache = cache
+        self.plain = max_concurrency is None and self.timeout_s is None and rerun_on_loss
 
     def timed(self, timeout: TimeoutPolicy) -> NodePlan:
         """This node with another timeout."""
         twin = copy(self)
         twin.timeout = timeout
         twin.timeout_s = timeout.run_timeout
+        twin.plain = False
         return twin
 
 
 class Plan:
-    """A whole graph. ``channels`` are prototypes: each run copies them empty."""
+    """A whole graph. ``channels`` are prototypes: each run copies them empty.
+
+    ``starts`` has for each trigger the nodes that it starts. ``bare`` are the channels that are kept as bare values,
+    ``passing`` those of them whose value lasts for one step. ``simple`` says that no channel does anything but take writes:
+    none notes that a task was triggered by it, and none gives something out when the run is about to end.
+    """
 
     __slots__ = (
+        "bare",
         "channels",
         "consuming",
         "finishing",
@@ -117,8 +129,11 @@ class Plan:
         "name",
         "nodes",
         "output",
+        "passing",
         "retries",
+        "simple",
         "starting",
+        "starts",
         "stream",
         "strict",
         "trigger_to_nodes",
@@ -146,11 +161,15 @@ class Plan:
         self.strict = strict
         self.trigger_to_nodes = triggers_of(self.nodes.values())
         self.kinds = {key: _KINDS.get(type(channel), OBJECT) for key, channel in self.channels.items()}
+        self.starts = self._starts()
+        self.passing = frozenset(key for key, kind in self.kinds.items() if kind == EPHEMERAL)
+        self.bare = frozenset(key for key, kind in self.kinds.items() if kind != OBJECT)
         self.consuming = {
             key for key, channel in self.channels.items() if type(channel).consume is not BaseChannel.consume
         }
         self.retries = any(node.retry for node in self.nodes.values())
         self.finishing = [key for key, channel in self.channels.items() if channel.finishes]
+        self.simple = not self.consuming and not self.finishing
         self.starting = [
             key for key, channel in self.channels.items() if self.kinds[key] == OBJECT and channel.is_available()
         ]
@@ -170,7 +189,11 @@ class Plan:
                 node.handler = nodes[node.handler.name]
         twin = copy(self)
         twin.nodes = nodes
+        twin.starts = twin._starts()
         return twin
+
+    def _starts(self) -> dict[str, tuple[NodePlan, ...]]:
+        return {trigger: tuple(self.nodes[name] for name in names) for trigger, names in self.trigger_to_nodes.items()}
 
 
 def triggers_of(nodes: Iterable[NodePlan]) -> dict[str, tuple[str, ...]]:

@@ -22,10 +22,11 @@ if TYPE_CHECKING:
 class View:
     """Some channels' values as one dict, in the order of the keys asked for; absent where a channel is empty."""
 
-    __slots__ = ("keys", "stale", "values")
+    __slots__ = ("among", "keys", "stale", "values")
 
     def __init__(self, keys: tuple[str, ...]) -> None:
         self.keys = keys
+        self.among = frozenset(keys)
         self.values: dict[str, Any] = {}
         self.stale = True
 
@@ -33,12 +34,14 @@ class View:
 class ChannelState:
     """The state of one run.
 
-    ``values`` has every channel that has a value. ``versions`` counts each channel's changes on one common counter;
-    ``seen`` holds, for each node, the versions of its triggers when it last ran. ``resetting`` are the channels with a
-    value that a step without a write to them may take away.
+    ``values`` has every channel that has a value. ``resetting`` are the channels with a value that a step without a write
+    to them may take away. ``versions`` counts each channel's changes on one common counter; ``seen`` holds, for each node,
+    the versions of its triggers when it last ran. Both are for those who come back to a step later (savers, breakpoints):
+    a state that is not ``counted`` keeps neither.
     """
 
     __slots__ = (
+        "counted",
         "counter",
         "kinds",
         "next_version",
@@ -52,8 +55,9 @@ class ChannelState:
         "watchers",
     )
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, *, counted: bool = True) -> None:
         self.plan = plan
+        self.counted = counted
         self.kinds = plan.kinds
         self.objects: dict[str, BaseChannel[Any, Any, Any]] = {}
         self.versions: dict[str, int] = {}
@@ -62,7 +66,8 @@ class ChannelState:
         self.next_version: Callable[[Any], Any] = _count
         self.resetting: dict[str, None] = {}
         self.values: dict[str, Any] = {}
-        self.views: dict[tuple[str, ...], View] = {}
+        # By the identity of their keys, which they hold: the hash of a tuple costs its length each time.
+        self.views: dict[int, View] = {}
         self.watchers: dict[str, list[View]] = {}
         for key in plan.starting:  # a fresh default for each run: nodes may change what they are given
             self.objects[key] = plan.channels[key].from_checkpoint(MISSING)
@@ -121,33 +126,39 @@ class ChannelState:
         return True
 
     def put(self, key: str, value: Any) -> None:
-        if key in self.watchers:
-            known = key in self.values
-            for view in self.watchers[key]:
-                if known:
-                    view.values[key] = value
-                else:  # its place among the keys is found by building the view anew
-                    view.stale = True
+        if key in self.values:
+            for view in self.watchers.get(key, ()):
+                view.values[key] = value
+        else:
+            self.appear(key)
         self.values[key] = value
+
+    def appear(self, key: str) -> None:
+        """A channel is about to have a value: its place among the keys of a view is found by building that anew."""
+        for view in self.watchers.get(key, ()):
+            view.stale = True
 
     def drop(self, key: str) -> None:
         if self.values.pop(key, MISSING) is not MISSING:
             for view in self.watchers.get(key, ()):
                 view.stale = True
 
-    def view(self, keys: tuple[str, ...]) -> dict[str, Any]:
-        """The values of `keys` that are there. The dict is the state's own: callers copy it before giving it away."""
-        view = self.views.get(keys)
+    def current(self, keys: tuple[str, ...]) -> View:
+        """The view of `keys`, kept current from now on."""
+        view = self.views.get(id(keys))
         if view is None:
-            view = View(keys)
+            view = self.views[id(keys)] = View(keys)
             for key in keys:
                 self.watchers.setdefault(key, []).append(view)
-            self.views[keys] = view
         if view.stale:
             values = self.values
             view.values = {key: values[key] for key in keys if key in values}
             view.stale = False
-        return view.values
+        return view
+
+    def view(self, keys: tuple[str, ...]) -> dict[str, Any]:
+        """The values of `keys` that are there. The dict is the state's own: callers copy it before giving it away."""
+        return self.current(keys).values
 
     def read(self, reads: Reads) -> Any:
         """A fresh dict of the channels read, or one channel's bare value (None if it is empty)."""
@@ -157,18 +168,24 @@ class ChannelState:
 
     def read_with(self, reads: Reads, writes: Iterable[tuple[str, Any]]) -> Any:
         """As `read`, with a task's own writes applied to it and nothing else changed (RT-1)."""
-        keys = (reads,) if isinstance(reads, str) else reads
-        fresh = self.view(keys).copy()
-        grouped: dict[str, list[Any]] = {}
+        view = self.current((reads,) if isinstance(reads, str) else reads)
+        among = view.among
+        fresh = view.values.copy()
         kinds = self.kinds
+        grouped: dict[str, list[Any]] = {}
         for name, value in writes:
-            if name in keys:
+            if name in among:
                 if kinds[name] == LAST:  # a second write to it is found at the merge
                     fresh[name] = value
                 elif name in grouped:
                     grouped[name].append(value)
                 else:
                     grouped[name] = [value]
+        if grouped:
+            self._reduce_into(fresh, grouped)
+        return fresh.get(reads) if isinstance(reads, str) else fresh
+
+    def _reduce_into(self, fresh: dict[str, Any], grouped: Mapping[str, list[Any]]) -> None:
         for name, values in grouped.items():
             copy = self.object(name).copy()
             copy.update(values)
@@ -176,7 +193,6 @@ class ChannelState:
                 fresh[name] = copy.get()
             except EmptyChannelError:
                 fresh.pop(name, None)
-        return fresh.get(reads) if isinstance(reads, str) else fresh
 
 
 def _count(version: Any) -> Any:

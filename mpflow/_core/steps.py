@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from mpflow._core.task import Task
 from mpflow._messages import Handled
-from mpflow._names import PULL, PUSH, TASKS
+from mpflow._names import PUSH, TASKS
 from mpflow.errors import NodeError
 from mpflow.types import Send
 
 if TYPE_CHECKING:
-    from mpflow._core.plan import Plan
+    from mpflow._core.plan import NodePlan, Plan
     from mpflow._core.state import ChannelState
-
-_PUSH_TRIGGERS = (PUSH,)
 
 
 def due_tasks(
@@ -23,41 +21,26 @@ def due_tasks(
     state: ChannelState,
     step: int,
     stop: int,
-    updated: set[str] | None,
+    updated: Collection[str] | None,
     warn: Callable[[str], None],
 ) -> list[Task]:
     """The tasks of the next step in path order (EX-2): triggered nodes by name, then the sends as they were queued.
 
-    `updated` are the channels that the last step changed; None looks at every node, as a resumed run must.
+    `updated` are the channels to which the last step gave a new value; None looks at every node, as a resumed run must.
     """
     tasks: list[Task] = []
-    nodes = plan.nodes
-    trigger_to_nodes = plan.trigger_to_nodes
-    names: Iterable[str]
-    if updated is None:
-        names = sorted(nodes)
-    else:
-        found: set[str] = set()
-        for channel in updated:
-            if channel in trigger_to_nodes:
-                found.update(trigger_to_nodes[channel])
-        names = sorted(found) if len(found) > 1 else found
-    versions = state.versions
     values = state.values
-    for name in names:
-        node = nodes[name]
-        seen = state.seen.get(name)
-        triggers = node.triggers
-        if len(triggers) == 1:
-            trigger = triggers[0]
-            if trigger not in values or not _is_news(trigger, versions, seen):
-                continue
-        else:
-            for trigger in triggers:
-                if trigger in values and _is_news(trigger, versions, seen):
-                    break  # one is enough, and the run takes in all of them
-            else:
-                continue
+    nodes: list[NodePlan] = []
+    if updated is None:
+        nodes = _unseen(plan, state)
+    else:  # what the last step gave a new value to, nobody has seen
+        starts = plan.starts
+        for channel in updated:
+            if channel in starts:
+                nodes += starts[channel]
+        if len(nodes) > 1:
+            nodes = sorted(set(nodes), key=_name)
+    for node in nodes:
         reads = node.reads
         if isinstance(reads, str):
             if reads not in values:
@@ -69,11 +52,25 @@ def due_tasks(
                 for key, manager in plan.managed.items():
                     if key in reads:
                         input[key] = manager.get(_Scratch(step, stop))
-        tasks.append(Task(node, (PULL, name), triggers, input, True, node.timeout_s))
-    sends = values.get(TASKS)
-    if sends:
-        _add_sends(plan, sends, tasks, warn)
+        tasks.append(Task(node, node.path, input, node.triggers))
+    if TASKS in values:
+        _add_sends(plan, values[TASKS], tasks, warn)
     return tasks
+
+
+def _name(node: NodePlan) -> str:
+    return node.name
+
+
+def _unseen(plan: Plan, state: ChannelState) -> list[NodePlan]:
+    """The nodes with a trigger that was written since they last ran; one is enough, and the run takes in all of them."""
+    found = []
+    for name in sorted(plan.nodes):
+        seen = state.seen.get(name)
+        node = plan.nodes[name]
+        if any(trigger in state.values and _is_news(trigger, state.versions, seen) for trigger in node.triggers):
+            found.append(node)
+    return found
 
 
 def _is_news(trigger: str, versions: Mapping[str, Any], seen: Mapping[str, Any] | None) -> bool:
@@ -95,8 +92,7 @@ def _add_sends(plan: Plan, sends: list[Any], tasks: list[Task], warn: Callable[[
             continue
         if packet.timeout is not None:
             node = node.timed(packet.timeout)
-        path = (PUSH, index, False)
-        tasks.append(Task(node, path, _PUSH_TRIGGERS, packet.arg, False, node.timeout_s))
+        tasks.append(Task(node, (PUSH, index, False), packet.arg))
 
 
 def handling_task(task: Task, error: BaseException) -> Task:
@@ -105,7 +101,7 @@ def handling_task(task: Task, error: BaseException) -> Task:
     assert handler is not None
     given = Handled(task.input, NodeError(task.name, error))
     # Its path sorts it right after the task it stands in for.
-    return Task(handler, (*task.path, "node_error_handler", False), _PUSH_TRIGGERS, given, False, handler.timeout_s)
+    return Task(handler, (*task.path, "node_error_handler", False), given)
 
 
 class _Scratch:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from mpflow._names import PUSH
+
 if TYPE_CHECKING:
     from mpflow._core.plan import NodePlan
     from mpflow._messages import Attempt, StepFacts, WorkerDeath
@@ -20,6 +22,9 @@ CANCELLED = "cancelled"  # given up because the step was
 
 ENDED = frozenset((FINISHED, FAILED, INTERRUPTED, CANCELLED))
 
+PUSHED = (PUSH,)
+"""The triggers of a task that was sent or called."""
+
 
 class Task:
     """A node's run in one step. ``path`` orders it among its siblings.
@@ -27,6 +32,8 @@ class Task:
     What most tasks never need are class attributes until they do: tasks are made by the ten thousand.
     """
 
+    plain = True
+    """It was not called and has not called, and nothing has befallen its attempts."""
     state = READY
     attempt: Attempt | None = None
     failures = 0
@@ -46,6 +53,7 @@ class Task:
     """The `Answers` its last attempt was given."""
     writes: Sequence[tuple[str, Any]] = ()
     story: tuple[str, ...] = ()
+    """What befell its attempts; empty while it has had none, or its first is still to end."""
     caller: Task | None = None
     """The task that called it, if one did: then it fails to its caller and not to the run."""
     open_calls = 0
@@ -55,22 +63,27 @@ class Task:
     facts_below: StepFacts | None = None
     """The facts of its attempts, where they are not the step's; and of those of the tasks that it calls."""
 
-    def __init__(
-        self,
-        node: NodePlan,
-        path: tuple[Any, ...],
-        triggers: Sequence[str],
-        input: Any,
-        pulled: bool,
-        timeout_s: float | None,
-    ) -> None:
+    def __init__(self, node: NodePlan, path: tuple[Any, ...], input: Any, triggers: Sequence[str] = PUSHED) -> None:
         self.node = node
         self.name = node.name
         self.path = path
-        self.triggers = triggers
         self.input = input
-        self.pulled = pulled
-        self.timeout_s = timeout_s
+        self.triggers = triggers
+
+    @property
+    def pulled(self) -> bool:
+        """Whether its node was due by a trigger, and not sent or called."""
+        return self.triggers is not PUSHED
+
+    @property
+    def timeout_s(self) -> float | None:
+        timeout_s: float | None = self.node.timeout_s
+        return timeout_s
+
+    def tell(self, event: str) -> None:
+        """Add to the story what befell an attempt."""
+        self.story += (event,)
+        self.plain = False
 
     def __repr__(self) -> str:
         return f"<Task {self.name} {self.path} {self.state}>"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
-from mpflow._core.scheduler import CANCEL
+from mpflow._core.protocol import CANCEL
 from mpflow._engine.caching import CACHE, acall_cache
 from mpflow._engine.drive import abandon, perform_all
 from mpflow._engine.loop import CLOSE, EMIT, START, WAIT, run_loop

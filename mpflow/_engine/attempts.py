@@ -21,6 +21,40 @@ if TYPE_CHECKING:
 Diff = list[tuple[str, Any]]
 
 
+class AttemptScope(TaskScope):
+    """The scope of an attempt that runs here. It fetches what it is asked for from the attempt: most nodes ask nothing."""
+
+    def __init__(self, attempt: Attempt, emit: Emit | None) -> None:
+        self.attempt: Attempt = attempt
+        if emit is not None:
+            self.emit = emit
+        if attempt.answers is not None:
+            self.answers = attempt.answers
+
+    def __getattr__(self, name: str) -> Any:
+        # Reached for what is on neither the object nor its class: fetched once, then the object's own.
+        if name in ("facts", "path", "triggers", "number"):
+            value: Any = getattr(self.attempt, name)
+        elif name == "name":
+            value = self.attempt.program.name
+        else:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        setattr(self, name, value)
+        return value
+
+    @property
+    def tags(self) -> Any:  # type: ignore[override]
+        return self.attempt.program.tags
+
+    @property
+    def metadata(self) -> Any:  # type: ignore[override]
+        return self.attempt.program.metadata
+
+    @property
+    def started_at(self) -> float | None:  # type: ignore[override]
+        return self.attempt.first_at
+
+
 class Performer:
     """How the attempts of one run are performed: against its state, in its context, telling its streams."""
 
@@ -32,7 +66,7 @@ class Performer:
         state: ChannelState,
         context: Context,
         warn: Callable[[str], None],
-        emit_for: Callable[[Attempt], Emit | None],
+        emit_for: Callable[[Attempt], Emit] | None = None,
     ) -> None:
         self.plan = plan
         self.state = state
@@ -48,31 +82,34 @@ class Performer:
 
         In a run that ``awaits``, one with an async branch is only DONE: the event loop closes it.
         """
+        opened = self.awaits and any(branch.is_async for branch in attempt.task.node.branches)
         started = perf_counter()
-        branches = attempt.task.node.branches
-        opened = self.awaits and branches and any(branch.is_async for branch in branches)
         try:
             diff = self.context.copy().run(self._run, attempt, not opened)
         except BaseException as error:
             return FAILED, attempt, error, perf_counter() - started
         return DONE if opened else CLOSED, attempt, diff, perf_counter() - started
 
+    def _scope_of(self, attempt: Attempt) -> AttemptScope:
+        return AttemptScope(attempt, None if self.emit_for is None else self.emit_for(attempt))
+
     def _run(self, attempt: Attempt, close: bool) -> Diff:
-        scope = TaskScope.of(attempt, self.emit_for(attempt))
+        scope = AttemptScope(attempt, None if self.emit_for is None else self.emit_for(attempt))
         node = attempt.task.node
-        if node.program.is_async:
+        program = node.program
+        if program.is_async:
             raise TypeError(
                 f'No synchronous function provided to "{node.name}": it is async. Run the graph with ainvoke, astream '
                 "or abatch, or place the node with executor='process'"
             )
         if self.enter is not None:
             self.enter(scope)
-        diff: Diff = attempt.program.run(attempt.input, scope)
+        diff: Diff = program.run(attempt.input, scope)
         return self.close(node, diff, scope) if close else diff
 
     async def aperform(self, attempt: Attempt) -> Diff:
         """As `perform`, awaiting; raises what the node raises. To be run as a task in a context of its own."""
-        scope = TaskScope.of(attempt, self.emit_for(attempt))
+        scope = self._scope_of(attempt)
         if attempt.patience is not None:
             scope.patience = attempt.patience
         if self.enter is not None:
@@ -87,15 +124,14 @@ class Performer:
             diff += branch.run(self._question(branch, diff, unknown, scope), scope)
         return diff
 
-    def _question(self, branch: Any, diff: Diff, unknown: dict[str, Any], scope: TaskScope) -> Any:
+    def _question(self, branch: Any, diff: Diff, unknown: dict[str, Any] | None, scope: TaskScope) -> Any:
         """What a branch is asked about: the state with the diff applied, and the managed values of this step."""
         values = self.state.read_with(branch.reads, diff)
-        managed = self.plan.managed
-        if managed and isinstance(values, dict):
-            for key, manager in managed.items():
+        if self.plan.managed and isinstance(values, dict):
+            for key, manager in self.plan.managed.items():
                 if key in branch.reads:
                     values[key] = manager.get(scope.facts)
-        return branch.input(values, diff, unknown)
+        return branch.input(values, diff, unknown or {}) if branch.shapes or unknown else values
 
     def close_returned(self, attempt: Attempt, diff: Diff) -> Outcome:
         """Complete the diff that came back from another process. Never raises."""
@@ -103,7 +139,7 @@ class Performer:
         started = perf_counter()
         try:
             if node.branches:
-                scope = TaskScope.of(attempt, self.emit_for(attempt))
+                scope = self._scope_of(attempt)
                 diff = self.context.copy().run(self._close_in, node, diff, scope)
             else:
                 diff, _ = self._open(node, diff)
@@ -129,7 +165,7 @@ class Performer:
         return self.close(node, diff, scope)
 
     async def aclose_returned(self, attempt: Attempt, diff: Diff) -> Diff:
-        scope = TaskScope.of(attempt, self.emit_for(attempt))
+        scope = self._scope_of(attempt)
         current.set(scope)
         return await self.aclose(attempt.task.node, diff, scope)
 
@@ -140,14 +176,18 @@ class Performer:
             diff += await branch.arun(self._question(branch, diff, unknown, scope), scope)
         return diff
 
-    def _open(self, node: NodePlan, diff: Diff) -> tuple[Diff, dict[str, Any]]:
+    def _open(self, node: NodePlan, diff: Diff) -> tuple[Diff, dict[str, Any] | None]:
         """The diff with the node's unconditional edges, and the keys it returned that no channel has (GB-18, D-10)."""
-        for name, _ in diff:
-            if name == UNKNOWN:
-                break
-        else:
+        for write in diff:
+            if write[0] == UNKNOWN:
+                unknown = self._unknown(node, diff)
+                return [write for write in diff if write[0] != UNKNOWN] + node.writes, unknown
+        if node.writes:
             diff += node.writes
-            return diff, {}
+        return diff, None
+
+    def _unknown(self, node: NodePlan, diff: Diff) -> dict[str, Any]:
+        """The keys that no channel has; they are told, or raised by a strict graph."""
         unknown: dict[str, Any] = {}
         for name, value in diff:
             if name == UNKNOWN:
@@ -158,4 +198,4 @@ class Performer:
                 raise StrictGraphError("unknown key", f"node '{node.name}'", text)
             if not node.hidden:
                 self.warn(f"node '{node.name}' {text}; ignoring it")
-        return [write for write in diff if write[0] != UNKNOWN] + node.writes, unknown
+        return unknown

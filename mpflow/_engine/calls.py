@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from mpflow._core.scheduler import DROP, SPAWN
+from mpflow._core.protocol import DROP, SPAWN
 from mpflow._core.task import CANCELLED, FINISHED
 from mpflow._names import RETURN
 

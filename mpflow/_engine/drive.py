@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from mpflow._core.scheduler import CANCEL
+from mpflow._core.protocol import CANCEL
 from mpflow._engine.caching import CACHE, call_cache
 from mpflow._engine.loop import CLOSE, EMIT, START, WAIT, run_loop
 from mpflow._engine.persistence import SAVER, call_saver
@@ -32,6 +32,8 @@ def drive(run: Run, input: Any) -> Iterator[Any]:
     perform = run.performer.perform
     queue = run.streams.queue
     saver = None if run.persistence is None else run.persistence.saver
+    routes = places.routes
+    scheduler = run.scheduler
     alone_inline = not run.streams.wants_events and run.step_timeout_s is None
     slow: dict[str, float] = {}
     reply: Any = None
@@ -47,8 +49,9 @@ def drive(run: Run, input: Any) -> Iterator[Any]:
                 attempts: Sequence[Attempt] = effect[1]
                 if len(attempts) == 1:
                     attempt = attempts[0]
-                    route = places.route(attempt.task.node)
-                    if alone_inline and (route is INLINE or (route is THREAD and run.scheduler.running == 1)):
+                    node = attempt.task.node
+                    route = routes[node] if node in routes else places.route(node)
+                    if alone_inline and (route is INLINE or (route is THREAD and scheduler.running == 1)):
                         reply = (perform(attempt),)
                     elif route is INLINE:
                         reply = perform_all(run, attempts)

@@ -279,7 +279,7 @@ def _as_nodes(plan: Plan, step: SavedStep, where: Any, updates: Sequence[StateUp
         for task_id, task in step.tasks.items():
             waiting[task.name].append(task_id)
     writers: list[Any] = []
-    performer = Performer(plan, state, copy_context(), _ignore, lambda attempt: None)
+    performer = Performer(plan, state, copy_context(), _ignore)
     for update in updates:
         name = update.as_node or _last_node(plan, step)
         if name not in plan.nodes:
@@ -301,7 +301,9 @@ def _as_nodes(plan: Plan, step: SavedStep, where: Any, updates: Sequence[StateUp
 def _facts(where: Mapping[str, Any], step: SavedStep) -> Any:
     from mpflow._messages import StepFacts
 
-    return StepFacts(dict(where), step.step + 1, step.step + 3, step.ns, step.checkpoint_id)
+    facts = StepFacts(dict(where), step.step + 1, step.step + 3)
+    facts.checkpoint_ns, facts.checkpoint_id = step.ns, step.checkpoint_id
+    return facts
 
 
 def _last_node(plan: Plan, step: SavedStep) -> str:

@@ -16,12 +16,10 @@ The generator returns when the run is over and raises what the run raises.
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Sequence
-from heapq import heappop, heappush
-from itertools import count
+from collections.abc import Generator, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mpflow._core.scheduler import (
+from mpflow._core.protocol import (
     ADVANCE,
     ANSWER,
     BEGIN,
@@ -29,7 +27,6 @@ from mpflow._core.scheduler import (
     BROKEN,
     CANCEL,
     DISPATCH,
-    DUE,
     ENDED_TASK,
     GO_ON,
     MERGED,
@@ -39,7 +36,7 @@ from mpflow._core.scheduler import (
     REFUSED,
     RETRY,
     SPAWNED,
-    STOP,
+    Instruction,
 )
 from mpflow._engine.caching import put_cached, take_cached
 from mpflow._engine.callbacks import CALLBACK
@@ -47,21 +44,21 @@ from mpflow._engine.callbacks import drive as drive_callbacks
 from mpflow._engine.calls import CALLS, answer, settle
 from mpflow._engine.persistence import SAVER
 from mpflow._engine.resume import begin, ended_task, give_answers, paused
-from mpflow._messages import CLOSED, CLOSED_MANY, DONE, DONE_MANY, EVENT, FAILED, LOST, Outcome
+from mpflow._engine.timers import Timers
+from mpflow._messages import CLOSED, CLOSED_MANY, DONE, DONE_MANY, EVENT, FAILED, LOST, Attempt, Outcome
 from mpflow._scope import DRAIN
 from mpflow.errors import GraphBubbleUp, GraphDrained, add_note
 from mpflow.observe.trace import tracing
 
 if TYPE_CHECKING:
     from mpflow._core.merge import Merge
-    from mpflow._core.task import Task
     from mpflow._engine.run import Run
-    from mpflow._messages import Attempt
 
 _CLOSED = (CLOSED, CLOSED_MANY)
 START, WAIT, CLOSE, EMIT = "start", "wait", "close", "emit"
 
 Effect = tuple[Any, ...]
+Effects = Generator[Effect, Any, Any]
 
 
 def run_loop(run: Run, input: Any) -> Generator[Effect, Any, None]:
@@ -69,48 +66,23 @@ def run_loop(run: Run, input: Any) -> Generator[Effect, Any, None]:
     scheduler = run.scheduler
     handle = scheduler.handle
     streams = run.streams
+    local = run.local
     watched = streams.watched
-    timers: list[tuple[float, int, Task]] = []
-    order = count()
-    deadline: float | None = None
-    caching = run.cache is not None
+    dresses = run.cache is not None or run.persistence is not None
     trace = tracing.get()
-    persistence = run.persistence
-    if persistence is not None:
-        saved = yield from persistence.find()
-        scheduler.start_at(persistence.load(saved, run.state))
-    writes, given, calls = begin(run, input)
-    for call in calls:
-        yield SAVER, *call
-    out = handle((BEGIN, writes, given))
-    if writes is None:
-        run.note_result()
-        if watched:
-            streams.values_now(run.state)
-    if persistence is not None and run.forks:
-        persistence.forget_questions()
-        for call in persistence.checkpoint(run.state, "fork", scheduler.step, None):
-            yield SAVER, *call
-        scheduler.step += 1
-    kept = persistence.kept() if persistence is not None and not persistence.repeats else None
+    told = watched or run.persistence is not None
+    timers = Timers(run)
+    advance: tuple[Any, ...]
+    out, kept = yield from _begin(run, input)
     while True:
-        position = 0
-        while position < len(out):  # outcomes that are there at once append what they lead to
-            instruction = out[position]
-            position += 1
+        for instruction in out:  # outcomes that are there at once append what they lead to
             kind = instruction[0]
             if kind is DISPATCH:
-                if persistence is not None:
-                    give_answers(run, instruction[1])
                 attempts = instruction[1]
+                if dresses:
+                    attempts = yield from _dress(run, attempts, out)
                 if run.stamps:
                     _stamp(attempts)
-                if caching:
-                    attempts, hits = yield from take_cached(run, attempts)
-                    for outcome in hits:
-                        out += handle(outcome)
-                    if not attempts:
-                        continue
                 if trace is not None:
                     trace.dispatched(attempts)
                 outcomes = yield START, attempts
@@ -118,81 +90,36 @@ def run_loop(run: Run, input: Any) -> Generator[Effect, Any, None]:
                     trace.arrived(run.plan.name, outcomes)
                 for outcome in outcomes:
                     out += handle(outcome) if outcome[0] is CLOSED else _feed(run, outcome)
-            elif kind is ENDED_TASK:
-                for task in instruction[1:]:
-                    if persistence is not None and (not task.cached or task.from_cache):
-                        for call in ended_task(run, task):
-                            yield SAVER, *call
-                    if caching:
-                        yield from put_cached(task)
-                    if task.caller is not None:
-                        answer(task)
-                    if watched:
-                        streams.ended(run, task)
             elif kind is MERGED:
-                _merged(run, instruction[2], watched and bool(instruction[1]))
-                if persistence is not None:
-                    source = "loop" if instruction[1] else "input"
-                    for call in persistence.checkpoint(run.state, source, scheduler.step - 1, instruction[2].updated):
-                        yield SAVER, *call
-            elif kind is SPAWNED:
-                if watched:
-                    streams.called(run, instruction[1])
-            elif kind is ANSWER:
-                settle(instruction[2], instruction[1])
-            elif kind is REFUSED:
-                instruction[1].cancel()
-            elif kind is RETRY:
-                heappush(timers, (run.clock() + instruction[2], next(order), instruction[1]))
+                if run.result_is_open:
+                    run.note_written(instruction[2].written)
+                if told:
+                    yield from _merged(run, instruction[1], instruction[2])
             elif kind is MORE:
                 out += handle((GO_ON,))
-            elif kind is CANCEL:
-                yield instruction
-            elif kind is OVER:
-                run.finish()
-                if persistence is not None:
-                    for call in persistence.at_exit():
-                        yield SAVER, *call
-                if streams.queue:
-                    yield (EMIT,)
+            elif kind is RETRY:
+                timers.add(instruction[1], instruction[2])
+            elif kind is OVER or kind is PAUSED or kind is BROKEN:
+                yield from _end(run, instruction)
                 return
-            elif kind is PAUSED:
-                if persistence is not None:
-                    for call in persistence.at_exit():
-                        yield SAVER, *call
-                if watched and not scheduler.tasks:  # after a step; before one, its checkpoint has been told of
-                    streams.checkpointed(run)
-                paused(run, instruction[1])
-                if streams.queue:
-                    yield (EMIT,)
-                return
-            elif kind is BROKEN:
-                if persistence is not None:
-                    for call in persistence.at_exit():
-                        yield SAVER, *call
-                if streams.queue:
-                    yield (EMIT,)
-                raise _told(run, instruction[1])
+            else:
+                yield from _obey(run, instruction)
         if streams.queue:
             yield (EMIT,)
         if scheduler.phase is BETWEEN:
             if watched:
                 streams.checkpointed(run)
-            control = run.local.control
-            if control is None or not control.drain_requested:
-                out = handle((ADVANCE, run.next_facts(), kept))
-            else:
-                out = handle((ADVANCE, run.next_facts(), kept, GraphDrained(control.drain_reason)))
+            advance = ADVANCE, run.next_facts(), kept
+            if local.control is not None:
+                advance += _draining(local.control)
+            out = handle(advance)
             kept = None
             if watched and not (out and out[-1][0] is PAUSED):
                 streams.started(run)
             if run.step_timeout_s is not None:
-                deadline = run.clock() + run.step_timeout_s
+                timers.begin_step(run.step_timeout_s)
             continue
-        if scheduler.open == 0:
-            out = []
-            continue
-        outcomes = yield WAIT, _timeout_s(run, timers, deadline)
+        outcomes = yield WAIT, timers.timeout_s() if timers.any else None
         if trace is not None:
             trace.arrived(run.plan.name, outcomes)
         out = []
@@ -209,13 +136,104 @@ def run_loop(run: Run, input: Any) -> Generator[Effect, Any, None]:
                 else:
                     outcome = run.performer.close_returned(attempt, outcome[2])
             out += handle(outcome) if outcome[0] in _CLOSED else _feed(run, outcome)
-        if timers or deadline is not None:
-            now = run.clock()
-            while timers and timers[0][0] <= now:
-                out += handle((DUE, heappop(timers)[2]))
-            if deadline is not None and now >= deadline and scheduler.open:
-                deadline = None
-                out += handle((STOP, _step_timeout(run), True))
+        if timers.any:
+            for stimulus in timers.due():
+                out += handle(stimulus)
+
+
+def _begin(run: Run, input: Any) -> Effects:
+    """Up to the first step: load what is saved, take the input. The instructions, and the writes that are known by task."""
+    scheduler = run.scheduler
+    persistence = run.persistence
+    if persistence is not None:
+        saved = yield from persistence.find()
+        scheduler.start_at(persistence.load(saved, run.state))
+    writes, given, calls = begin(run, input)
+    yield from _save(calls)
+    out = scheduler.handle((BEGIN, writes, given))
+    if writes is None:
+        run.note_result()
+        if run.streams.watched:
+            run.streams.values_now(run.state)
+    if persistence is None:
+        return out, None
+    if run.forks:
+        persistence.forget_questions()
+        yield from _save(persistence.checkpoint(run.state, "fork", scheduler.step, None))
+        scheduler.step += 1
+    return out, None if persistence.repeats else persistence.kept()
+
+
+def _save(calls: Iterable[tuple[str, tuple[Any, ...]]]) -> Effects:
+    for call in calls:
+        yield SAVER, *call
+
+
+def _dress(run: Run, attempts: Sequence[Attempt], out: list[Instruction]) -> Effects:
+    """Give attempts what they were answered, and answer those whose writes are cached. Those that must run."""
+    if run.persistence is not None:
+        give_answers(run, attempts)
+    if run.cache is not None:
+        attempts, hits = yield from take_cached(run, attempts)
+        for outcome in hits:
+            out += run.scheduler.handle(outcome)
+    return attempts
+
+
+def _merged(run: Run, tasks: Sequence[Any], merged: Merge) -> Effects:
+    """After a step: stream the values, if the step wrote any of their keys (SM-3), and save."""
+    streams = run.streams
+    if tasks and streams.wants("values") and not run.stream_keys.isdisjoint(merged.written):
+        streams.values_now(run.state)
+    if run.persistence is not None:
+        source = "loop" if tasks else "input"
+        yield from _save(run.persistence.checkpoint(run.state, source, run.scheduler.step - 1, merged.updated))
+
+
+def _obey(run: Run, instruction: Instruction) -> Effects:
+    """What few steps are told."""
+    kind = instruction[0]
+    if kind is ENDED_TASK:
+        for task in instruction[1:]:
+            if run.persistence is not None and (not task.cached or task.from_cache):
+                yield from _save(ended_task(run, task))
+            if run.cache is not None:
+                yield from put_cached(task)
+            if task.caller is not None:
+                answer(task)
+            if run.streams.watched:
+                run.streams.ended(run, task)
+    elif kind is SPAWNED:
+        if run.streams.watched:
+            run.streams.called(run, instruction[1])
+    elif kind is ANSWER:
+        settle(instruction[2], instruction[1])
+    elif kind is REFUSED:
+        instruction[1].cancel()
+    elif kind is CANCEL:
+        yield instruction
+
+
+def _end(run: Run, instruction: Instruction) -> Effects:
+    """The run is over: save what was put off, and say how it ended."""
+    kind = instruction[0]
+    streams = run.streams
+    if kind is OVER:
+        run.finish()
+    if run.persistence is not None:
+        yield from _save(run.persistence.at_exit())
+    if kind is PAUSED:
+        if streams.watched and not run.scheduler.tasks:  # after a step; before one, its checkpoint has been told of
+            streams.checkpointed(run)
+        paused(run, instruction[1])
+    if streams.queue:
+        yield (EMIT,)
+    if kind is BROKEN:
+        raise _told(run, instruction[1])
+
+
+def _draining(control: Any) -> tuple[GraphDrained, ...]:
+    return (GraphDrained(control.drain_reason),) if control.drain_requested else ()
 
 
 def _feed(run: Run, outcome: Outcome) -> list[Any]:
@@ -250,16 +268,6 @@ def _stamp(attempts: Sequence[Attempt]) -> None:
         attempt.first_at = task.first_at
 
 
-def _merged(run: Run, merged: Merge, watched: bool) -> None:
-    """After a step: note the run's result, and stream the values, if the step wrote any of their keys (SM-3)."""
-    written = merged.written
-    if not run.output_keys.isdisjoint(written):
-        run.note_result()
-    streams = run.streams
-    if watched and streams.wants("values") and not run.stream_keys.isdisjoint(written):
-        streams.values_now(run.state)
-
-
 def _told(run: Run, error: BaseException) -> BaseException:
     """The error that ends the run, with a note on the task it came from (ER-1)."""
     if not isinstance(error, GraphBubbleUp):
@@ -267,18 +275,3 @@ def _told(run: Run, error: BaseException) -> BaseException:
             if task.error is error:
                 add_note(error, f"During task with name '{task.name}' and id '{run.task_id(task)}'")
     return error
-
-
-def _timeout_s(run: Run, timers: list[tuple[float, int, Task]], deadline: float | None) -> float | None:
-    times = [timers[0][0]] if timers else []
-    if deadline is not None:
-        times.append(deadline)
-    return max(0.0, min(times) - run.clock()) if times else None
-
-
-def _step_timeout(run: Run) -> TimeoutError:
-    late = ", ".join(f"'{task.name}'" for task in run.scheduler.tasks if task.attempt is not None)
-    return TimeoutError(
-        f"step {run.scheduler.step} of graph '{run.plan.name}' took longer than its step_timeout of "
-        f"{run.step_timeout_s} s; still running: {late}"
-    )

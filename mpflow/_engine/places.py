@@ -34,14 +34,14 @@ class Places:
         self.pool: WorkerPool | None = None  # set once it is in use
         self._threads: ThreadPlace | None = None
         self._foreign: dict[int, ForeignPlace] = {}
-        self._routes: dict[NodePlan, Any] = {}
+        self.routes: dict[NodePlan, Any] = {}
         self.is_away = in_worker() or (run.parent is not None and _is_away(run.parent))
 
     def route(self, node: NodePlan) -> Any:
         """INLINE, THREAD, CALLING, PROCESS, LOOP, or the user's own executor."""
-        found = self._routes.get(node)
+        found = self.routes.get(node)
         if found is None:
-            found = self._routes[node] = self._resolve(node)
+            found = self.routes[node] = self._resolve(node)
         return found
 
     def _resolve(self, node: NodePlan) -> Any:

@@ -37,7 +37,7 @@ class Run:
     """One run. Made by the compiled graph, obeyed by a driver, forgotten when it is over."""
 
     __slots__ = (
-        "_has_result",
+        "_has_more_facts",
         "_null",
         "_passing",
         "cache",
@@ -58,6 +58,7 @@ class Run:
         "persistence",
         "plan",
         "result",
+        "result_is_open",
         "resuming",
         "scheduler",
         "stamps",
@@ -159,7 +160,7 @@ class Run:
         self._null: list[Any] | None = None
         self.step_timeout_s = step_timeout_s
         self.stamps = plan.retries
-        self.state = ChannelState(plan)
+        self.state = ChannelState(plan, counted=saver is not None or bool(pause_before) or bool(pause_after))
         self.mailbox = Mailbox()
         self.clock: Callable[[], float] = time.monotonic
         self.dice: Callable[[], float] = _chance
@@ -177,11 +178,12 @@ class Run:
             warn=warn,
             pause_before=pause_before,
             pause_after=pause_after,
+            tells_ends=saver is not None or cache is not None or self.streams.watched,
         )
         if saver is not None:
             self.persistence = self._remembering(saver, durability)
         if not self.streams.wants_events and upward is None:
-            emit_for: Callable[[Attempt], Emit | None] = _no_emit
+            emit_for: Callable[[Attempt], Emit] | None = None
         else:
             emit_for = _Emitters(self.mailbox, self.streams)
         self.performer = Performer(plan, self.state, copy_context(), warn, emit_for)
@@ -196,7 +198,10 @@ class Run:
             plan.kinds[key] == EPHEMERAL or (plan.kinds[key] == OBJECT and plan.channels[key].resets)
             for key in self.output_keys
         )
-        self._has_result = False
+        self.result_is_open = True
+        self._has_more_facts = (
+            context is not None or parent is not None or saver is not None or PREVIOUS in plan.kinds or self.depth > 0
+        )
 
     def _nest_in(self, parent: TaskScope, *, lasts: bool) -> None:
         """Take a depth and a namespace within the task around this run (SG-3). Raises GraphRecursionError."""
@@ -282,20 +287,31 @@ class Run:
 
         return path_text(task.path)
 
+    def note_written(self, written: Collection[str]) -> None:
+        """A step has written these channels. Only needed while ``result_is_open``."""
+        if not self.output_keys.isdisjoint(written):
+            self.note_result()
+
     def note_result(self) -> None:
         """A step has written output keys: the run's result is their values now, should the run end here (EX-13)."""
-        self._has_result = True
         if self._passing:  # a channel may lose its value in a step that does not write it
             self.result = self.state.read(self.output)
+        else:
+            self.result_is_open = False
 
     def finish(self) -> None:
-        if self._has_result and not self._passing:
+        if not self.result_is_open:
             self.result = self.state.read(self.output)
 
     def next_facts(self) -> StepFacts:
         """The facts of the step that is about to start."""
         scheduler = self.scheduler
-        self.facts = facts = StepFacts(self.user_config, scheduler.step, scheduler.stop, local=self.local)
+        self.facts = facts = StepFacts(self.user_config, scheduler.step, scheduler.stop, self.local)
+        if self._has_more_facts:
+            self._add_facts(facts)
+        return facts
+
+    def _add_facts(self, facts: StepFacts) -> None:
         if self.context is not None:
             facts.context = self.context
         if PREVIOUS in self.state.values:
@@ -309,7 +325,6 @@ class Run:
         if self.depth:
             facts.depth = self.depth
             facts.checkpoint_ns = self.namespace
-        return facts
 
     def task_id(self, task: Task) -> str:
         facts = task.facts or self.facts
@@ -367,10 +382,6 @@ class _Emitters:
             post((EVENT, attempt, (kind, data), 0.0))
 
         return emit
-
-
-def _no_emit(attempt: Attempt) -> None:
-    return None
 
 
 _SAVER_KEYS = ("thread_id", "checkpoint_ns", "checkpoint_id")

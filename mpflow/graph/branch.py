@@ -38,10 +38,23 @@ class BranchSpec:
 class Branch:
     """A conditional edge of a compiled graph: what it reads and how it is asked.
 
-    ``beyond`` are the keys of the state that it does not read, but is shown if its node wrote them.
+    ``beyond`` are the keys of the state that it does not read, but is shown if its node wrote them. ``shapes`` says whether
+    it is given anything else than the values that it reads, where its node returned no unknown key.
     """
 
-    __slots__ = ("beyond", "callables", "ends", "make", "name", "plain", "reads", "source")
+    __slots__ = (
+        "_named",
+        "beyond",
+        "callables",
+        "ends",
+        "is_async",
+        "make",
+        "name",
+        "plain",
+        "reads",
+        "shapes",
+        "source",
+    )
 
     def __init__(
         self,
@@ -59,10 +72,10 @@ class Branch:
         self.make = make
         self.plain = spec.input_schema is None and make is None and not isinstance(reads, str)
         self.beyond = frozenset(keys).difference(reads) if self.plain else frozenset()
-
-    @property
-    def is_async(self) -> bool:
-        return self.callables.func is None
+        self.shapes = make is not None or bool(self.beyond)
+        self.is_async = self.callables.func is None
+        self._named: dict[str, list[tuple[str, Any]]] = {}
+        """The writes of the answers that were names, as far as they have been given."""
 
     def input(self, values: Any, diff: Sequence[tuple[str, Any]], unknown: dict[str, Any]) -> Any:
         """What the path is given: the state with its node's writes, and what else the node returned (RT-2)."""
@@ -91,7 +104,15 @@ class Branch:
         return self.writes(await func(value, **self.callables.arguments(scope)))
 
     def writes(self, result: Any) -> list[tuple[str, Any]]:
-        """The writes that send control where the path's answer says."""
+        """The writes that send control where the path's answer says. They may be the same list each time."""
+        if type(result) is str:
+            named = self._named.get(result)
+            if named is None:
+                named = self._named[result] = self._writes(result)
+            return named
+        return self._writes(result)
+
+    def _writes(self, result: Any) -> list[tuple[str, Any]]:
         answers = result if isinstance(result, (list, tuple)) else [result]
         ends = self.ends
         found: list[tuple[str, Any]] = []

@@ -181,18 +181,11 @@ class Items:
 
     def _attempt(self, task: _Task, facts: StepFacts) -> Attempt:
         deaths = len(task.deaths)
-        return Attempt(
-            task,
-            deaths + 1,
-            self._program,
-            task.input,
-            facts,
-            (task.index,),
-            (),
-            self.mailbox,
-            alone=deaths > 0,
-            rerun_on_loss=self._reruns,
-        )
+        attempt = Attempt(task, deaths + 1, self._program, task.input, facts, (task.index,), ())
+        attempt.outbox = self.mailbox
+        attempt.alone = deaths > 0
+        attempt.rerun_on_loss = self._reruns
+        return attempt
 
     def _facts_of(self, config: Any) -> StepFacts:
         """What is shipped beside an input: once for a config that many share."""
@@ -200,7 +193,9 @@ class Items:
         if found is None:
             if len(self._facts) > 8:  # a config for each input
                 self._facts.clear()
-            found = self._facts[id(config)] = config, StepFacts(dict(config or {}), 0, 0, context=self._context)
+            facts = StepFacts(dict(config or {}), 0, 0)
+            facts.context = self._context
+            found = self._facts[id(config)] = config, facts
         return found[1]
 
     def _widen(self, mean_s: float) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from mpflow._core.protocol import BETWEEN, ENDING, STEPPING
 from mpflow._core.retry import MAX_DEATHS
-from mpflow._core.scheduler import BETWEEN, ENDING, STEPPING, Scheduler
+from mpflow._core.scheduler import Scheduler
 from mpflow._core.task import ENDED, READY, RUNNING
 
 

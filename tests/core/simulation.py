@@ -13,7 +13,7 @@ from random import Random
 from typing import Any
 
 from mpflow._core.plan import NodePlan, Plan
-from mpflow._core.scheduler import (
+from mpflow._core.protocol import (
     ADVANCE,
     BEGIN,
     BETWEEN,
@@ -26,8 +26,8 @@ from mpflow._core.scheduler import (
     OVER,
     RETRY,
     STOP,
-    Scheduler,
 )
+from mpflow._core.scheduler import Scheduler
 from mpflow._core.state import ChannelState
 from mpflow._core.task import FINISHED, Task
 from mpflow._messages import CANCELLED, CLOSED, CLOSED_MANY, FAILED, LOST, Attempt, StepFacts, WorkerDeath
@@ -147,16 +147,16 @@ class Trace:
     end: str = ""
 
 
-def play(world: World, dice: Random | None = None, *, stop: bool = False) -> Trace:
+def play(world: World, dice: Random | None = None, *, stop: bool = False, counted: bool = True) -> Trace:
     """Run a world to its end: in path order and undisturbed, or as `dice` has it; with `stop` given up on the way."""
-    return _Play(world, dice, stop).run()
+    return _Play(world, dice, stop, counted).run()
 
 
 class _Play:
-    def __init__(self, world: World, dice: Random | None, stop: bool) -> None:
+    def __init__(self, world: World, dice: Random | None, stop: bool, counted: bool) -> None:
         self.world = world
         self.dice = dice
-        self.state = ChannelState(world.plan)
+        self.state = ChannelState(world.plan, counted=counted)
         self.scheduler = Scheduler(
             world.plan, self.state, recursion_limit=MAX_STEPS, max_concurrency=world.limit, warn=lambda text: None
         )

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from mpflow._core.plan import NodePlan, Plan
-from mpflow._core.scheduler import (
+from mpflow._core.protocol import (
     ADVANCE,
     ANSWER,
     BEGIN,
@@ -21,8 +21,8 @@ from mpflow._core.scheduler import (
     REFUSED,
     SPAWN,
     STOP,
-    Scheduler,
 )
+from mpflow._core.scheduler import Scheduler
 from mpflow._core.state import ChannelState
 from mpflow._messages import CANCELLED, CLOSED, FAILED, StepFacts
 from mpflow._names import RETURN
@@ -132,7 +132,7 @@ def test_a_resumed_caller_finds_what_was_kept() -> None:
     first = Drive()
     first.advance()
     first.call("a", 0)
-    known = first.scheduler._task_id(first.running["called0"].task)
+    known = first.scheduler.task_id(first.running["called0"].task)
     drive = Drive()
     drive.advance({known: [(RETURN, 7)]})
     assert drive.call("a", 0)[-1] is ANSWER

@@ -52,7 +52,7 @@ def make_plan(**channels: BaseChannel[Any, Any, Any]) -> Plan:
 
 
 def task(plan: Plan, writes: Sequence[tuple[str, Any]], triggers: Sequence[str] = ()) -> Task:
-    found = Task(plan.nodes["n"], ("path",), triggers, None, True, None)
+    found = Task(plan.nodes["n"], ("path",), None, triggers)
     found.writes = writes
     return found
 

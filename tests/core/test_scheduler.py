@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from mpflow._core.plan import NodePlan, Plan
-from mpflow._core.scheduler import (
+from mpflow._core.protocol import (
     ADVANCE,
     BEGIN,
     BROKEN,
@@ -21,8 +21,8 @@ from mpflow._core.scheduler import (
     RETRY,
     STEPPING,
     STOP,
-    Scheduler,
 )
+from mpflow._core.scheduler import Scheduler
 from mpflow._core.state import ChannelState
 from mpflow._core.task import FINISHED, WAITING
 from mpflow._messages import CANCELLED, CLOSED, DONE, FAILED, LOST, Attempt, StepFacts, WorkerDeath

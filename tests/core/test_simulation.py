@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -23,6 +24,7 @@ def simulate(seed: int) -> str:
     wild = play(world, dice, stop=manner == "stopped")
     if manner == "disturbed" or wild.end == "over":
         assert wild == calm
+        assert replace(calm, versions={}) == play(world, counted=False)  # who keeps no versions misses nothing else
     else:
         assert wild.end.partition(":")[0] in ("Fatal", "KeyboardInterrupt", calm.end.partition(":")[0])
         # Up to the step that failed nothing differs, and that step left no trace.

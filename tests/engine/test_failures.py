@@ -13,6 +13,7 @@ import pytest
 
 from mpflow._engine.places import Places
 from mpflow._engine.run import Run as EngineRun
+from mpflow._engine.timers import Timers
 from mpflow.errors import NodeCancelledError, NodeNotPicklableError, ReducerError
 from mpflow.graph import START, StateGraph
 from mpflow.types import FailureRecord, RetryPolicy, Send
@@ -69,18 +70,16 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
         self.dice = lambda: 0.5
 
     monkeypatch.setattr(EngineRun, "__init__", init)
-    import mpflow._engine.loop as loop
+    timeout_of = Timers.timeout_s
 
-    timeout_of = loop._timeout_s
-
-    def timeout_s(run: Any, timers: Any, deadline: Any) -> float | None:
-        wanted = timeout_of(run, timers, deadline)
-        if not wanted or run.scheduler.running:
+    def timeout_s(timers: Timers) -> float | None:
+        wanted = timeout_of(timers)
+        if not wanted or timers.run.scheduler.running:
             return wanted
         now[0] += wanted
         return 0.0
 
-    monkeypatch.setattr(loop, "_timeout_s", timeout_s)
+    monkeypatch.setattr(Timers, "timeout_s", timeout_s)
     return now
 
 

@@ -1,0 +1,62 @@
+"""What a run waits for by the clock: the intervals before retries, and the time that a step may take (EX-15)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from heapq import heappop, heappush
+from itertools import count
+from typing import TYPE_CHECKING
+
+from mpflow._core.protocol import DUE, STOP, Stimulus
+
+if TYPE_CHECKING:
+    from mpflow._core.task import Task
+    from mpflow._engine.run import Run
+
+
+class Timers:
+    """The timers of one run. It reads the run's clock, and only while something is to become due."""
+
+    __slots__ = ("_deadline", "_order", "_retries", "any", "run")
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self._retries: list[tuple[float, int, Task]] = []
+        self._order = count()
+        self.any = False
+        """Whether there has been anything to wait for."""
+        self._deadline: float | None = None
+
+    def add(self, task: Task, delay_s: float) -> None:
+        """Let a task be due for its retry after the delay."""
+        self.any = True
+        heappush(self._retries, (self.run.clock() + delay_s, next(self._order), task))
+
+    def begin_step(self, timeout_s: float) -> None:
+        self.any = True
+        self._deadline = self.run.clock() + timeout_s
+
+    def timeout_s(self) -> float | None:
+        """Seconds until something is due; None if nothing is to be."""
+        deadline = self._deadline
+        if not self._retries:
+            return None if deadline is None else max(0.0, deadline - self.run.clock())
+        first = self._retries[0][0]
+        return max(0.0, (first if deadline is None else min(first, deadline)) - self.run.clock())
+
+    def due(self) -> Iterator[Stimulus]:
+        """What has become due, as stimuli, each to be handled before the next is asked for."""
+        now = self.run.clock()
+        while self._retries and self._retries[0][0] <= now:
+            yield DUE, heappop(self._retries)[2]
+        if self._deadline is not None and now >= self._deadline and self.run.scheduler.open:
+            self._deadline = None
+            yield STOP, self._late(), True
+
+    def _late(self) -> TimeoutError:
+        scheduler = self.run.scheduler
+        late = ", ".join(f"'{task.name}'" for task in scheduler.tasks if task.attempt is not None)
+        return TimeoutError(
+            f"step {scheduler.step} of graph '{self.run.plan.name}' took longer than its step_timeout of "
+            f"{self.run.step_timeout_s} s; still running: {late}"
+        )
