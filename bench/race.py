@@ -13,7 +13,7 @@ import resource
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from statistics import median
 from typing import Any
 
@@ -62,6 +62,9 @@ class Row:
     note: str = ""
     ratio: float | None = None
     others: float | None = None
+    ours_spread: float | None = None
+    """The median of all rounds over the best one."""
+    other_spread: float | None = None
 
     def cells(self) -> list[str]:
         met = self.note or {True: "yes", False: "**no**", None: ""}[self.met]
@@ -149,16 +152,38 @@ class Race:
         best = min(samples) / each
         self.others = shares[samples.index(min(samples))]
         for contender, _, times in runners:
-            self.compare(name, best, contender.name, min(times) / each, contender.wanted)
-        self.benchmark.extra_info["median / best"] = round(median(samples) / min(samples), 2)
+            spreads = median(samples) / min(samples), median(times) / min(times)
+            self.compare(name, best, contender.name, min(times) / each, contender.wanted, spreads)
         return best
 
-    def compare(self, name: str, ours_s: float, against: str, other_s: float, wanted: float | None = None) -> None:
+    def compare(
+        self,
+        name: str,
+        ours_s: float,
+        against: str,
+        other_s: float,
+        wanted: float | None = None,
+        spreads: tuple[float | None, float | None] = (None, None),
+    ) -> None:
         """Add a row: how many times our time the other's is."""
         ratio = other_s / ours_s
         met = None if wanted is None else ratio >= wanted
         text = "" if wanted is None else f">= {wanted:g}"
-        self._add(Row(name, ours_s, against, other_s, text, met, ratio=ratio, others=self.others))
+        ours_spread, other_spread = spreads
+        self._add(
+            Row(
+                name,
+                ours_s,
+                against,
+                other_s,
+                text,
+                met,
+                ratio=ratio,
+                others=self.others,
+                ours_spread=ours_spread,
+                other_spread=other_spread,
+            )
+        )
 
     def _wait_for_quiet(self) -> None:
         """Wait until other programs leave the processors alone for a moment, or patience ends."""
@@ -180,4 +205,4 @@ class Race:
     def _add(self, row: Row) -> None:
         self.rows.append(row)
         self.mine.append(row)
-        self.benchmark.extra_info["figures"] = [dict(zip(HEADER, row.cells(), strict=True)) for row in self.mine]
+        self.benchmark.extra_info["figures"] = [asdict(row) for row in self.mine]
