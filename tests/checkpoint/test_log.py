@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -33,6 +34,8 @@ from mpflow.checkpoint.log.records import (
     Step,
 )
 from mpflow.checkpoint.log.saver import LogSaver
+from mpflow.checkpoint.sqlite import SqliteSaver
+from mpflow.checkpoint.sqlite.driver import open_private
 from mpflow.errors import CheckpointCorruptError, CheckpointVersionError
 
 CODER = DataCoder()
@@ -42,6 +45,10 @@ INTS = st.integers(-(2**63), 2**64 - 1)
 def saver() -> LogSaver:
     """A log whose rows are bytes, in memory."""
     return LogSaver(MemoryDriver())
+
+
+def saver_in_sqlite() -> LogSaver:
+    return SqliteSaver(open_private(":memory:"))
 
 
 def at(thread_id: str = "t", checkpoint_id: str | None = None, ns: str = "") -> Any:
@@ -163,10 +170,11 @@ def check(saver: LogSaver, model: Model) -> None:
     assert (latest and latest.checkpoint["id"]) == max(model.checkpoints, default=None)
 
 
-@given(st.integers(0, 2**32), st.booleans())
-def test_a_random_history_comes_back_whole(seed: int, heavy: bool) -> None:
+@pytest.mark.parametrize("make", [saver, saver_in_sqlite])
+@given(seed=st.integers(0, 2**32), heavy=st.booleans())
+def test_a_random_history_comes_back_whole(make: Callable[[], LogSaver], seed: int, heavy: bool) -> None:
     dice = random.Random(seed)
-    log, model = saver(), Model()
+    log, model = make(), Model()
     least, weight.LEAST_BYTES = weight.LEAST_BYTES, 20_000 if heavy else weight.LEAST_BYTES
     try:
         for number in range(dice.randrange(1, 25)):

@@ -47,7 +47,7 @@ class Driver(Protocol):
         """The rows that the fold of a step needs; empty if there is no such step. None: the step with the greatest id.
 
         That is all rows of the namespace whose checkpoint id is between the step's ``base`` and its own, ordered by
-        checkpoint id, then as they were added. One round trip.
+        checkpoint id; of one id the results first, as they were added, then the step. One round trip.
         """
         ...
 

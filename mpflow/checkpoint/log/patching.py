@@ -6,6 +6,9 @@ from typing import Any, Final
 
 import msgpack
 
+from mpflow._wire.errors import DecodeLimitError
+from mpflow._wire.limits import DEFAULT_LIMITS
+
 _ANCHOR_BYTES: Final = 24
 """A match shorter than this costs more than it saves."""
 _MOST_PROBES: Final = 64
@@ -42,10 +45,8 @@ def patch_of(old: bytes, new: bytes) -> bytes | None:
     if start < len(new):
         parts.append(new[start:])
         literal += len(new) - start
-    if literal + 12 * len(parts) > most_bytes:
-        return None
     patch: bytes = msgpack.packb(parts)
-    return patch
+    return patch if len(patch) <= most_bytes else None
 
 
 def patched(old: bytes, patch: bytes) -> bytes:
@@ -54,6 +55,9 @@ def patched(old: bytes, patch: bytes) -> bytes:
         parts: Any = msgpack.unpackb(patch)
     except Exception as error:
         raise ValueError(f"not a patch: {error}") from None
+    if type(parts) is not list:
+        raise ValueError("not a patch")
+    most_bytes = DEFAULT_LIMITS.allowance_bytes(len(old) + len(patch))
     out = bytearray()
     at = 0
     while at < len(parts):
@@ -65,6 +69,8 @@ def patched(old: bytes, patch: bytes) -> bytes:
         length = parts[at + 1] if at + 1 < len(parts) else None
         if type(part) is not int or type(length) is not int or part < 0 or length < 0 or part + length > len(old):
             raise ValueError("the patch is for other bytes")
+        if len(out) + length > most_bytes:
+            raise DecodeLimitError(f"a patch of {len(patch)} bytes makes more than {most_bytes} bytes")
         out += old[part : part + length]
         at += 2
     return bytes(out)
