@@ -24,6 +24,9 @@ SCOPE_KEY = "__pregel_scope"
 DRAIN = "drain"
 """The event by which a task in a worker asks its run to drain."""
 
+PIECE = "piece"
+"""The event by which a branch of a composite runnable tells a piece of its output."""
+
 Emit = Callable[[str, Any], None]
 
 

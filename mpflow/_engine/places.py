@@ -35,7 +35,7 @@ class Places:
         self._threads: ThreadPlace | None = None
         self._foreign: dict[int, ForeignPlace] = {}
         self.routes: dict[NodePlan, Any] = {}
-        self.is_away = in_worker() or (run.parent is not None and _is_away(run.parent))
+        self.is_away = in_worker() or _is_away(run.local.around)
 
     def route(self, node: NodePlan) -> Any:
         """INLINE, THREAD, CALLING, PROCESS, LOOP, or the user's own executor."""

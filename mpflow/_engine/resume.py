@@ -154,7 +154,7 @@ def paused(run: Run, tasks: Sequence[Task]) -> None:
     Raises GraphInterrupt where a graph around this one must pause with it.
     """
     questions = tuple(item for task in tasks if task.error is not None for item in task.error.args[0])
-    if run.parent is not None:
+    if run.parent is not None or run.is_part:
         raise GraphInterrupt(questions)
     streams = run.streams
     finished = [task for task in run.scheduler.tasks if task.state == FINISHED]

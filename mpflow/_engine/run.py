@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ from mpflow._core.scheduler import Scheduler
 from mpflow._core.state import ChannelState
 from mpflow._engine.attempts import Performer
 from mpflow._engine.local import Local
-from mpflow._engine.streams import Streams
+from mpflow._engine.streams import PartStreams, Streams
 from mpflow._exec.mailbox import Mailbox
 from mpflow._messages import EVENT, Attempt, StepFacts
 from mpflow._names import PREVIOUS
@@ -29,12 +29,18 @@ if TYPE_CHECKING:
 
 PASSED_KEY = "__pregel_stream"
 """Where a nested run finds the modes that the runs around it stream from it."""
+_PART_STEPS = 4
+"""More steps than any part of a task has."""
 MAX_DEPTH = 64
 """Graphs within graphs: beyond this a graph is taken to contain itself."""
 
 
 class Run:
-    """One run. Made by the compiled graph, obeyed by a driver, forgotten when it is over."""
+    """One run. Made by the compiled graph, obeyed by a driver, forgotten when it is over.
+
+    With `is_part` it is no run of its own but a part of the task it is started from, if any: it has no namespace, no
+    saver and no streams, and what is done in it is done by that task.
+    """
 
     __slots__ = (
         "_has_more_facts",
@@ -47,6 +53,7 @@ class Run:
         "dice",
         "facts",
         "forks",
+        "is_part",
         "local",
         "mailbox",
         "namespace",
@@ -92,36 +99,31 @@ class Run:
         pause_before: Collection[str] = (),
         pause_after: Collection[str] = (),
         owner: Any = None,
+        is_part: bool = False,
     ) -> None:
         self.plan = plan
         self.options = dict(options or {})
-        parent = scope_around(config)
-        self.parent = parent
-        # A config that was passed on has all that the task's config has.
-        base = None if parent is None or passes_on(config, parent) else parent.config
-        merged: dict[str, Any] = dict(ensure_config(base, defaults, config))
-        limit = merged["recursion_limit"]
-        if limit < 1:
-            raise ValueError(f"'recursion_limit' must be at least 1, got {limit}")
-        called_back = merged.get("callbacks") is not None
-        if parent is not None and called_back:
-            from mpflow._engine.messages import without_ours
-
-            merged["callbacks"] = without_ours(merged["callbacks"])
-        configurable = dict(merged.get("configurable") or {})
-        configurable.pop(SCOPE_KEY, None)
-        passed = configurable.pop(PASSED_KEY, ())
+        around = scope_around(config)
+        self.is_part = is_part
+        self.parent = parent = None if is_part else around
+        merged: dict[str, Any]
+        passed: Sequence[str]
+        if is_part:
+            merged, called_back, passed = _of_part(config, around), False, ()
+        else:
+            merged, called_back, passed = _of_run(config, defaults, parent)
         self.depth = 0
         self.namespace = ""
-        if parent is not None:
-            self._nest_in(parent, lasts=checkpointer is True)
+        if around is not None:
+            if not is_part:
+                self._nest_in(around, lasts=checkpointer is True)
             if context is None:
-                context = parent.facts.context
+                context = around.facts.context
             if store is None:
-                store = parent.store
+                store = around.store
         self.output = plan.output if output is None else output
-        upward = None if parent is None else parent.emit
-        self.streams = Streams(
+        upward = None if around is None else around.emit
+        self.streams = (PartStreams if is_part else Streams)(
             stream_mode,
             output=plan.stream if output is None else output,
             channels=plan.stream,
@@ -134,8 +136,7 @@ class Run:
             owner=owner,
         )
         if below := self.streams.wanted_below:
-            configurable[PASSED_KEY] = below
-        merged["configurable"] = configurable
+            merged["configurable"][PASSED_KEY] = below
         self.user_config = merged
         self.context = context
         saver = saver_of(checkpointer, parent)
@@ -146,14 +147,18 @@ class Run:
         if durability is None:
             durability = parent.facts.local.durability if parent is not None and parent.facts.local else "async"
         self.local = Local(store, control, saver, durability)
-        self.local.around = parent
+        self.local.around = around
+        if is_part and around is not None:
+            self._be_part_of(around)
         above = None if parent is None else parent.facts.local
         if above is not None:
             if cache is None:
                 cache = above.cache
             if control is None:
                 self.local.control = above.drainable()
-        self.cache = self.local.cache = cache
+        self.cache = cache
+        if not is_part:
+            self.local.cache = cache
         self.persistence: Persistence | None = None
         self.resuming: bool | None = None
         self.forks = False
@@ -171,7 +176,7 @@ class Run:
             plan,
             self.state,
             step=-1,
-            recursion_limit=limit,
+            recursion_limit=_PART_STEPS if is_part else merged["recursion_limit"],
             max_concurrency=concurrency_of(merged),
             kill_on_failure=fail_fast == "kill",
             on_error=self.options.get("on_error"),
@@ -200,7 +205,11 @@ class Run:
         )
         self.result_is_open = True
         self._has_more_facts = (
-            context is not None or parent is not None or saver is not None or PREVIOUS in plan.kinds or self.depth > 0
+            context is not None
+            or parent is not None
+            or saver is not None
+            or PREVIOUS in plan.kinds
+            or bool(self.namespace)
         )
 
     def _nest_in(self, parent: TaskScope, *, lasts: bool) -> None:
@@ -215,6 +224,18 @@ class Run:
         if parent.calls:
             self.namespace += f"|{parent.calls}"
         parent.calls += 1
+
+    def _be_part_of(self, task: TaskScope) -> None:
+        """Let the graphs that branches in workers call be nested in `task`, like those of branches here."""
+        self.depth = task.facts.depth
+        self.namespace = task.namespace
+        above = task.facts.local
+        if above is not None:
+            self.local.saver = above.saver
+            self.local.cache = above.cache
+            self.local.answers_by_id = above.answers_by_id
+            self.local.replay = above.replay
+            self.local.durability = above.durability
 
     def _remembering(self, saver: Any, durability: str) -> Persistence:
         """The saved side of this run. Raises ValueError for a root whose config names no thread (CP-1)."""
@@ -322,7 +343,7 @@ class Run:
         if self.persistence is not None:
             facts.checkpoint_id = self.persistence.checkpoint_id
             facts.resuming = self.resuming
-        if self.depth:
+        if self.namespace:
             facts.depth = self.depth
             facts.checkpoint_ns = self.namespace
 
@@ -382,6 +403,35 @@ class _Emitters:
             post((EVENT, attempt, (kind, data), 0.0))
 
         return emit
+
+
+def _of_run(config: Any, defaults: Any, parent: TaskScope | None) -> tuple[dict[str, Any], bool, Sequence[str]]:
+    """The config of a run; whether it has callbacks of the user's; the modes that the runs around it stream from it."""
+    # A config that was passed on has all that the task's config has.
+    base = None if parent is None or passes_on(config, parent) else parent.config
+    merged: dict[str, Any] = dict(ensure_config(base, defaults, config))
+    if merged["recursion_limit"] < 1:
+        raise ValueError(f"'recursion_limit' must be at least 1, got {merged['recursion_limit']}")
+    called_back = merged.get("callbacks") is not None
+    if parent is not None and called_back:
+        from mpflow._engine.messages import without_ours
+
+        merged["callbacks"] = without_ours(merged["callbacks"])
+    configurable = dict(merged.get("configurable") or {})
+    configurable.pop(SCOPE_KEY, None)
+    passed = configurable.pop(PASSED_KEY, ())
+    merged["configurable"] = configurable
+    return merged, called_back, passed
+
+
+def _of_part(config: Any, around: TaskScope | None) -> dict[str, Any]:
+    """The config of a part of a task: as it was given, else the task's; without the task itself, which does not travel."""
+    given: Any = config or (around.facts.config if around is not None else None) or {}
+    merged = dict(given)
+    configurable = merged.get("configurable")
+    if configurable and SCOPE_KEY in configurable:
+        merged["configurable"] = {key: value for key, value in configurable.items() if key != SCOPE_KEY}
+    return merged
 
 
 _SAVER_KEYS = ("thread_id", "checkpoint_ns", "checkpoint_id")

@@ -22,7 +22,7 @@ from mpflow._engine.payloads import (
     update_of,
 )
 from mpflow._names import INTERRUPT, METADATA, RETURN
-from mpflow._scope import TaskScope
+from mpflow._scope import PIECE, TaskScope
 from mpflow.constants import TAG_HIDDEN
 from mpflow.errors import ParentCommand
 
@@ -37,6 +37,7 @@ __all__ = ("MODES", "Streams", "result_of", "update_of")
 MODES = ("values", "updates", "custom", "messages", "tasks", "checkpoints", "debug")
 TYPED = "typed"
 """Among the modes that a nested run is asked for: whether states are to come with their schemas (SM-12)."""
+
 
 Upward = Callable[[str, Any], None]
 
@@ -136,7 +137,10 @@ class Streams:
     def event(self, kind: str, data: Any) -> None:
         """Take what a running task said: a custom chunk, or a chunk of a nested run."""
         if kind == "custom":
-            self.put("custom", data)
+            if self.upward is not None and not self.wants("custom"):
+                self.upward(kind, data)
+            else:
+                self.put("custom", data)
         elif kind == "stream":
             ns, mode, chunk, make = data
             if self.subgraphs:
@@ -247,6 +251,22 @@ class Streams:
             self.put(mode, payload, make)
         if self.wants("debug"):
             self.put("debug", debug_of(mode, payload, step), make)
+
+
+class PartStreams(Streams):
+    """The chunks of a part of a task. What is said in it is that task's word; its own are the pieces of its output."""
+
+    __slots__ = ()
+
+    @property
+    def wants_events(self) -> bool:
+        return bool(self.modes)
+
+    def event(self, kind: str, data: Any) -> None:
+        if kind == PIECE:
+            self.queue.append(data)
+        elif self.upward is not None:
+            self.upward(kind, data)
 
 
 def _scope_of(run: Run, task: Task) -> TaskScope:

@@ -150,11 +150,6 @@ class DescribedGraph(StatefulGraph):
 
         return model_of_config(self.get_name("Config"), self.context_schema, include or ())
 
-    @property
-    def config_specs(self) -> list[Any]:
-        """The configurable fields that langchain's tools ask a runnable for: a graph has none."""
-        return []
-
     def _context(self, context: Any) -> Any:
         """The run's context, as an instance of its schema where it was given as a dict (CF-4)."""
         schema = self.context_schema

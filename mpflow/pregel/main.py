@@ -11,6 +11,8 @@ from mpflow._exec.place import check_executor
 from mpflow.config import merge_configs
 from mpflow.pregel import batching
 from mpflow.pregel.described import DescribedGraph
+from mpflow.runnables.batching import ain_order, in_order
+from mpflow.runnables.runnable import Runnable
 from mpflow.types import ensure_valid_checkpointer
 
 if TYPE_CHECKING:
@@ -44,7 +46,7 @@ _CHANGEABLE = (
 """What a copy of a graph may have otherwise: nothing of this is part of the plan, but for the name."""
 
 
-class CompiledGraph(DescribedGraph):
+class CompiledGraph(DescribedGraph, Runnable[Any, Any]):
     """What every compiled graph is, wherever its plan comes from.
 
     Reusable and thread-safe: runs share nothing but the pool, store and cache (AS-6).
@@ -206,7 +208,7 @@ class CompiledGraph(DescribedGraph):
                 raise ValueError(f"output_keys: graph '{self.name}' has no channel {key!r}")
         return keys if isinstance(keys, str) else tuple(keys)
 
-    def invoke(
+    def invoke(  # type: ignore[override]
         self,
         input: Any,
         config: RunnableConfig | None = None,
@@ -246,7 +248,7 @@ class CompiledGraph(DescribedGraph):
             pass
         return self._result(run, version)
 
-    async def ainvoke(
+    async def ainvoke(  # type: ignore[override]
         self,
         input: Any,
         config: RunnableConfig | None = None,
@@ -299,7 +301,7 @@ class CompiledGraph(DescribedGraph):
             value = make(value)
         return GraphOutput(value=value, interrupts=interrupts)
 
-    def stream(
+    def stream(  # type: ignore[override]
         self,
         input: Any,
         config: RunnableConfig | None = None,
@@ -339,7 +341,7 @@ class CompiledGraph(DescribedGraph):
         )
         yield from drive(run, input)
 
-    async def astream(
+    async def astream(  # type: ignore[override]
         self,
         input: Any,
         config: RunnableConfig | None = None,
@@ -408,7 +410,11 @@ class CompiledGraph(DescribedGraph):
         as a whole within one worker process, where its nodes run in place: the best way for very many short runs. The
         graph must be able to travel and have no checkpointer, store or cache (ValueError).
         """
-        return batching.batch(self, inputs, config, return_exceptions=return_exceptions, parallel=parallel, **kwargs)
+        return in_order(
+            batching.batch_as_completed(
+                self, inputs, config, return_exceptions=return_exceptions, parallel=parallel, **kwargs
+            )
+        )
 
     async def abatch(
         self,
@@ -420,8 +426,10 @@ class CompiledGraph(DescribedGraph):
         **kwargs: Any,
     ) -> list[Any]:
         """As `batch`, awaited."""
-        return await batching.abatch(
-            self, inputs, config, return_exceptions=return_exceptions, parallel=parallel, **kwargs
+        return await ain_order(
+            batching.abatch_as_completed(
+                self, inputs, config, return_exceptions=return_exceptions, parallel=parallel, **kwargs
+            )
         )
 
     def batch_as_completed(

@@ -1,0 +1,151 @@
+"""Many calls of one runnable side by side: bounded, lazy over its inputs, and aligned with them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextvars import copy_context
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mpflow.runnables.runnable import Runnable
+
+Indexed = Iterator[tuple[int, Any, Any]]
+
+Failure = Callable[[int, Any, Exception], Any]
+"""What stands for a failed call among the results, by its number and input; raises its exception if nothing does."""
+
+
+def failure_of(return_exceptions: bool) -> Failure:
+    """The usual rule: failures are results if asked for."""
+
+    def failure(index: int, input: Any, error: Exception) -> Any:
+        if return_exceptions:
+            return error
+        raise error
+
+    return failure
+
+
+def configured(inputs: Iterable[Any], config: Any) -> Indexed:
+    """The inputs with their number and config. Raises ValueError when a list of configs is of another length."""
+    if not isinstance(config, (list, tuple)):
+        for index, item in enumerate(inputs):
+            yield index, item, config
+        return
+    items = list(inputs)
+    if len(items) != len(config):
+        raise ValueError(f"batch got {len(items)} inputs but {len(config)} configs; give one config for each, or one")
+    yield from zip(count(), items, config, strict=False)
+
+
+def limit_of(runnable: Any, config: Any) -> int | None:
+    """How many calls may be under way at a time, None if nobody said."""
+    from mpflow._engine.run import concurrency_of
+    from mpflow.config import ensure_config
+
+    first = config[0] if isinstance(config, (list, tuple)) and config else config
+    return concurrency_of(ensure_config(getattr(runnable, "config", None), first or None))
+
+
+def in_order(found: Iterable[tuple[int, Any]]) -> list[Any]:
+    """Outputs that came as they were ready, in the order of their inputs."""
+    outputs = dict(found)
+    return [outputs[index] for index in range(len(outputs))]
+
+
+async def ain_order(found: AsyncIterator[tuple[int, Any]]) -> list[Any]:
+    """As `in_order`, awaiting them."""
+    return in_order([item async for item in found])
+
+
+def as_completed(
+    runnable: Runnable[Any, Any], inputs: Iterable[Any], config: Any, failure: Failure, **kwargs: Any
+) -> Iterator[tuple[int, Any]]:
+    """Calls in threads of their own: as many as may be under way, each taking the next input when it is free."""
+    from mpflow._exec.mailbox import Mailbox
+    from mpflow._exec.thread import THREADS, default_threads
+
+    limit = limit_of(runnable, config) or default_threads()
+    mailbox = Mailbox()
+    context = copy_context()
+    waiting = configured(inputs, config)
+    running = 0
+
+    def job(index: int, input: Any, own: Any) -> Callable[[], None]:
+        def run() -> None:
+            try:
+                result = True, context.copy().run(lambda: runnable.invoke(input, own, **kwargs))
+            except BaseException as error:
+                result = False, error
+            mailbox.post((index, input, *result))
+
+        return run
+
+    error: BaseException | None = None
+    try:
+        while True:
+            while running < limit and error is None:
+                item = next(waiting, None)
+                if item is None:
+                    break
+                running += 1
+                THREADS.start(job(*item))
+            if not running:
+                break
+            mailbox.wait()
+            arrived: list[Any] = mailbox.take()
+            for index, input, done, result in arrived:
+                running -= 1
+                if not done:
+                    if not isinstance(result, Exception):
+                        error = error or result
+                        continue
+                    try:
+                        result = failure(index, input, result)
+                    except Exception as raised:
+                        error = error or raised
+                        continue
+                if error is None:
+                    yield index, result
+        if error is not None:
+            raise error
+    finally:
+        waiting.close()  # type: ignore[attr-defined]
+
+
+async def aas_completed(
+    runnable: Runnable[Any, Any], inputs: Iterable[Any], config: Any, failure: Failure, **kwargs: Any
+) -> AsyncIterator[tuple[int, Any]]:
+    """Calls as tasks of the running loop; closing it early, or a failure, cancels those that are under way."""
+    import asyncio
+
+    limit = limit_of(runnable, config)
+    waiting = configured(inputs, config)
+    running: dict[asyncio.Task[Any], tuple[int, Any]] = {}
+    try:
+        while True:
+            while limit is None or len(running) < limit:
+                item = next(waiting, None)
+                if item is None:
+                    break
+                index, input, own = item
+                running[asyncio.ensure_future(runnable.ainvoke(input, own, **kwargs))] = index, input
+            if not running:
+                return
+            done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+            for task in sorted(done, key=lambda task: running[task][0]):
+                index, input = running.pop(task)
+                error = task.exception()
+                if error is None:
+                    yield index, task.result()
+                elif isinstance(error, Exception):
+                    yield index, failure(index, input, error)
+                else:
+                    raise error
+    finally:
+        waiting.close()  # type: ignore[attr-defined]
+        for task in running:
+            task.cancel()
+        if running:
+            await asyncio.wait(running)
