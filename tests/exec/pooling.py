@@ -11,6 +11,7 @@ from typing import Any
 from mpflow._exec.mailbox import Mailbox
 from mpflow._exec.process import WorkerPool
 from mpflow._messages import CANCELLED, DONE, EVENT, FAILED, LOST, Attempt, StepFacts, one_by_one
+from mpflow._scope import current
 
 LIMIT_S = 30.0
 
@@ -24,6 +25,7 @@ class Node:
         self.with_scope = with_scope
 
     def run(self, input: Any, scope: Any) -> list[tuple[str, Any]]:
+        current.set(scope)
         return [("out", self.function(input, scope) if self.with_scope else self.function(input))]
 
 
