@@ -126,6 +126,8 @@ class Attempt:
     alone = False
     rerun_on_loss = True
     held: Any = None
+    plain = False
+    """It is a first try without limits or answers: but for the task, its path and its input it is like others of its node."""
     first_at: float | None = None
     """When the first attempt at the task began, in seconds since the epoch; None where this may be the only one."""
     patience: Any = None

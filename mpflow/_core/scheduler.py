@@ -246,6 +246,8 @@ class Scheduler:
                 if node.max_concurrency is not None and not self._admits(task):
                     continue
                 _rule(attempt, task)
+            else:
+                attempt.plain = True
             task.state = RUNNING
             task.attempt = attempt
             attempts.append(attempt)

@@ -266,6 +266,7 @@ def _stamp(attempts: Sequence[Attempt]) -> None:
         if task.first_at is None:
             task.first_at = now
         attempt.first_at = task.first_at
+        attempt.plain = False
 
 
 def _told(run: Run, error: BaseException) -> BaseException:

@@ -121,6 +121,7 @@ def give_answers(run: Run, attempts: Sequence[Attempt]) -> None:
     null = run.null_answer()
     for attempt in attempts:
         given = persistence.answers(run.task_id(attempt.task)) if persistence.pending else []
+        attempt.plain = False
         attempt.answers = attempt.task.answers = Answers(given, null, run.answers_by_id)
 
 

@@ -64,6 +64,8 @@ def groups_of(
     for index in range(1, len(attempts) + 1):
         if index < len(attempts):
             other = attempts[index]
+            if other.plain and head.plain and other.facts is head.facts and other.triggers is head.triggers:
+                continue
             if (
                 other.facts is head.facts
                 and other.number == head.number
@@ -188,7 +190,8 @@ def unpack(data: Any) -> Any:
     return msgpack.unpackb(data, use_list=False, ext_hook=_even, strict_map_key=False, unicode_errors="surrogatepass")
 
 
-# -- results: (rss, releases, skipped numbers, numbers, nanoseconds, payloads or all of them, positions failed, tickets, answers)
+# -- results: (rss, releases, skipped numbers, numbers, nanoseconds, channel, payloads or all of them, positions failed, tickets,
+# answers); with a channel, what came back is that channel's values
 
 
 def flat(diff: Sequence[tuple[str, Any]]) -> list[Any]:
@@ -201,13 +204,13 @@ _KEPT_BYTES = 1 << 16
 _packer = msgpack.Packer(strict_types=True)
 
 
-def plain(items: list[Any]) -> bytes | None:
-    """As the codec encodes `items`, if they are atoms: then there is nothing to look for. For a worker's main thread alone."""
+def plain(value: Any) -> bytes | None:
+    """As the codec encodes an atom or a list of them; None for what only it can. For a worker's main thread alone."""
     global _packer
-    if not _ATOMS.issuperset(map(type, items)):
+    if type(value) is list and not _ATOMS.issuperset(map(type, value)):
         return None
     try:
-        data: bytes = _packer.pack(items)
+        data: bytes = _packer.pack(value)
     except (UnicodeEncodeError, OverflowError):  # a lone surrogate, more than 64 bits
         data = b""
     if len(data) > _KEPT_BYTES or not data:  # a packer keeps the largest buffer it ever had
@@ -238,7 +241,18 @@ def cut(whole: bytes) -> list[bytes]:
 class Results:
     """What a worker has finished and not yet sent."""
 
-    __slots__ = ("answers", "failed", "flags", "numbers", "payloads", "size_bytes", "skipped", "tickets", "times_ns")
+    __slots__ = (
+        "answers",
+        "channel",
+        "failed",
+        "flags",
+        "numbers",
+        "payloads",
+        "size_bytes",
+        "skipped",
+        "tickets",
+        "times_ns",
+    )
 
     def __init__(self) -> None:
         self.clear()
@@ -255,18 +269,44 @@ class Results:
         self.size_bytes = 0
         self.flags = 0
         """Of all payloads together: 0 if they are plain data."""
+        self.channel: str | None = ""
+        """The one channel that all have written one atom to: then payloads hold the values alone. "" as long as there are
+        none, None if they differ."""
+
+    def only_channel(self, diff: Sequence[tuple[str, Any]]) -> bool:
+        """Whether `diff` is an atom for the channel that all others wrote to; if not, payloads will be whole diffs."""
+        channel = self.channel
+        if channel is not None:
+            if len(diff) == 1 and type(diff[0][1]) in _ATOMS:
+                if diff[0][0] == channel:
+                    return True
+                if not channel and not self.payloads and type(diff[0][0]) is str:
+                    self.channel = diff[0][0]
+                    return True
+            self.open_up()
+        return False
+
+    def open_up(self) -> None:
+        """Make whole diffs of the values collected so far."""
+        if self.channel:
+            # What the codec puts before a value in a list of two.
+            begin = b"\x92" + pack(self.channel)
+            self.payloads[:] = [begin + value for value in self.payloads]
+        self.channel = None
 
     def parts(self, rss_bytes: int, releases: list[int]) -> list[bytes]:
         """The parts of a frame."""
+        if self.channel and self.size_bytes > WHOLE_BYTES:
+            self.open_up()
         payloads, whole = self.payloads, b""
         large: list[bytes] = []
-        if not self.flags and not self.failed and self.size_bytes <= WHOLE_BYTES:
+        if self.channel or (not self.flags and not self.failed and self.size_bytes <= WHOLE_BYTES):
             whole = b"\xdd" + len(payloads).to_bytes(4, "big") + b"".join(payloads)
             payloads = []
         else:
             payloads, large = split(payloads)  # type: ignore[assignment]
         head = (
-            rss_bytes, releases, self.skipped, self.numbers, self.times_ns, payloads, whole, self.failed, self.tickets,
-            self.answers,
+            rss_bytes, releases, self.skipped, self.numbers, self.times_ns, self.channel or "", payloads, whole,
+            self.failed, self.tickets, self.answers,
         )  # fmt: skip
         return join(head, large)

@@ -387,7 +387,7 @@ class Foreman:
 
     def _take_results(self, worker: Worker, body: Any) -> None:
         head, tail = batches.part(body)
-        rss_bytes, releases, skipped, numbers, times_ns, payloads, whole, failed, tickets, answers = head
+        rss_bytes, releases, skipped, numbers, times_ns, channel, payloads, whole, failed, tickets, answers = head
         if releases:
             self._parcels.arena.release(worker.pid, releases)
         window = worker.window
@@ -395,7 +395,12 @@ class Foreman:
             attempts = list(map(window.get, numbers))
             held = {position: worker.mappings.hold(ticket) for position, ticket in tickets}
             frame = outcomes.Frame(self._parcels.codec, attempts, times_ns, frozenset(failed), held)
-            frame.whole, frame.payloads, frame.answers = whole, list(map(tail.of, payloads)), dict(answers)
+            frame.channel, frame.whole, frame.payloads, frame.answers = (
+                channel,
+                whole,
+                list(map(tail.of, payloads)),
+                dict(answers),
+            )
             self.outgoing.append((outcomes.results, frame))
             for number in numbers:
                 window.pop(number, None)

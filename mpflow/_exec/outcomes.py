@@ -26,6 +26,7 @@ class Frame:
     __slots__ = (
         "answers",
         "attempts",
+        "channel",
         "codec",
         "failed",
         "held",
@@ -51,6 +52,7 @@ class Frame:
         self.held = held
         self.answers: dict[int, bytes] = {}
         self.whole = b""
+        self.channel = ""
         self.payloads: list[Any] = []
         self.values: list[Any] | None = None
         self.position = 0
@@ -58,7 +60,7 @@ class Frame:
 
     def value(self, position: int) -> Any:
         """The diff or exception of one task. Raises DecodeError."""
-        values = self.all_values()
+        values = self._all_values()
         if values is not None:
             return values[position]
         held = self.held.get(position)
@@ -67,8 +69,21 @@ class Frame:
             held.close()
         return value
 
-    def all_values(self) -> list[Any] | None:
+    def all_diffs(self) -> list[Any] | None:
         """The diffs of all, if they are plain data and came as one."""
+        values = self._all_values()
+        if values is None:
+            return None
+        if channel := self.channel:
+            return [[(channel, value)] for value in values]
+        return list(map(batches.diff_of, values))
+
+    def diff(self, position: int) -> Any:
+        """The diff of one task that did not fail. Raises DecodeError."""
+        value = self.value(position)
+        return [(self.channel, value)] if self.channel else batches.diff_of(value)
+
+    def _all_values(self) -> list[Any] | None:
         if self.values is None and self.whole:
             try:
                 self.values = self.codec.decode(self.whole)
@@ -88,7 +103,7 @@ def results(frame: Frame) -> None:
         attempt = frame.attempts[position]
         if attempt is not None and attempt.outbox is not None:
             try:
-                value = frame.value(position)
+                value = frame.value(position) if position in failed else frame.diff(position)
                 if position in frame.answers:
                     # The task took answers from its own copy; the run goes by the attempt's.
                     given, left = frame.codec.decode(frame.answers[position])
@@ -98,7 +113,6 @@ def results(frame: Frame) -> None:
                     kind = FAILED
                 else:
                     kind = DONE
-                    value = batches.diff_of(value)
             except WireError as error:
                 kind = FAILED
                 error.args = (
@@ -117,11 +131,10 @@ def _at_once(frame: Frame) -> None:
     attempts = frame.attempts
     if frame.answers or None in attempts:
         return
-    values = frame.all_values()
+    diffs = frame.all_diffs()
     first = attempts[0]
-    if values is not None and first is not None and first.outbox is not None:
-        outcome = (DONE_MANY, attempts, list(map(batches.diff_of, values)), sum(frame.times_ns) * 1e-9)
-        first.outbox.post(outcome)
+    if diffs is not None and first is not None and first.outbox is not None:
+        first.outbox.post((DONE_MANY, attempts, diffs, sum(frame.times_ns) * 1e-9))
         frame.position = len(attempts)
 
 

@@ -275,6 +275,12 @@ class Worker:
         if scope._group.is_entered:
             context.run(scope.enter)
         diff = context.run(program.run, value, scope)
+        results = self._results
+        if results.only_channel(diff):
+            payload = batches.plain(diff[0][1])
+            if payload is not None:
+                return payload
+            results.open_up()
         flat = batches.flat(diff)
         try:
             return batches.plain(flat) or self._encode(flat)
@@ -316,6 +322,7 @@ class Worker:
         return lease
 
     def _encode_error(self, error: BaseException) -> bytes:
+        self._results.open_up()
         self._results.flags = -1
         try:
             return self._codec.encode(error, path=f"the exception of node '{self._node}'")

@@ -175,14 +175,32 @@ def test_programs_are_forgotten_when_they_die() -> None:
 def test_results_that_run_no_code_are_decoded_in_one_call_or_cut_apart() -> None:
     codec = Codec(trust=True)
     results = batches.Results()
+    results.open_up()
     for diff in ([("a", 1)], [], [("a", (1, 2)), ("b", {"c": None})]):
         results.payloads.append(codec.encode(batches.flat(diff)))
         results.numbers.append(len(results.numbers))
     head, _ = batches.part(memoryview(b"".join(results.parts(0, []))))
-    whole = head[6]
+    whole = head[7]
     values = [batches.diff_of(items) for items in codec.decode(whole)]
     assert values == [[("a", 1)], [], [("a", (1, 2)), ("b", {"c": None})]]
     assert batches.cut(whole) == results.payloads
+
+
+def test_values_for_one_channel_become_whole_diffs_when_another_comes() -> None:
+    results = batches.Results()
+    for diff in ([("a", 1)], [("a", "x")]):
+        assert results.only_channel(diff)
+        payload = batches.plain(diff[0][1])
+        assert payload is not None
+        results.payloads.append(payload)
+    assert not results.only_channel([("b", 2)]) and not results.only_channel([("a", 3)])
+    assert [Codec(trust=True).decode(payload) for payload in results.payloads] == [["a", 1], ["a", "x"]]
+
+
+@pytest.mark.parametrize("value", [1 << 64, "\ud800", [1, [2]], ["x", b"y"]])
+def test_what_only_the_codec_can_pack_is_left_to_it(value: Any) -> None:
+    assert batches.plain(value) is None
+    assert batches.plain(1) == Codec(trust=True).encode(1), "the packer is as good as new"
 
 
 def test_failed_starts_neither_loop_nor_end_recruiting_for_good() -> None:
