@@ -47,6 +47,7 @@ THREAD_ID: Final = "thread_id"
 CHECKPOINT_ID: Final = "checkpoint_id"
 CHECKPOINT_NS: Final = "checkpoint_ns"
 CHECKPOINT_MAP: Final = "checkpoint_map"
+STRICT_RESUME: Final = "__pregel_strict_resume"
 PRIVATE_CONF_PREFIX: Final = "__"
 
 RESERVED: Final = frozenset(

@@ -39,6 +39,9 @@ def task_id_of(checkpoint_id: str, ns: str, step: int, name: str, path: Sequence
     return f"{digest[:8]}-{digest[8:12]}-{digest[12:16]}-{digest[16:20]}-{digest[20:]}"
 
 
+NO_ANSWER: Any = object()
+
+
 class Answers:
     """What a task was answered, question by question, and what it may still take (IN-2, IN-6, IN-7).
 
@@ -46,13 +49,29 @@ class Answers:
     question, and is shared with the tasks of graphs within this one; ``by_id`` has those that name their question.
     """
 
-    __slots__ = ("asked", "by_id", "given", "null")
+    __slots__ = ("asked", "by_id", "given", "null", "took_by_id")
 
     def __init__(self, given: list[Any], null: list[Any], by_id: dict[str, Any]) -> None:
         self.given = given
         self.null = null
         self.by_id = by_id
         self.asked = 0
+        self.took_by_id = False
+
+    def take(self, question_id: str, first_id: Callable[[], str]) -> Any:
+        """The answer to a question that has none yet, or `NO_ANSWER`.
+
+        Of those that name their question a task takes one, for what it was waiting for; the name of its first question
+        stands for that one too.
+        """
+        by_id = self.by_id
+        if by_id and not self.took_by_id:
+            self.took_by_id = True
+            if question_id in by_id:
+                return by_id[question_id]
+            if (first := first_id()) in by_id:
+                return by_id[first]
+        return self.null.pop() if self.null else NO_ANSWER
 
 
 class TaskScope:
@@ -189,27 +208,34 @@ class TaskScope:
 
     def interrupt(self, value: Any, response_schema: Any = None) -> Any:
         """Stop the task with a question, or return the answer it was resumed with."""
-
         from mpflow.errors import GraphInterrupt
         from mpflow.types import Interrupt
 
+        check = None
+        if response_schema is not None and not isinstance(response_schema, dict):
+            from mpflow._questions import answer_schema
+
+            response_schema, check = answer_schema(response_schema)
         answers = self.answers
         index = 0
         if answers is not None:
             index = answers.asked
             answers.asked += 1
-        namespace = self.namespace if index == 0 else f"{self.namespace}{NS_SEP}{index}"
-        question = Interrupt.from_ns(value, namespace, response_schema=response_schema)
-        if answers is not None:
             if index < len(answers.given):
-                return answers.given[index]
-            if question.id in answers.by_id:
-                answers.given.append(answers.by_id[question.id])
-                return answers.given[index]
-            if answers.null:
-                answers.given.append(answers.null.pop())
-                return answers.given[index]
-        raise GraphInterrupt((question,))
+                answer = answers.given[index]
+                return answer if check is None else check(answer)
+        question = Interrupt.from_ns(value, self._question_namespace(index), response_schema=response_schema)
+        if answers is None:
+            raise GraphInterrupt((question,))
+        answer = answers.take(question.id, lambda: Interrupt.from_ns(value, self.namespace).id)
+        if answer is NO_ANSWER:
+            raise GraphInterrupt((question,))
+        checked = answer if check is None else check(answer)
+        answers.given.append(answer)  # what does not fit is not kept, so that the question can be answered again
+        return checked
+
+    def _question_namespace(self, index: int) -> str:
+        return self.namespace if index == 0 else f"{self.namespace}{NS_SEP}{index}"
 
 
 def _make_runtime(scope: TaskScope) -> Any:

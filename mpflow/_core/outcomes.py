@@ -21,6 +21,7 @@ from mpflow.errors import (
     NodeCancelledError,
     OutcomeUnknown,
     PoisonTaskError,
+    is_invalid_resume,
 )
 
 if TYPE_CHECKING:
@@ -170,7 +171,8 @@ def fail(scheduler: Scheduler, task: Task, error: BaseException, out: list[Instr
     finish(scheduler, task, FAILED, out)
     if scheduler.error is None:
         scheduler.error = error
-        give_up(scheduler, out, kill=scheduler.kill_on_failure)
+        if not is_invalid_resume(error):  # else the others were answered as well, and may finish
+            give_up(scheduler, out, kill=scheduler.kill_on_failure)
 
 
 def add_handling(scheduler: Scheduler, task: Task) -> Task:

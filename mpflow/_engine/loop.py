@@ -186,7 +186,10 @@ def _merged(run: Run, tasks: Sequence[Any], merged: Merge) -> Effects:
     if tasks and streams.wants("values") and not run.stream_keys.isdisjoint(merged.written):
         streams.values_now(run.state)
     if run.persistence is not None:
-        source = "loop" if tasks else "input"
+        source = "input"
+        if tasks:
+            source = "loop"
+            run.resuming = None  # what is called in a later step starts anew
         yield from _save(run.persistence.checkpoint(run.state, source, run.scheduler.step - 1, merged.updated))
 
 

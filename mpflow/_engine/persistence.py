@@ -17,7 +17,6 @@ from mpflow._names import (
     ERROR,
     ERROR_SOURCE_NODE,
     INTERRUPT,
-    NO_WRITES,
     NULL_TASK_ID,
     RESUME,
 )
@@ -252,20 +251,16 @@ class Persistence:
 
     def task_ended(self, task_id: str, path: str, writes: Writes) -> Iterator[Call]:
         """Remember what a task wrote (or its error, or its questions) until the next checkpoint (CP-6)."""
-        if not writes:
-            writes = [(NO_WRITES, None)]
         if all(name in WRITES_IDX_MAP for name, _ in writes):
             writes = list({name: (name, value) for name, value in writes}.values())
         if task_id == NULL_TASK_ID:
-            names = {name for name, _ in writes}
-            self.pending = [
-                write
-                for write in self.pending
-                if write[0] != task_id or (write[1] in SPECIAL and write[1] not in names)
-            ]
+            # These add up. A saver knows them by their place, where the special ones, which replace each other, are last.
+            self.pending = [write for write in self.pending if write[0] != task_id or write[1] not in WRITES_IDX_MAP]
+            self.pending.extend((task_id, *write) for write in sorted(writes, key=_is_special))
+            writes = [write[1:] for write in self.pending if write[0] == task_id]
         else:
             self.pending = [write for write in self.pending if write[0] != task_id]
-        self.pending.extend((task_id, name, value) for name, value in writes)
+            self.pending.extend((task_id, name, value) for name, value in writes)
         saved = [(name, self._trackable(value)) for name, value in writes if name not in self.untracked]
         where = (task_id, path) if self._takes_path else (task_id,)
         call: Call = ("put_writes", (self.config, saved, *where))
@@ -299,10 +294,14 @@ class Persistence:
         return []
 
     def open_questions(self) -> set[str]:
-        """The ids of the questions that have no answer yet."""
-        asked = {task_id: value[0].id for task_id, name, value in self.pending if name == INTERRUPT and value}
-        answered = {task_id for task_id, name, _ in self.pending if name == RESUME or name not in SPECIAL}
-        return {question for task_id, question in asked.items() if task_id not in answered}
+        """The ids of the questions of tasks that have not finished: an answer may be that to an earlier question."""
+        finished = {task_id for task_id, name, _ in self.pending if name not in SPECIAL}
+        return {
+            question.id
+            for task_id, name, value in self.pending
+            if name == INTERRUPT and task_id not in finished
+            for question in (value if isinstance(value, (list, tuple)) else (value,))
+        }
 
     def null_answer(self) -> list[Any]:
         """The answer that was given without naming its question, in a list of its own; empty if there is none."""
@@ -311,6 +310,10 @@ class Persistence:
     def null_writes(self) -> list[tuple[str, Any]]:
         """Writes that belong to no task: a command's update and its destinations."""
         return [(name, value) for task_id, name, value in self.pending if task_id == NULL_TASK_ID and name != RESUME]
+
+
+def _is_special(write: tuple[str, Any]) -> bool:
+    return write[0] in WRITES_IDX_MAP
 
 
 def path_text(path: tuple[Any, ...]) -> str:

@@ -8,9 +8,19 @@ from typing import TYPE_CHECKING, Any
 from mpflow._core.merge import merge
 from mpflow._core.task import FAILED, FINISHED, INTERRUPTED, Task
 from mpflow._exec.program import routes_to
-from mpflow._names import ERROR, ERROR_SOURCE_NODE, INTERRUPT, NULL_TASK_ID, RESUME, ROOT
+from mpflow._names import (
+    CONF,
+    ERROR,
+    ERROR_SOURCE_NODE,
+    INTERRUPT,
+    NO_WRITES,
+    NULL_TASK_ID,
+    RESUME,
+    ROOT,
+    STRICT_RESUME,
+)
 from mpflow._scope import Answers
-from mpflow.errors import EmptyInputError, GraphBubbleUp, GraphInterrupt, InvalidUpdateError
+from mpflow.errors import EmptyInputError, GraphBubbleUp, GraphInterrupt, InvalidUpdateError, UnknownInterruptError
 from mpflow.schema import updates_of
 from mpflow.types import Command
 
@@ -62,21 +72,51 @@ def command_writes(run: Run, command: Command[Any]) -> Writes:
         raise InvalidUpdateError("There is no parent graph: a Command given as input is for the graph itself")
     writes = routes_to(command.goto, "__input__")
     if command.resume is not None:
-        if run.persistence is None:
-            raise RuntimeError("Cannot use Command(resume=...) without checkpointer")
-        if isinstance(command.resume, dict) and all(map(_is_question_id, command.resume)):
-            run.answers_by_id = dict(command.resume)
-        else:
-            if len(run.persistence.open_questions()) > 1:
-                raise RuntimeError(
-                    "When there are multiple pending interrupts, you must specify the interrupt id when resuming: "
-                    "Command(resume={interrupt.id: answer, ...})"
-                )
-            writes.append((RESUME, command.resume))
+        writes += _answer(run, command.resume)
     update = command.update
     if update is not None and not (isinstance(update, (dict, list, tuple)) and not update):
         writes += _updates(run, update)
     return writes
+
+
+def _answer(run: Run, resume: Any) -> Writes:
+    """Note answers that name their questions; the one that does not, as a write."""
+    persistence = run.persistence
+    if persistence is None:
+        raise RuntimeError("Cannot use Command(resume=...) without checkpointer")
+    strict = run.parent is None and not persistence.superseded and run.user_config[CONF].get(STRICT_RESUME)
+    if isinstance(resume, dict) and all(map(_is_question_id, resume)):
+        if strict:
+            _check_known(resume, persistence.open_questions())
+        run.answers_by_id = dict(resume)
+        return []
+    pending = persistence.open_questions()
+    if len(pending) < 2:
+        return [(RESUME, resume)]
+    text = (
+        "When there are multiple pending interrupts, you must specify the interrupt id when resuming: "
+        "Command(resume={interrupt.id: answer, ...})"
+    )
+    if strict:
+        raise UnknownInterruptError(text, reason="ambiguous", pending_ids=sorted(pending))
+    raise RuntimeError(text)
+
+
+def _check_known(resume: dict[str, Any], pending: set[str]) -> None:
+    """A strict resume answers questions that are waiting, and at least one of them (IN-12)."""
+    if not resume:
+        raise UnknownInterruptError(
+            "Command(resume={}) names no interrupt", reason="empty_map", pending_ids=sorted(pending)
+        )
+    unknown = sorted(resume.keys() - pending)
+    if unknown:
+        raise UnknownInterruptError(
+            f"Command(resume=...) answers the interrupt {unknown[0]}, which is not pending: it was answered, or never "
+            "asked",
+            reason="not_pending",
+            interrupt_ids=unknown,
+            pending_ids=sorted(pending),
+        )
 
 
 def _updates(run: Run, update: Any) -> Writes:
@@ -120,9 +160,15 @@ def give_answers(run: Run, attempts: Sequence[Attempt]) -> None:
     assert persistence is not None
     null = run.null_answer()
     for attempt in attempts:
-        given = persistence.answers(run.task_id(attempt.task)) if persistence.pending else []
+        task = attempt.task
+        by_id = run.answers_by_id
+        if task.answers is None:
+            given = persistence.answers(run.task_id(task)) if persistence.pending else []
+        else:  # an attempt before this one may have taken answers that no saver has yet
+            given = task.answers.given
+            by_id = {} if task.answers.took_by_id else by_id
         attempt.plain = False
-        attempt.answers = attempt.task.answers = Answers(given, null, run.answers_by_id)
+        attempt.answers = task.answers = Answers(given, null, by_id)
 
 
 def ended_task(run: Run, task: Task) -> Iterator[Call]:
@@ -131,21 +177,20 @@ def ended_task(run: Run, task: Task) -> Iterator[Call]:
     assert persistence is not None
     task_id = run.task_id(task)
     path = run.path_text(task)
+    answers = task.answers
+    answered: Writes = [(RESUME, list(answers.given))] if answers is not None and answers.given else []
     if task.state == FINISHED:
-        return persistence.task_ended(task_id, path, task.writes)
+        writes = task.writes or [(NO_WRITES, None)]
+        return persistence.task_ended(task_id, path, [*answered, *writes] if answered else writes)
     if task.state == INTERRUPTED:
         assert isinstance(task.error, GraphInterrupt)
         questions = tuple(task.error.args[0])
         if not questions:  # a graph within it came to a breakpoint
             return iter(())
-        writes: Writes = [(INTERRUPT, questions)]
-        answers = task.answers
-        if answers is not None and answers.given:
-            writes.append((RESUME, list(answers.given)))
-        return persistence.task_ended(task_id, path, writes)
+        return persistence.task_ended(task_id, path, [(INTERRUPT, questions), *answered])
     if task.state == FAILED and isinstance(task.error, Exception) and not isinstance(task.error, GraphBubbleUp):
         marks = [(ERROR_SOURCE_NODE, task.name)] if task.handled else []
-        return persistence.task_ended(task_id, path, [(ERROR, task.error), *marks])
+        return persistence.task_ended(task_id, path, [*answered, (ERROR, task.error), *marks])
     return iter(())
 
 

@@ -282,7 +282,16 @@ class Run:
         """Whether this input asks to go on with a saved run; within a run that is resumed, any does."""
         if self.is_answered_above is not None:
             return self.is_answered_above
-        return input is None or isinstance(input, Command)
+        if input is None or isinstance(input, Command):
+            return True
+        # The same run asked for again goes on, whatever its input.
+        run_id = self.user_config["metadata"].get("run_id")
+        return (
+            run_id is not None
+            and self.parent is None
+            and self.persistence is not None
+            and self.persistence.metadata.get("run_id") == run_id
+        )
 
     @property
     def is_answered_above(self) -> bool | None:

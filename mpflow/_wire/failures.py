@@ -7,7 +7,7 @@ together; nothing of that may leave this module: at worst a `RemoteError` stands
     is the context suppressed, notes
 
 The payload is an encoded message of its own, so that what fails to decode in it spoils nothing around it:
-``(0, class or name of a builtin one, arguments, attributes)`` or ``(1, pickle)``.
+``(0, class or name of a builtin one, arguments, attributes)`` or ``(1, pickle, attributes that the pickle leaves out)``.
 """
 
 from __future__ import annotations
@@ -151,7 +151,11 @@ class Recorder:
         return None
 
     def _by_pickle(self, error: BaseException) -> bytes:
-        data = self._encoding.encode((_BY_PICKLE, pickling.dumps(error)))
+        pickled = pickling.dumps(error)
+        known = getattr(pickling.loads(pickled), "__dict__", {})
+        own = getattr(error, "__dict__", {})
+        lost = {key: self._carried(own[key]) for key in own if key not in known and _may_set(key)}
+        data = self._encoding.encode((_BY_PICKLE, pickled, lost))
         self._encoding.flags |= PICKLED
         return data
 
@@ -201,6 +205,8 @@ def _from_payload(payload: Any, reader: Reader) -> BaseException:
     how, *rest = reader.decode(payload)
     if how == _BY_PICKLE and reader.trust:
         error = pickling.loads(rest[0])
+        if rest[1]:
+            error.__dict__.update(rest[1])
     elif how == _BY_PARTS:
         cls, args, state = rest
         error = _from_parts(cls, args, state)

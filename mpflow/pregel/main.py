@@ -222,6 +222,7 @@ class CompiledGraph(DescribedGraph, Runnable[Any, Any]):
         durability: Durability | None = None,
         control: RunControl | None = None,
         version: Literal["v1", "v2"] = "v1",
+        **kwargs: Any,
     ) -> Any:
         """Run the graph on `input` and return its output; with another `stream_mode`, the list of its chunks.
 
@@ -238,6 +239,7 @@ class CompiledGraph(DescribedGraph, Runnable[Any, Any]):
             "durability": durability,
             "control": control,
             "version": version,
+            **kwargs,
         }
         if stream_mode != "values":
             return list(self.stream(input, config, stream_mode=stream_mode, **options))
@@ -262,6 +264,7 @@ class CompiledGraph(DescribedGraph, Runnable[Any, Any]):
         durability: Durability | None = None,
         control: RunControl | None = None,
         version: Literal["v1", "v2"] = "v1",
+        **kwargs: Any,
     ) -> Any:
         """As `invoke`, awaited."""
         if output_keys is None:
@@ -275,6 +278,7 @@ class CompiledGraph(DescribedGraph, Runnable[Any, Any]):
             "durability": durability,
             "control": control,
             "version": version,
+            **kwargs,
         }
         if stream_mode != "values":
             return [chunk async for chunk in self.astream(input, config, stream_mode=stream_mode, **options)]

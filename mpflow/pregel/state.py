@@ -232,8 +232,15 @@ def _named_in(function: Any) -> Iterator[Any]:
             except (KeyError, ValueError):  # a variable of its own, or a cell that is still empty
                 value = None
         elif name in ("LOAD_ATTR", "LOAD_METHOD") and value is not None:
-            value = getattr(value, instruction.argval, None) if not isinstance(value, StatefulGraph) else None
+            value = None if isinstance(value, StatefulGraph) else _attribute(value, instruction.argval)
         elif name not in ("PUSH_NULL", "CACHE", "PRECALL", "COPY"):
             value = None
         if value is not None:
             yield value
+
+
+def _attribute(value: Any, name: str) -> Any:
+    try:
+        return getattr(value, name)
+    except Exception:  # a property of the user's may raise whatever it likes; here it is only looked at
+        return None

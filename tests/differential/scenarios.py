@@ -1,0 +1,84 @@
+"""The same small program under LangGraph and under mpflow, in both colours, must show the same.
+
+A scenario is a function of a library and a colour that returns what a user would see. Ids differ between the libraries, so
+they are told by the order in which they first show; times are left out, of errors only the type counts.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from typing import Any
+
+from tests.colours import AsyncRun, Run, SyncRun
+
+Scenario = Callable[[Any, Run], Any]
+
+_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|[0-9a-f]{32}")
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[.\d]*\+00:00")
+
+
+class Library:
+    """A package's public modules as attributes: ``lib.types``, ``lib.checkpoint_memory``, ``lib.store_base``."""
+
+    def __init__(self, package: str) -> None:
+        self.package = package
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return import_module(f"{self.package}.{name.replace('_', '.')}")
+        except ImportError as missing:
+            raise AttributeError(name) from missing
+
+
+def tried(call: Callable[[], Any]) -> Any:
+    """What a call comes to, be it an error."""
+    try:
+        return call()
+    except Exception as error:
+        return error
+
+
+def _is_question(value: Any) -> bool:
+    return hasattr(value, "response_schema") and hasattr(value, "id")
+
+
+class _Plain:
+    """Turns what a library shows into builtins that can be compared."""
+
+    def __init__(self) -> None:
+        self.ids: dict[str, str] = {}
+
+    def __call__(self, value: Any) -> Any:
+        if isinstance(value, str):
+            return _TIME.sub("<time>", _ID.sub(self._id, value))
+        if isinstance(value, BaseException):
+            return ("raised", type(value).__name__)
+        if _is_question(value):
+            return {"asks": self(value.value), "id": self(value.id), "schema": self(value.response_schema)}
+        if hasattr(value, "_asdict"):  # a snapshot, or one of its tasks
+            return {key: self(item) for key, item in value._asdict().items() if key != "created_at"}
+        if isinstance(value, Mapping):
+            return {self(key): self(item) for key, item in value.items() if not str(key).startswith("__pregel_")}
+        if isinstance(value, (list, tuple)):
+            if value and all(map(_is_question, value)):  # in LangGraph their order may be that of the threads
+                value = type(value)(sorted(value, key=lambda asked: repr(asked.value)))
+            return type(value)([self(item) for item in value])
+        return value
+
+    def _id(self, match: re.Match[str]) -> str:
+        return self.ids.setdefault(match.group(), f"<id {len(self.ids)}>")
+
+
+def shown(scenario: Scenario, package: str, run: Run) -> Any:
+    """What a scenario shows under one library."""
+    return _Plain()(tried(lambda: scenario(Library(package), run)))
+
+
+def check(scenario: Scenario) -> None:
+    """Assert that a scenario shows the same under both libraries, whichever the colour."""
+    for run in (SyncRun(), AsyncRun()):
+        expected = shown(scenario, "langgraph", run)
+        found = shown(scenario, "mpflow", run)
+        assert found == expected, f"in the {run.colour} colour"
