@@ -208,7 +208,7 @@ class CompiledGraph(DescribedGraph, Runnable[Any, Any]):
                 raise ValueError(f"output_keys: graph '{self.name}' has no channel {key!r}")
         return keys if isinstance(keys, str) else tuple(keys)
 
-    def invoke(  # type: ignore[override]
+    def invoke(
         self,
         input: Any,
         config: RunnableConfig | None = None,
@@ -250,7 +250,7 @@ class CompiledGraph(DescribedGraph, Runnable[Any, Any]):
             pass
         return self._result(run, version)
 
-    async def ainvoke(  # type: ignore[override]
+    async def ainvoke(
         self,
         input: Any,
         config: RunnableConfig | None = None,

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Sequence
 from itertools import islice
 from typing import Any
 
-from mpflow._names import MISSING
+from mpflow._names import ERROR, ERROR_SOURCE_NODE, MISSING
 from mpflow.checkpoint.log.coding import Coder
 from mpflow.checkpoint.log.patching import patched
 from mpflow.checkpoint.log.records import (
@@ -231,7 +231,10 @@ class Opening:
         return packed
 
     def writes(self, state: State | None, results: Iterable[Result]) -> list[tuple[str, str, Any]]:
-        """Pending writes: of several results of a task the first, of special ones the last (CP-6)."""
+        """Pending writes: of several results of a task the first, of special ones the last (CP-6).
+
+        An error is told by its text (ER-3), but for one that a handler is yet to be given (EH-4).
+        """
         from mpflow.checkpoint.base import WRITES_IDX_MAP
 
         slots: dict[tuple[str, int], tuple[str, str, Any]] = {}
@@ -244,7 +247,13 @@ class Opening:
                     if index in result.apart:
                         value = self._apart(state, channel, *result.apart[index])
                     slots[slot] = (result.task_id, channel, value)
-        return list(slots.values())
+        handled = {task_id for task_id, channel, _ in slots.values() if channel == ERROR_SOURCE_NODE}
+        return [
+            (task_id, channel, repr(value))
+            if channel == ERROR and isinstance(value, BaseException) and task_id not in handled
+            else (task_id, channel, value)
+            for task_id, channel, value in slots.values()
+        ]
 
     def _apart(self, state: State | None, channel: str, code: int, packed: Any) -> Any:
         if code == PATCH:
