@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from mpflow._names import MISSING
-from mpflow.errors import EmptyChannelError
+from mpflow.errors import EmptyChannelError, InvalidUpdateError
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -16,7 +16,7 @@ Value = TypeVar("Value")
 Update = TypeVar("Update")
 Checkpoint = TypeVar("Checkpoint")
 
-__all__ = ("MISSING", "BaseChannel", "ValueChannel")
+__all__ = ("MISSING", "BaseChannel", "GuardedChannel", "ValueChannel")
 
 
 class BaseChannel(ABC, Generic[Value, Update, Checkpoint]):
@@ -147,6 +147,37 @@ class ValueChannel(BaseChannel[Value, Value, Value], Generic[Value]):
 
     def is_available(self) -> bool:
         return self.value is not MISSING
+
+
+class GuardedChannel(ValueChannel[Value]):
+    """Base of the channels that keep the last value written: with ``guard``, at most one write a step is allowed."""
+
+    __slots__ = ("guard",)
+
+    resets = False
+
+    def __init__(self, typ: Any, guard: bool = True) -> None:
+        super().__init__(typ)
+        self.guard = guard
+
+    def _empty(self) -> Self:
+        new = self.__class__(self.typ, self.guard)
+        new.key = self.key
+        return new
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, type(self)) and other.guard == self.guard
+
+    def update(self, values: Sequence[Value]) -> bool:
+        if not values:
+            return False
+        if self.guard and len(values) != 1:
+            raise InvalidUpdateError(
+                f"{at_key(self.key)}{type(self).__name__}(guard=True) can receive only one value per step, got "
+                f"{len(values)}; guard=False keeps the last of them."
+            )
+        self.value = values[-1]
+        return True
 
 
 def at_key(key: str) -> str:

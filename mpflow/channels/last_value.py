@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Generic
+from typing import TYPE_CHECKING, Any
 
 from mpflow._names import MISSING
-from mpflow.channels.base import BaseChannel, Value, ValueChannel, at_key
+from mpflow.channels.base import Value, ValueChannel, at_key
 from mpflow.errors import EmptyChannelError, ErrorCode, InvalidUpdateError, create_error_message
 
 if TYPE_CHECKING:
@@ -40,44 +40,36 @@ class LastValue(ValueChannel[Value]):
         return True
 
 
-class LastValueAfterFinish(BaseChannel[Value, Value, Any], Generic[Value]):
+class LastValueAfterFinish(ValueChannel[Value]):
     """Keeps the last value written, shows it only once the run would otherwise end, then drops it (ST-10)."""
 
-    __slots__ = ("finished", "value")
+    __slots__ = ("finished",)
 
     resets = False
-    value: Value | Any
 
     def __init__(self, typ: Any, key: str = "") -> None:
         super().__init__(typ, key)
-        self.value = MISSING
         self.finished = False
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, LastValueAfterFinish)
 
-    @property
-    def ValueType(self) -> Any:
-        return self.typ
-
-    @property
-    def UpdateType(self) -> Any:
-        return self.typ
+    def copy(self) -> Self:
+        return self.from_checkpoint(self.checkpoint())
 
     def checkpoint(self) -> tuple[Value | Any, bool] | Any:
         return MISSING if self.value is MISSING else (self.value, self.finished)
 
     def from_checkpoint(self, checkpoint: tuple[Value | Any, bool] | Any) -> Self:
-        new = self.__class__(self.typ, self.key)
+        new = self._empty()
         if checkpoint is not MISSING:
             new.value, new.finished = checkpoint
         return new
 
     def get(self) -> Value:
-        value: Value = self.value
-        if value is MISSING or not self.finished:
+        if not self.finished:
             raise EmptyChannelError
-        return value
+        return super().get()
 
     def is_available(self) -> bool:
         return self.finished and self.value is not MISSING

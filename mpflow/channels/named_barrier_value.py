@@ -15,19 +15,8 @@ if TYPE_CHECKING:
 __all__ = ("NamedBarrierValue", "NamedBarrierValueAfterFinish")
 
 
-def _add_names(key: str, names: set[Value], seen: set[Value], values: Sequence[Value]) -> set[Value]:
-    fresh = set(values)
-    strangers = fresh - names
-    if strangers:
-        raise InvalidUpdateError(
-            f"{at_key(key)}{min(map(repr, strangers))} is not among the names this barrier waits for: "
-            f"{', '.join(sorted(map(repr, names)))}"
-        )
-    return seen | fresh
-
-
-class NamedBarrierValue(BaseChannel[Value, Value, set[Value]], Generic[Value]):
-    """Becomes available (with the value None) when every name was written; empty again once consumed (ST-10)."""
+class _Barrier(BaseChannel[Value, Value, Any], Generic[Value]):
+    """What both barriers are: the names they wait for, and those that were written."""
 
     __slots__ = ("names", "seen")
 
@@ -41,7 +30,7 @@ class NamedBarrierValue(BaseChannel[Value, Value, set[Value]], Generic[Value]):
         self.seen = set()
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, NamedBarrierValue) and other.names == self.names
+        return isinstance(other, type(self)) and other.names == self.names
 
     @property
     def ValueType(self) -> Any:
@@ -51,17 +40,9 @@ class NamedBarrierValue(BaseChannel[Value, Value, set[Value]], Generic[Value]):
     def UpdateType(self) -> Any:
         return self.typ
 
-    def copy(self) -> Self:
-        return self.from_checkpoint(self.seen)
-
-    def checkpoint(self) -> set[Value]:
-        return self.seen
-
-    def from_checkpoint(self, checkpoint: set[Value] | Any) -> Self:
+    def _empty(self) -> Self:
         new = self.__class__(self.typ, self.names)
         new.key = self.key
-        if checkpoint is not MISSING:
-            new.seen = set(checkpoint)
         return new
 
     def get(self) -> Any:
@@ -69,16 +50,39 @@ class NamedBarrierValue(BaseChannel[Value, Value, set[Value]], Generic[Value]):
             raise EmptyChannelError
         return None
 
-    def is_available(self) -> bool:
-        return self.seen == self.names
-
     def update(self, values: Sequence[Value]) -> bool:
         if not values:
             return False
-        seen = _add_names(self.key, self.names, self.seen, values)
+        strangers = set(values) - self.names
+        if strangers:
+            raise InvalidUpdateError(
+                f"{at_key(self.key)}{min(map(repr, strangers))} is not among the names this barrier waits for: "
+                f"{', '.join(sorted(map(repr, self.names)))}"
+            )
+        seen = self.seen.union(values)
         changed = seen != self.seen
         self.seen = seen
         return changed
+
+
+class NamedBarrierValue(_Barrier[Value]):
+    """Becomes available (with the value None) when every name was written; empty again once consumed (ST-10)."""
+
+    __slots__ = ()
+
+    resets = False
+
+    def checkpoint(self) -> set[Value]:
+        return self.seen
+
+    def from_checkpoint(self, checkpoint: set[Value] | Any) -> Self:
+        new = self._empty()
+        if checkpoint is not MISSING:
+            new.seen = set(checkpoint)
+        return new
+
+    def is_available(self) -> bool:
+        return self.seen == self.names
 
     def consume(self) -> bool:
         if self.seen != self.names:
@@ -87,58 +91,29 @@ class NamedBarrierValue(BaseChannel[Value, Value, set[Value]], Generic[Value]):
         return True
 
 
-class NamedBarrierValueAfterFinish(BaseChannel[Value, Value, tuple[set[Value], bool]], Generic[Value]):
+class NamedBarrierValueAfterFinish(_Barrier[Value]):
     """A barrier that becomes available only once the run would otherwise end (ST-10)."""
 
-    __slots__ = ("finished", "names", "seen")
+    __slots__ = ("finished",)
 
     resets = False
-    names: set[Value]
-    seen: set[Value]
 
     def __init__(self, typ: Any, names: Iterable[Value]) -> None:
-        super().__init__(typ)
-        self.names = set(names)
-        self.seen = set()
+        super().__init__(typ, names)
         self.finished = False
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, NamedBarrierValueAfterFinish) and other.names == self.names
-
-    @property
-    def ValueType(self) -> Any:
-        return self.typ
-
-    @property
-    def UpdateType(self) -> Any:
-        return self.typ
 
     def checkpoint(self) -> tuple[set[Value], bool]:
         return (self.seen, self.finished)
 
     def from_checkpoint(self, checkpoint: tuple[set[Value], bool] | Any) -> Self:
-        new = self.__class__(self.typ, self.names)
-        new.key = self.key
+        new = self._empty()
         if checkpoint is not MISSING:
             seen, new.finished = checkpoint
             new.seen = set(seen)
         return new
 
-    def get(self) -> Any:
-        if not self.is_available():
-            raise EmptyChannelError
-        return None
-
     def is_available(self) -> bool:
         return self.finished and self.seen == self.names
-
-    def update(self, values: Sequence[Value]) -> bool:
-        if not values:
-            return False
-        seen = _add_names(self.key, self.names, self.seen, values)
-        changed = seen != self.seen
-        self.seen = seen
-        return changed
 
     def consume(self) -> bool:
         if not self.is_available():
