@@ -95,10 +95,9 @@ class SyncHands:
         """Its rows; what it changed is committed."""
         with self.connection.cursor(row_factory=tuple_row, binary=True) as cursor:
             cursor.execute(statement, parameters)
-            found = cursor.fetchall() if cursor.description else []
-        if self.pipe is not None:
-            self.pipe.sync()
-        return found
+            if self.pipe is not None:  # before it nothing is known of the outcome
+                self.pipe.sync()
+            return cursor.fetchall() if cursor.description else []
 
     def give_back(self) -> None:
         """Return the connection to where it came from, where there is such a place."""
@@ -154,10 +153,9 @@ class AsyncHands:
     async def execute(self, statement: str, parameters: Sequence[Any] | None = None) -> Rows:
         async with self.connection.cursor(row_factory=tuple_row, binary=True) as cursor:
             await cursor.execute(statement, parameters)
-            found = await cursor.fetchall() if cursor.description else []
-        if self.pipe is not None:
-            await self.pipe.sync()
-        return found
+            if self.pipe is not None:
+                await self.pipe.sync()
+            return await cursor.fetchall() if cursor.description else []
 
     async def give_back(self) -> None:
         connection = self.connection
