@@ -14,6 +14,8 @@ from mpflow._engine.places import INLINE, THREAD, Places
 from mpflow._messages import CANCELLED, DONE, FAILED, Attempt, Outcome
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
     from mpflow._engine.run import Run
 
 QUICK_S = 0.001
@@ -79,9 +81,18 @@ def drive(run: Run, input: Any) -> Iterator[Any]:
                     yield queue.popleft()
             elif kind is CANCEL:
                 places.cancel(effect[1], kill=effect[2])
+    except KeyboardInterrupt as interrupt:  # where of ours it came helps nobody; in which node it came does
+        raise interrupt.with_traceback(_outside(interrupt.__traceback__)) from None
     finally:
         loop.close()
         abandon(run, places)
+
+
+def _outside(traceback: TracebackType | None) -> TracebackType | None:
+    """A traceback from its first frame on that is not ours."""
+    while traceback is not None and traceback.tb_frame.f_globals.get("__name__", "").startswith("mpflow."):
+        traceback = traceback.tb_next
+    return traceback
 
 
 def _start(run: Run, places: Places, attempts: Sequence[Attempt]) -> list[Outcome]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -72,8 +73,43 @@ def check(data: bytes | memoryview, limits: Limits) -> None:
         return
     if len(bytes(data).translate(None, _NOT_OPENERS)) * CONTAINER_BYTES <= allowance:
         return
+    if _is_bomb(data, allowance // _LEAST_BYTES):
+        raise _too_many(data, allowance)
     if _count(data, allowance) * CONTAINER_BYTES > allowance:
         _weigh(data, allowance)
+
+
+# One-byte tokens: small ints, nil and bools, and the containers of at most 15 items, which bombs are made of.
+_ONE_BYTE: Final = re.compile(rb"[\x00-\x9f\xc0\xc2\xc3\xe0-\xff]+")
+# By first byte of the others: how many bytes after it say the length of what follows, and how many follow besides.
+_LENGTHS: Final = {0xC4: 1, 0xC5: 2, 0xC6: 4, 0xC7: 1, 0xC8: 2, 0xC9: 4, 0xD9: 1, 0xDA: 2, 0xDB: 4}
+_WIDTHS: Final = {byte: byte - 0xA0 for byte in range(0xA0, 0xC0)} | {
+    0xCA: 4, 0xCB: 8, 0xCC: 1, 0xCD: 2, 0xCE: 4, 0xCF: 8, 0xD0: 1, 0xD1: 2, 0xD2: 4, 0xD3: 8,
+    0xD4: 2, 0xD5: 3, 0xD6: 5, 0xD7: 9, 0xD8: 17, 0xC7: 1, 0xC8: 1, 0xC9: 1,
+    0xDC: 2, 0xDD: 4, 0xDE: 2, 0xDF: 4,
+}  # fmt: skip
+_LOOKS: Final = 10_000
+
+
+def _is_bomb(data: bytes | memoryview, most: int) -> bool:
+    """Whether long runs of one-byte tokens alone hold more than `most` containers: told in a pass, with nothing built.
+
+    False also where there are too many other tokens between them to look at each. `data` must be well formed.
+    """
+    containers = at = 0
+    for _ in range(_LOOKS):
+        run = _ONE_BYTE.match(data, at)
+        if run is not None:
+            containers += len(bytes(data[at : run.end()]).translate(None, _NOT_OPENERS))
+            at = run.end()
+            if containers > most:
+                return True
+        if at >= len(data):
+            return False
+        first = data[at]
+        told = _LENGTHS.get(first, 0)
+        at += 1 + told + _WIDTHS.get(first, 0) + int.from_bytes(data[at + 1 : at + 1 + told], "big")
+    return False
 
 
 def _count(data: bytes | memoryview, allowance: int) -> int:

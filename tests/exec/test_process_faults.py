@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import ctypes
+import operator
 import os
+import random
 import resource
 import signal
-import subprocess
 import sys
-import textwrap
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypedDict
 
 import pytest
 
-from mpflow._exec import deaths
+from mpflow._exec import deaths, link
+from mpflow._exec.mailbox import Mailbox
 from mpflow._exec.process import WorkerPool
+from mpflow._messages import EVENT
 from mpflow._wire.errors import EncodeError
 from mpflow.errors import (
     EngineUnhealthy,
@@ -27,7 +29,11 @@ from mpflow.errors import (
     WorkerStartError,
     WrongProcessError,
 )
+from mpflow.graph import START, StateGraph
+from mpflow.runtime import get_runtime
+from mpflow.types import Send
 from tests.exec.pooling import CANCELLED, DONE, FAILED, LOST, Drive, Node, die, facts_of, is_alive, kinds, wait_until
+from tests.exec.scripts import run_script
 
 pytestmark = pytest.mark.chaos
 
@@ -521,17 +527,6 @@ def test_sizes_both_ways_at_once(size: int, arena: bool, monkeypatch: pytest.Mon
 # -- 21-25: the parent -------------------------------------------------------------------------------------------------
 
 
-def run_script(script: str, input: str = "", code: int = 0, **more: Any) -> subprocess.CompletedProcess[str]:
-    root = Path(__file__).parents[2]
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script)],
-        input=input, capture_output=True, text=True, timeout=60, cwd=root,
-        env={**os.environ, "PYTHONPATH": str(root)}, **more,
-    )  # fmt: skip
-    assert done.returncode == code, done.stderr
-    return done
-
-
 @pytest.mark.parametrize("work", ["lambda x: x", "spin", "hold_the_gil"])
 def test_workers_end_when_their_parent_is_killed(work: str) -> None:
     script = f"""
@@ -726,3 +721,65 @@ def test_a_slow_import_of_a_node_does_not_count_for_its_deadline(pool: WorkerPoo
     slow = SlowToLoad()
     [(kind, _)] = Drive(pool).all(Node(lambda x: slow), [1], timeout_s=0.3)
     assert kind == DONE
+
+
+# -- 19: what comes twice, late, or in another order ---------------------------------------------------------------------
+
+
+def test_results_that_come_twice_or_late_or_in_disorder_find_nobody(
+    pool: WorkerPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chance = random.Random(5)
+    heard: list[tuple[Any, int, bytes]] = []
+    hear = pool._foreman._hear
+
+    def disturbed(worker: Any, kind: int, body: Any) -> None:
+        if kind != link.RESULTS:
+            hear(worker, kind, body)
+            return
+        frame = worker, kind, bytes(body)
+        hear(*frame)
+        heard.append(frame)
+        for again in chance.sample(heard, min(3, len(heard))):  # of this worker or another, dead ones included
+            if again[0] is worker:
+                hear(*again)
+
+    monkeypatch.setattr(pool._foreman, "_hear", disturbed)
+    drive = Drive(pool)
+    for round in range(5):
+        assert drive.values(Node(lambda x: x), range(200)) == list(range(200))
+        if round == 2:
+            os.kill(pool.stats()["pids"][0], signal.SIGKILL)
+    assert len(heard) > 20
+
+
+def test_outcomes_that_a_run_gets_twice_or_in_disorder_are_dropped_by_their_attempt(
+    pool: WorkerPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chance = random.Random(7)
+    take = Mailbox.take
+    seen: list[Any] = []
+
+    def shuffled(mailbox: Mailbox) -> list[Any]:
+        taken = take(mailbox)
+        seen.extend(outcome for outcome in taken if outcome[0] != EVENT)
+        taken += chance.choices(seen, k=3) if seen else []
+        chance.shuffle(taken)
+        return taken
+
+    class State(TypedDict):
+        log: Annotated[list[Any], operator.add]
+        killed: bool
+
+    def work(state: Any) -> Any:
+        number, attempt = state["number"], get_runtime().execution_info.node_attempt
+        if number == 7 and attempt == 1:
+            die()
+        return {"log": [(number, attempt)]}
+
+    graph = StateGraph(State).add_node("work", work, executor="process")
+    graph.add_conditional_edges(START, lambda state: [Send("work", {"number": n}) for n in range(40)])
+    compiled = graph.compile(pool=pool)
+    monkeypatch.setattr(Mailbox, "take", shuffled)
+    for _ in range(3):
+        assert compiled.invoke({"log": []})["log"] == [(n, 2 if n == 7 else 1) for n in range(40)]

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mpflow._wire import tags
+from mpflow._wire import limits, tags
 from mpflow._wire.codec import Codec, DecodeError, DecodeLimitError, WireError
 from tests.wire import shapes
 from tests.wire.test_codec import VALUES, values
@@ -218,3 +218,31 @@ def test_unpickling_that_exits_is_a_decode_error() -> None:
 class Exits:
     def __reduce__(self) -> Any:
         return sys.exit, (3,)
+
+
+@pytest.mark.parametrize("name", ["empty lists", "empty dicts"])
+def test_a_bomb_of_empty_containers_is_told_without_unpacking_it(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """FAULTS row 40: in about a tenth of a second."""
+    monkeypatch.setattr(limits, "_count", lambda data, allowance: pytest.fail("it was unpacked"))
+    with pytest.raises(DecodeLimitError):
+        DISK.decode(_BOMBS[name])
+
+
+def _containers(value: Any) -> int:
+    items = value if isinstance(value, list) else value.values() if isinstance(value, dict) else ()
+    return isinstance(value, (list, dict)) + sum(map(_containers, items))
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers(-(1 << 63), (1 << 64) - 1) | st.floats() | st.text() | st.binary()
+        | st.sampled_from([1, 2, 4, 8, 16, 3, 300]).map(lambda size: msgpack.ExtType(5, b"\x90" * size))
+        | st.sampled_from([31, 32, 255, 256]).map(lambda size: b"\x90" * size)
+        | st.sampled_from([31, 32, 255, 256]).map(lambda size: "\x00" * size),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner) | inner.map(lambda item: [item] * 16),
+        max_leaves=5,
+    )
+)  # fmt: skip
+def test_what_looks_like_a_container_within_something_else_is_none(value: Any) -> None:
+    data = msgpack.packb(value)
+    assert not limits._is_bomb(data, _containers(value))

@@ -1,0 +1,139 @@
+"""Whole programs that are interrupted or terminated: what was saved stays, nothing is left running (FAULTS row 27)."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.exec.pooling import is_alive, wait_until
+
+pytestmark = pytest.mark.chaos
+
+PROGRAM = """
+import asyncio, operator, os, sys, time
+from typing import Annotated, TypedDict
+from mpflow.checkpoint.memory import InMemorySaver
+from mpflow.graph import START, StateGraph
+from mpflow.types import Send
+
+place, colour, pids = sys.argv[1:4]
+
+class State(TypedDict):
+    done: Annotated[list, operator.add]
+
+class Journal(InMemorySaver):
+    '''Writes down which tasks it was given, as soon as it has them.'''
+    def put_writes(self, config, writes, task_id, task_path=""):
+        super().put_writes(config, writes, task_id, task_path)
+        for channel, value in writes:
+            if channel == "done" and value:
+                os.write(1, f"saved {value[0]}\\n".encode())
+    async def aput_writes(self, *args):
+        self.put_writes(*args)
+
+def work(number):
+    with open(pids, "a") as file:
+        file.write(f"{os.getpid()}\\n")
+    time.sleep(0.05)
+    return {"done": [number]}
+
+graph = StateGraph(State).add_node("work", work, executor=place)
+graph.add_conditional_edges(START, lambda state: [Send("work", number) for number in range(1000)])
+graph = graph.compile(checkpointer=Journal())
+options = dict(config={"configurable": {"thread_id": "1"}}, stream_mode="updates", durability="sync")
+
+def told(chunk):
+    os.write(1, f"told {chunk['work']['done'][0]}\\n".encode())
+
+async def main():
+    async for chunk in graph.astream({"done": []}, **options):
+        told(chunk)
+
+if colour == "sync":
+    for chunk in graph.stream({"done": []}, **options):
+        told(chunk)
+else:
+    asyncio.run(main())
+"""
+
+LINES = {"sync": 12, "async": 30}
+"""The traceback of KeyboardInterrupt is Python's own; asyncio's has three parts."""
+
+
+def interrupt(directory: Path, place: str, colour: str, how: str, after_s: float) -> None:
+    """Run the program, end it `after_s` seconds after its first result, and look at what is left."""
+    root = Path(__file__).parents[2]
+    program, seen, said = directory / "program.py", directory / "pids", directory / "said"
+    program.write_text(PROGRAM)
+    seen.write_text("")
+    out = said.open("wb")
+    process = subprocess.Popen(
+        [sys.executable, str(program), place, colour, str(seen)],
+        stdout=out, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        env={**os.environ, "PYTHONPATH": str(root)},
+    )  # fmt: skip
+    try:
+        wait_until(lambda: "told" in said.read_text() or process.poll() is not None, 30.0)
+        time.sleep(after_s)
+        before = time.monotonic()
+        number = signal.SIGTERM if how == "term" else signal.SIGINT
+        if how == "group":
+            os.killpg(process.pid, number)
+        else:
+            process.send_signal(number)
+        if how == "twice":
+            time.sleep(after_s % 0.1)
+            process.send_signal(number)
+        _, err = process.communicate(timeout=30)
+        took_s = time.monotonic() - before
+    finally:
+        process.kill()
+        process.communicate()
+        out.close()
+    assert process.returncode == -number, err
+    assert took_s < 2.5
+    pids = {int(line) for line in seen.read_text().split()}
+    assert wait_until(lambda: not any(map(is_alive, pids)), 2.0), "workers are left"
+    lines = said.read_text().splitlines()
+    saved = [line.split()[1] for line in lines if line.startswith("saved")]
+    told = [line.split()[1] for line in lines if line.startswith("told")]
+    assert set(told) <= set(saved), "something was streamed that was not durable"
+    assert len(set(saved)) == len(saved) and len(saved) < 1000
+    # A second one may come while the first is being answered, and is then told of too.
+    assert len(err.splitlines()) <= LINES[colour] + (30 if how == "twice" else 0), err
+    if how != "term":
+        assert err.rstrip().endswith("KeyboardInterrupt") and "Exception ignored" not in err
+
+
+@pytest.mark.parametrize(
+    ("place", "colour", "how"),
+    [
+        ("thread", "sync", "pid"),
+        ("thread", "async", "group"),
+        ("process", "sync", "group"),
+        ("process", "sync", "twice"),
+        ("process", "sync", "term"),
+        ("process", "async", "pid"),
+        ("process", "async", "twice"),
+    ],
+)
+def test_an_interrupted_program_keeps_what_it_saved_and_leaves_nobody(
+    tmp_path: Path, place: str, colour: str, how: str
+) -> None:
+    interrupt(tmp_path, place, colour, how, 0.03)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("seed", range(40))
+def test_a_program_interrupted_at_any_time(tmp_path: Path, seed: int) -> None:
+    chance = random.Random(seed)
+    place, colour = chance.choice(["thread", "process"]), chance.choice(["sync", "async"])
+    interrupt(tmp_path, place, colour, chance.choice(["pid", "group", "twice", "term"]), chance.random() * 0.5)
