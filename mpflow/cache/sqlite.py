@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from mpflow._sqlite import open_private
 from mpflow._wire.codec import Codec
 from mpflow.cache.base import BaseCache, FullKey, Namespace, ValueT
 from mpflow.types import Send
@@ -17,8 +17,6 @@ from mpflow.types import Send
 __all__ = ("SqliteCache",)
 
 _SEPARATOR = "\x1f"
-_BUSY_S = 30.0
-"""How long to wait for another process that writes."""
 _SCHEMA = (
     "CREATE TABLE IF NOT EXISTS writes "
     "(ns TEXT NOT NULL, key TEXT NOT NULL, expires REAL, value BLOB NOT NULL, PRIMARY KEY (ns, key)) WITHOUT ROWID"
@@ -28,7 +26,7 @@ _SCHEMA = (
 class SqliteCache(BaseCache[ValueT]):
     """A cache in the SQLite file at `path`, shared by the threads and processes that open it.
 
-    The file is made readable by its owner alone. Values are plain data, `Send` and objects of the classes in `types`;
+    The file is made readable by its owner alone, and must not be a symbolic link (StorageError). Values are plain data, `Send` and objects of the classes in `types`;
     what is none of these is refused with `mpflow._wire.errors.EncodeError`, and a run then goes on without caching it.
     An entry that cannot be read any more counts as absent. `clock` gives the seconds since the epoch that `ttl` is
     measured in. Close it when done, or use it as a context manager.
@@ -46,11 +44,7 @@ class SqliteCache(BaseCache[ValueT]):
         self._clock = clock
         self._codec = Codec(types=(Send, *types), trust=False)
         self._lock = threading.Lock()
-        path = os.fspath(path)
-        if path != ":memory:":
-            # SQLite gives its side files the mode of the file itself, which must therefore be there first.
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-        self._connection = sqlite3.connect(path, timeout=_BUSY_S, check_same_thread=False, isolation_level=None)
+        self._connection = open_private(os.fspath(path))
         try:
             self._connection.execute("PRAGMA journal_mode=WAL")
             self._connection.execute("PRAGMA synchronous=NORMAL")

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mpflow._sqlite import open_private
 from mpflow._wire.codec import DecodeError
 from mpflow.checkpoint.base import CheckpointTuple, empty_checkpoint, new_checkpoint_id
 from mpflow.checkpoint.log import envelope, weight
@@ -35,7 +36,6 @@ from mpflow.checkpoint.log.records import (
 )
 from mpflow.checkpoint.log.saver import LogSaver
 from mpflow.checkpoint.sqlite import SqliteSaver
-from mpflow.checkpoint.sqlite.driver import open_private
 from mpflow.errors import CheckpointCorruptError, CheckpointVersionError
 
 CODER = DataCoder()

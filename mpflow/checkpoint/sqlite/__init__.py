@@ -7,8 +7,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from mpflow._sqlite import open_private
 from mpflow.checkpoint.log.saver import LogSaver
-from mpflow.checkpoint.sqlite.driver import SqliteDriver, open_private
+from mpflow.checkpoint.sqlite.driver import SqliteDriver
 
 if TYPE_CHECKING:
     import threading

@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
+from mpflow._sqlite import open_private
 from mpflow.checkpoint.log.operations import Calls
 from mpflow.checkpoint.sqlite import SqliteSaver
-from mpflow.checkpoint.sqlite.driver import open_private
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
+from mpflow._sqlite import BUSY_S
 from mpflow.checkpoint.log.driver import Batch, Drop, Row
 from mpflow.checkpoint.sqlite.ownership import Ownership
 from mpflow.errors import CheckpointVersionError, StorageError
-
-BUSY_S: Final = 5.0
-"""How long to wait for another process that writes."""
 
 # Each is applied once, in order; their count is the schema's version. What was released is never changed.
 MIGRATIONS: Final = (
@@ -260,25 +257,3 @@ def _path_of(connection: sqlite3.Connection) -> str:
         return next((path for _, name, path in cursor.execute("PRAGMA database_list") if name == "main"), "") or ""
     except sqlite3.Error as error:
         raise StorageError("SQLite database", f"{type(error).__name__}: {error}") from error
-
-
-def open_private(path: str) -> sqlite3.Connection:
-    """A connection to the database at `path`, made readable by its owner alone if it is new. Refuses symbolic links.
-
-    Missing folders are made, for the owner alone.
-    """
-    if path == ":memory:":
-        return sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-    path = os.path.abspath(path)
-    try:
-        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-        # SQLite gives its side files the mode of the file itself, which must therefore be there first.
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        os.close(os.open(path, flags, 0o600))
-        for side in ("-wal", "-shm", "-journal", "-runs"):
-            if os.path.islink(path + side):
-                raise OSError(f"{path}{side} is a symbolic link")
-        return sqlite3.connect(path, timeout=BUSY_S, check_same_thread=False, isolation_level=None)
-    except (OSError, sqlite3.Error) as error:
-        detail = "it is a symbolic link" if os.path.islink(path) else f"{type(error).__name__}: {error}"
-        raise StorageError(f"SQLite database {path}", detail) from error

@@ -1,9 +1,10 @@
-"""The store in memory (KV-1 to KV-3)."""
+"""The contract of stores, over each of ours, in both colours (KV-1 to KV-3)."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import sqlite3
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from mpflow.store.base import (
 )
 from mpflow.store.embed import get_text_at_path, tokenize_path
 from mpflow.store.memory import InMemoryStore
+from mpflow.store.sqlite import AsyncSqliteStore, SqliteStore
 
 
 class Clock:
@@ -32,7 +34,7 @@ class Clock:
 class Sync:
     """The store's methods, called in the sync colour."""
 
-    def __init__(self, store: InMemoryStore) -> None:
+    def __init__(self, store: Any) -> None:
         self.store = store
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
@@ -46,14 +48,41 @@ class Async(Sync):
         return lambda *args, **kwargs: asyncio.run(getattr(self.store, f"a{name}")(*args, **kwargs))
 
 
+def in_sqlite(kind: Any) -> Any:
+    return lambda **options: kind(sqlite3.connect(":memory:", check_same_thread=False), **options)
+
+
+STORES = {"memory": InMemoryStore, "sqlite": in_sqlite(SqliteStore), "async sqlite": in_sqlite(AsyncSqliteStore)}
+
+
+@pytest.fixture(params=STORES)
+def make(request: pytest.FixtureRequest) -> Iterator[Callable[..., Any]]:
+    """Makes a store of one kind, by its constructor's options."""
+    made = []
+
+    def make_one(**options: Any) -> Any:
+        made.append(STORES[request.param](**options))
+        return made[-1]
+
+    yield make_one
+    for store in made:
+        if hasattr(store, "close"):
+            store.close()
+
+
 @pytest.fixture(params=[Sync, Async], ids=["sync", "async"])
-def colour(request: pytest.FixtureRequest) -> Callable[[InMemoryStore], Any]:
+def colour(request: pytest.FixtureRequest) -> Callable[[Any], Any]:
     return request.param  # type: ignore[no-any-return]
 
 
 @pytest.fixture
-def store(colour: Callable[[InMemoryStore], Any]) -> Any:
-    return colour(InMemoryStore())
+def store(colour: Callable[[Any], Any], make: Callable[..., Any]) -> Any:
+    return colour(make())
+
+
+def sweep(store: Any) -> int:
+    swept = store.sweep_ttl()
+    return swept if isinstance(swept, int) else asyncio.run(swept)
 
 
 def found(items: list[SearchItem]) -> list[str]:
@@ -177,9 +206,9 @@ def test_kv2_a_batch_reads_the_store_as_it_was_and_the_last_put_wins(store: Any)
         store.batch([3])
 
 
-def test_the_ttl_of_an_item_counts_in_minutes_and_reading_refreshes_it(colour: Any) -> None:
+def test_the_ttl_of_an_item_counts_in_minutes_and_reading_refreshes_it(colour: Any, make: Any) -> None:
     clock = Clock()
-    inner = InMemoryStore(clock=clock)
+    inner = make(clock=clock)
     store = colour(inner)
     store.put(("n",), "k", {"a": 1}, ttl=2)
     clock.now += 119
@@ -191,12 +220,12 @@ def test_the_ttl_of_an_item_counts_in_minutes_and_reading_refreshes_it(colour: A
     assert store.get(("n",), "k") is None
     assert store.search(("n",)) == []
     assert store.list_namespaces() == []
-    assert (inner.sweep_ttl(), inner.sweep_ttl()) == (1, 0)
+    assert (sweep(inner), sweep(inner)) == (1, 0)
 
 
-def test_a_default_ttl_holds_unless_a_put_says_otherwise(colour: Any) -> None:
+def test_a_default_ttl_holds_unless_a_put_says_otherwise(colour: Any, make: Any) -> None:
     clock = Clock()
-    store = colour(InMemoryStore(ttl={"default_ttl": 1, "refresh_on_read": False}, clock=clock))
+    store = colour(make(ttl={"default_ttl": 1, "refresh_on_read": False}, clock=clock))
     store.put(("n",), "mortal", {})
     store.put(("n",), "immortal", {}, ttl=None)
     clock.now += 59
@@ -213,8 +242,8 @@ async def lengths_async(texts: Any) -> list[list[float]]:
     return lengths(texts)
 
 
-def test_kv3_search_by_meaning_ranks_by_likeness_and_pages(colour: Any) -> None:
-    store = colour(InMemoryStore(index={"dims": 2, "embed": lengths, "fields": ["text", "notes[*].t"]}))
+def test_kv3_search_by_meaning_ranks_by_likeness_and_pages(colour: Any, make: Any) -> None:
+    store = colour(make(index={"dims": 2, "embed": lengths, "fields": ["text", "notes[*].t"]}))
     store.put(("d",), "short", {"text": "a"})
     store.put(("d",), "noted", {"text": "a", "notes": [{"t": "four"}, {"t": "b"}]})
     store.put(("d",), "long", {"text": "x" * 40})
@@ -228,8 +257,8 @@ def test_kv3_search_by_meaning_ranks_by_likeness_and_pages(colour: Any) -> None:
     assert found(store.search(("d",), query="4444", limit=1)) == ["own field"]
 
 
-def test_kv3_an_async_embedding_serves_the_async_methods_alone() -> None:
-    store = InMemoryStore(index={"dims": 2, "embed": lengths_async})
+def test_kv3_an_async_embedding_serves_the_async_methods_alone(make: Any) -> None:
+    store = make(index={"dims": 2, "embed": lengths_async})
     with pytest.raises(RuntimeError, match="async"):
         store.put(("d",), "k", {"text": "a"})
     asyncio.run(store.aput(("d",), "k", {"text": "a"}))
@@ -241,9 +270,9 @@ def test_kv3_without_an_index_a_query_is_ignored(store: Any) -> None:
     assert [(hit.key, hit.score) for hit in store.search(("d",), query="a")] == [("k", None)]
 
 
-def test_kv3_an_index_needs_something_that_embeds() -> None:
+def test_kv3_an_index_needs_something_that_embeds(make: Any) -> None:
     with pytest.raises(ValueError, match="embed must be provided"):
-        InMemoryStore(index={"dims": 2})
+        make(index={"dims": 2})
 
 
 @pytest.mark.parametrize(
