@@ -1,15 +1,17 @@
 """Whole runs in worker processes: each input of a batch is one task, a run of the graph within one worker.
 
 Owns what is under way, the window that bounds it, and what a death does to an item. It knows no scheduler: items depend
-on nothing but their input. Graphs with a saver, a store or a cache stay in the parent, which alone may touch those.
+on nothing but their input. The graph's saver, store and cache stay here: runs in workers ask for them.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Iterator
+from copy import copy
 from typing import TYPE_CHECKING, Any
 
 from mpflow._core.retry import is_poison
+from mpflow._engine.local import Local
 from mpflow._exec.mailbox import Mailbox
 from mpflow._exec.process import default_pool
 from mpflow._messages import CLOSED, DONE, EVENT, FAILED, LOST, Attempt, StepFacts, WorkerDeath, one_by_one
@@ -30,7 +32,10 @@ MOST_AHEAD = 1024
 
 
 class ItemProgram:
-    """A run of the graph as a worker sees it: a node whose function is the graph's `invoke`."""
+    """A run of the graph as a worker sees it: a node whose function is the graph's `invoke`.
+
+    The graph comes without saver, store and cache; those that it has are the scope's.
+    """
 
     __slots__ = ("__weakref__", "graph", "kwargs", "metadata", "name", "tags")
 
@@ -48,7 +53,14 @@ class ItemProgram:
         """Run the graph on `input`. Its config is the scope's; the run itself is nested in nothing."""
         facts = scope.facts
         current.set(None)
-        output = self.graph.invoke(input, facts.config, context=facts.context, **self.kwargs)
+        graph = self.graph
+        local = facts.local
+        if local is not None:
+            graph = copy(graph)
+            graph.store, graph.cache = local.store, local.cache
+            if local.saver is not None:
+                graph.checkpointer = local.saver
+        output = graph.invoke(input, facts.config, context=facts.context, **self.kwargs)
         return [("output", output)]
 
 
@@ -83,10 +95,10 @@ class Items:
         context: Any = None,
         **kwargs: Any,
     ) -> None:
-        _check_portable(graph)
+        self.local = _local(graph, kwargs.get("durability"))
         self.pool: WorkerPool = graph._options.get("pool") or default_pool()
         self.mailbox = Mailbox()
-        self._program = ItemProgram(graph, kwargs)
+        self._program = ItemProgram(_portable(graph), kwargs)
         self._reruns = all(node.rerun_on_loss for node in graph._plan.nodes.values())
         self._items = items
         self._failure = failure
@@ -195,6 +207,7 @@ class Items:
                 self._facts.clear()
             facts = StepFacts(dict(config or {}), 0, 0)
             facts.context = self._context
+            facts.local = self.local
             found = self._facts[id(config)] = config, facts
         return found[1]
 
@@ -207,13 +220,23 @@ class Items:
         self._window = self.pool.max_workers * min(max(ahead, 2), MOST_AHEAD)
 
 
-def _check_portable(graph: CompiledGraph) -> None:
-    for what in ("checkpointer", "store", "cache"):
-        if getattr(graph, what) not in (None, False):
-            raise ValueError(
-                f"batch(parallel='items') runs graph '{graph.name}' within worker processes, where its {what} cannot be "
-                "reached; use parallel='nodes'"
-            )
+def _local(graph: CompiledGraph, durability: str | None) -> Local | None:
+    """What runs in workers ask of this process; None if the graph has nothing to ask for."""
+    saver = graph.checkpointer if graph.checkpointer not in (None, True, False) else None
+    if saver is None and graph.store is None and graph.cache is None:
+        return None
+    local = Local(graph.store, None, saver, durability or "async")
+    local.cache = graph.cache
+    return local
+
+
+def _portable(graph: CompiledGraph) -> CompiledGraph:
+    """The graph without what stays here."""
+    twin = copy(graph)
+    twin.store = twin.cache = None
+    if graph.checkpointer not in (None, True, False):
+        twin.checkpointer = None
+    return twin
 
 
 def items_as_completed(items: Items) -> Iterator[tuple[int, Any]]:
@@ -231,6 +254,8 @@ async def aitems_as_completed(items: Items) -> AsyncGenerator[tuple[int, Any], N
     from mpflow._exec.aio import LoopBell, unwatch, watch
 
     bell = LoopBell(items.mailbox)
+    if items.local is not None:
+        items.local.loop = bell.loop
     watch(items.pool)
     try:
         while items.fill():

@@ -127,7 +127,7 @@ class CompiledGraph(DescribedGraph, Runnable[Any, Any]):
         then run in threads. `pool` takes the place of the graph's pool, if given. Raises ValueError for what is no
         place to run.
         """
-        placed = copy(self)
+        placed = self._copy()
         placed._options = {**self._options, "executor": check_executor(executor, "with_executor")}
         if pool is not None:
             placed._options["pool"] = pool
@@ -412,7 +412,7 @@ class CompiledGraph(DescribedGraph, Runnable[Any, Any]):
 
         ``parallel="nodes"`` drives every run here and places its nodes one by one. ``parallel="items"`` runs each input
         as a whole within one worker process, where its nodes run in place: the best way for very many short runs. The
-        graph must be able to travel and have no checkpointer, store or cache (ValueError).
+        graph must be able to travel (NodeNotPicklableError); its checkpointer, store and cache stay here and are asked.
         """
         return in_order(
             batching.batch_as_completed(

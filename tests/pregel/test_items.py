@@ -16,7 +16,9 @@ from mpflow.config import RunnableConfig
 from mpflow.errors import PoisonTaskError
 from mpflow.graph import END, START, StateGraph
 from mpflow.runtime import Runtime
-from mpflow.types import FailureRecord
+from mpflow.store.base import BaseStore
+from mpflow.store.memory import InMemoryStore
+from mpflow.types import Command, FailureRecord, interrupt
 from tests.colours import Run
 
 pytestmark = pytest.mark.warm_pool
@@ -171,10 +173,38 @@ def test_closing_the_results_early_leaves_the_pool_usable(pool: WorkerPool) -> N
     assert graph.batch([{"x": 1}], parallel="items")[0]["x"] == 2
 
 
-def test_a_graph_with_a_saver_is_refused(pool: WorkerPool) -> None:
-    graph = graph_of(add_one, pool=pool, checkpointer=InMemorySaver())
-    with pytest.raises(ValueError, match="checkpointer"):
-        graph.batch([{"x": 1}], {"configurable": {"thread_id": "1"}}, parallel="items")
+def threads(count: int) -> list[RunnableConfig]:
+    return [{"configurable": {"thread_id": f"item {n}"}} for n in range(count)]
+
+
+def test_saver_and_store_stay_in_the_parent(run: Run, pool: WorkerPool) -> None:
+    def remember(state: State, store: BaseStore) -> State:
+        store.put(("items",), str(state["x"]), {"pid": os.getpid()})
+        return {"x": state["x"]}
+
+    saver, store = InMemorySaver(), InMemoryStore()
+    graph = graph_of(add_one, remember, pool=pool, checkpointer=saver, store=store)
+    outputs = run.batch(graph, [{"x": n} for n in range(20)], threads(20), parallel="items")
+    assert [output["x"] for output in outputs] == list(range(1, 21))
+    for n, config in enumerate(threads(20), 1):
+        snapshot = graph.get_state(config)
+        assert snapshot.values["x"] == n
+        assert snapshot.next == ()
+        found = store.get(("items",), str(n))
+        assert found is not None
+        assert found.value["pid"] != os.getpid()
+
+
+def test_a_run_that_asks_a_question_goes_on_with_its_answer(run: Run, pool: WorkerPool) -> None:
+    def ask(state: State) -> State:
+        return {"seen": interrupt(state["x"])}
+
+    graph = graph_of(ask, pool=pool, checkpointer=InMemorySaver())
+    asked = run.batch(graph, [{"x": n} for n in range(5)], threads(5), parallel="items")
+    assert [output["__interrupt__"][0].value for output in asked] == list(range(5))
+    answers = [Command(resume=n * 10) for n in range(5)]
+    outputs = run.batch(graph, answers, threads(5), parallel="items")
+    assert [output["seen"] for output in outputs] == [0, 10, 20, 30, 40]
 
 
 def test_an_unknown_way_is_refused(run: Run, pool: WorkerPool) -> None:
