@@ -21,10 +21,9 @@ if TYPE_CHECKING:
 class CalledTask(Task):
     """A task that another one called. ``waiters`` are opaque: who is to be told its result."""
 
-    plain = False
-
     def __init__(self, node: NodePlan, path: tuple[Any, ...], input: Any, caller: Task, facts: StepFacts) -> None:
         super().__init__(node, path, input)
+        self.plain = False
         self.caller = caller
         self.facts = facts
         self.waiters: list[Any] = []

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 Explain = Callable[[str], str]
 
 
+_NONE: AbstractSet[str] = frozenset()
+
+
 class Merge:
     """What a merge did: channels that were written, those that have a new value, and unknown names among the writes."""
 
@@ -29,29 +32,32 @@ class Merge:
         self.unknown = unknown
 
 
-def merge(state: ChannelState, tasks: Sequence[Task], *, explain: Explain | None = None) -> Merge:
+def merge(state: ChannelState, tasks: Sequence[Task], explain: Explain | None = None) -> Merge:
     """Apply the writes of `tasks`, given in path order, to `state`; all or nothing.
+
+    The first task says for all of them whether their writes end a step. `explain` tells who wrote a channel.
 
     Raises InvalidUpdateError as the channels do, ReducerError when a reducer raised; the values are then what they were.
     """
     plan = state.plan
     writes = tasks[0].writes if len(tasks) == 1 else [write for task in tasks for write in task.writes]
     last = dict(writes)
-    ends_step = tasks[0].pulled or bool(tasks[0].triggers)
+    ends_step = tasks[0].ends_step
     resetting = state.resetting
-    reset = [name for name in resetting if name not in last] if resetting and ends_step else ()
+    reset = resetting.keys() - last if ends_step else _NONE
     version: Any = None
     if state.counted:
         version = state.next_version(state.counter)
         if ends_step:
             _note_seen(state, tasks)
-    merged = None
     bare = plan.bare
     if not (
         plan.simple and len(last) == len(writes) and bare.issuperset(last) and (not reset or bare.issuperset(reset))
     ):
         grouped = _grouped(writes, last)
         last, merged = _change_objects(state, version, tasks if ends_step else (), grouped, last, reset, explain)
+    else:
+        merged = Merge(last, last.keys(), ())
 
     # What is kept as bare values cannot fail, so it comes last and needs no way back.
     values = state.values
@@ -77,7 +83,7 @@ def merge(state: ChannelState, tasks: Sequence[Task], *, explain: Explain | None
             if name in bare:
                 versions[name] = version
         state.counter = version
-    return merged or Merge(last, last.keys(), ())
+    return merged
 
 
 def _note_seen(state: ChannelState, tasks: Sequence[Task]) -> None:
@@ -111,7 +117,7 @@ def _change_objects(
     tasks: Sequence[Task],
     grouped: Mapping[str, list[Any]],
     last: Mapping[str, Any],
-    reset: Sequence[str],
+    reset: Collection[str],
     explain: Explain | None,
 ) -> tuple[dict[str, Any], Merge]:
     """Update the channels that are kept as objects; if one fails, all are what they were.
@@ -143,7 +149,7 @@ def _change_objects(
                 change.consume(name)
         for name in objects:
             change.update(name, grouped[name])
-        for name in reset:
+        for name in [name for name in state.resetting if name in reset]:
             if kinds[name] == OBJECT:
                 change.update(name, ())
         if tasks and state.plan.finishing and merged.updated.isdisjoint(state.plan.trigger_to_nodes):

@@ -32,7 +32,15 @@ if TYPE_CHECKING:
 def closed(scheduler: Scheduler, task: Task, stimulus: Stimulus, out: list[Instruction]) -> None:
     """The attempt has a diff."""
     task.writes = stimulus[2]
-    finish(scheduler, task, FINISHED, out)
+    if task.plain and task.node.plain:
+        task.attempt = None
+        task.state = FINISHED
+        scheduler.running -= 1
+        scheduler.open -= 1
+        if scheduler.tells_ends:
+            out.append((ENDED_TASK, task))
+    else:
+        finish(scheduler, task, FINISHED, out)
 
 
 def closed_many(
@@ -119,9 +127,6 @@ def leave(scheduler: Scheduler, task: Task) -> None:
     """The task's attempt is over: free its place among the running ones."""
     task.attempt = None
     node = task.node
-    if node.plain and task.plain:
-        scheduler.running -= 1
-        return
     if task.weight:
         scheduler.running -= 1
     else:
@@ -135,10 +140,11 @@ def leave(scheduler: Scheduler, task: Task) -> None:
 
 
 def finish(scheduler: Scheduler, task: Task, state: str, out: list[Instruction]) -> None:
+    """The task is over."""
     leave(scheduler, task)
     task.state = state
     scheduler.open -= 1
-    if not task.plain and task.caller is not None:
+    if task.caller is not None:
         returned(scheduler, task)
         out.append((ENDED_TASK, task))
     elif scheduler.tells_ends:

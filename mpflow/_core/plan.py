@@ -119,6 +119,7 @@ class Plan:
     """
 
     __slots__ = (
+        "__weakref__",
         "bare",
         "channels",
         "consuming",

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from mpflow._core import outcomes
 from mpflow._core.calls import drop, ignore, refuse, spawn
@@ -116,9 +116,11 @@ class Scheduler:
 
     # -- the only mutator ---------------------------------------------------------------------------------------------
 
-    def handle(self, stimulus: Stimulus) -> list[Instruction]:
+    def handle(self, stimulus: Stimulus, out: list[Instruction] | None = None) -> list[Instruction]:
+        """Take a stimulus in. The instructions that follow from it, added to `out` if that is given."""
         kind = stimulus[0]
-        out: list[Instruction] = []
+        if out is None:
+            out = []
         if kind <= CLOSED:
             attempt: Attempt = stimulus[1]
             task: Task = attempt.task
@@ -128,24 +130,27 @@ class Scheduler:
             task = stimulus[1]
             if task.state != WAITING:
                 return out
-        elif kind == CLOSED_MANY:
+        else:
+            self._handle_others(kind, stimulus, out)
+            return out
+        row = TRANSITIONS.get((task.state, kind))
+        if row is None:
+            raise InternalError(f"stimulus {kind} is not possible for {task!r}", [*task.story, task.state])
+        row(self, task, stimulus, out)
+        if self.ready or self.open == 0:
+            self._settle(out)
+        return out
+
+    def _handle_others(self, kind: int, stimulus: Stimulus, out: list[Instruction]) -> None:
+        """What concerns no single task: the run, or many tasks at once."""
+        if kind == CLOSED_MANY:
             outcomes.closed_many(self, stimulus[1], stimulus[2], out)
             self._settle(out)
-            return out
-        else:
-            of_run = self.RUN_TRANSITIONS.get((self.phase, kind))
-            if of_run is None:
-                raise InternalError(
-                    f"stimulus {kind} is not possible while the run is {self.phase}, at step {self.step}"
-                )
-            of_run(self, stimulus, out)
-            return out
-        of_task = self.TRANSITIONS.get((task.state, kind))
-        if of_task is None:
-            raise InternalError(f"stimulus {kind} is not possible for {task!r}", [*task.story, task.state])
-        of_task(self, task, stimulus, out)
-        self._settle(out)
-        return out
+            return
+        row = RUN_TRANSITIONS.get((self.phase, kind))
+        if row is None:
+            raise InternalError(f"stimulus {kind} is not possible while the run is {self.phase}, at step {self.step}")
+        row(self, stimulus, out)
 
     def _settle(self, out: list[Instruction]) -> None:
         """After tasks have changed: dispatch those that may run now, and end the step with its last one."""
@@ -193,16 +198,17 @@ class Scheduler:
         if kept:
             self.kept = kept
             keep(self, kept, out)
+            tasks = [task for task in self.tasks if task.state is READY]
         if self.pause_before and is_breakpoint(self, self.pause_before):
             self.phase = FINAL
             out.append((PAUSED, ()))
-        elif self.open == 0:
+        elif not tasks:
             self._end_step(out)
         elif len(stimulus) > 3:
             self.tasks = []
             self._break(stimulus[3], out)
         else:
-            self.ready.extend([task for task in tasks if task.state is READY] if kept else tasks)
+            self.ready.extend(tasks)
             self.dispatch(out)
 
     def _go_on(self, stimulus: Stimulus, out: list[Instruction]) -> None:
@@ -235,8 +241,9 @@ class Scheduler:
         facts = self.facts
         assert facts is not None
         limit = self.max_concurrency
-        most = max(SLICE, self.running)
-        room = most if limit is None else min(most, limit - self.running)
+        running = self.running
+        most = SLICE if running < SLICE else running
+        room = most if limit is None else min(most, limit - running)
         attempts: list[Attempt] = []
         while ready and room > 0:
             task = ready.popleft()
@@ -253,7 +260,7 @@ class Scheduler:
             attempts.append(attempt)
             room -= 1
         if attempts:
-            self.running += len(attempts)
+            self.running = running + len(attempts)
             out.append((DISPATCH, attempts))
             if ready and len(attempts) == most:
                 out.append((MORE,))
@@ -270,8 +277,9 @@ class Scheduler:
         return True
 
     def _end_step(self, out: list[Instruction]) -> None:
-        if self.error is not None or self.drained is not None:
-            self._break(self.error or self.drained, out)  # type: ignore[arg-type]  # one of them is there
+        failure = self.error or self.drained
+        if failure is not None:
+            self._break(failure, out)
             return
         tasks = self.tasks
         if self.interrupted:
@@ -283,7 +291,7 @@ class Scheduler:
         try:
             if self.recorded:
                 out.extend((ENDED_TASK, task) for task in place_records(tasks, self.state))
-            merged = merge(self.state, tasks, explain=self._writers)
+            merged = merge(self.state, tasks, self._writers)
         except Exception as error:
             self._break(error, out)
             return
@@ -310,31 +318,6 @@ class Scheduler:
         assert facts is not None
         return task_id_of(facts.checkpoint_id, facts.checkpoint_ns, facts.step, task.name, task.path, task.triggers)
 
-    TRANSITIONS: ClassVar[dict[tuple[str, int], Callable[[Scheduler, Task, Stimulus, list[Instruction]], None]]] = {
-        (RUNNING, CLOSED): outcomes.closed,
-        (RUNNING, FAILED): outcomes.failed,
-        (RUNNING, LOST): outcomes.lost,
-        (RUNNING, CANCELLED): outcomes.cancelled,
-        (WAITING, DUE): outcomes.due,
-    }
-
-    RUN_TRANSITIONS: ClassVar[dict[tuple[str, int], Callable[[Scheduler, Stimulus, list[Instruction]], None]]] = {
-        (NEW, BEGIN): _begin,
-        (BETWEEN, ADVANCE): _advance,
-        (NEW, STOP): _stop,
-        (BETWEEN, STOP): _stop,
-        (STEPPING, STOP): _stop,
-        (STEPPING, GO_ON): _go_on,
-        (ENDING, GO_ON): _over,
-        (BETWEEN, GO_ON): _over,
-        (FINAL, GO_ON): _over,
-        (ENDING, STOP): _stop,
-        (STEPPING, SPAWN): spawn,
-        **{(phase, SPAWN): refuse for phase in (NEW, BETWEEN, ENDING, FINAL)},
-        (STEPPING, DROP): drop,
-        **{(phase, DROP): ignore for phase in (NEW, BETWEEN, ENDING, FINAL)},
-    }
-
 
 def _rule(attempt: Attempt, task: Task) -> None:
     """Give an attempt what only some have: limits, facts of its own, a number that is not the first."""
@@ -360,10 +343,38 @@ def _recursion_error(limit: int) -> GraphRecursionError:
 class _Source:
     """The run's input as a merge sees it: writes without a task, which end no step."""
 
-    __slots__ = ("name", "pulled", "triggers", "writes")
+    __slots__ = ("writes",)
+
+    ends_step = False
+    name = ""
+    pulled = False
+    triggers = ()
 
     def __init__(self, writes: Sequence[tuple[str, Any]]) -> None:
-        self.name = ""
-        self.pulled = False
-        self.triggers = ()
         self.writes = writes
+
+
+TRANSITIONS: dict[tuple[str, int], Callable[[Scheduler, Task, Stimulus, list[Instruction]], None]] = {
+    (RUNNING, CLOSED): outcomes.closed,
+    (RUNNING, FAILED): outcomes.failed,
+    (RUNNING, LOST): outcomes.lost,
+    (RUNNING, CANCELLED): outcomes.cancelled,
+    (WAITING, DUE): outcomes.due,
+}
+
+RUN_TRANSITIONS: dict[tuple[str, int], Callable[[Scheduler, Stimulus, list[Instruction]], None]] = {
+    (NEW, BEGIN): Scheduler._begin,
+    (BETWEEN, ADVANCE): Scheduler._advance,
+    (NEW, STOP): Scheduler._stop,
+    (BETWEEN, STOP): Scheduler._stop,
+    (STEPPING, STOP): Scheduler._stop,
+    (STEPPING, GO_ON): Scheduler._go_on,
+    (ENDING, GO_ON): Scheduler._over,
+    (BETWEEN, GO_ON): Scheduler._over,
+    (FINAL, GO_ON): Scheduler._over,
+    (ENDING, STOP): Scheduler._stop,
+    (STEPPING, SPAWN): spawn,
+    **{(phase, SPAWN): refuse for phase in (NEW, BETWEEN, ENDING, FINAL)},
+    (STEPPING, DROP): drop,
+    **{(phase, DROP): ignore for phase in (NEW, BETWEEN, ENDING, FINAL)},
+}

@@ -41,13 +41,13 @@ def due_tasks(
         if len(nodes) > 1:
             nodes = sorted(set(nodes), key=_name)
     for node in nodes:
-        reads = node.reads
-        if isinstance(reads, str):
+        reads: Any = node.reads
+        if type(reads) is str:
             if reads not in values:
                 continue
             input = values[reads]
         else:
-            input = state.view(reads).copy()
+            input = state.current(reads).values.copy()
             if plan.managed:
                 for key, manager in plan.managed.items():
                     if key in reads:

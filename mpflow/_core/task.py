@@ -32,8 +32,7 @@ class Task:
     What most tasks never need are class attributes until they do: tasks are made by the ten thousand.
     """
 
-    plain = True
-    """It was not called and has not called, and nothing has befallen its attempts."""
+    ends_step = True
     state = READY
     attempt: Attempt | None = None
     failures = 0
@@ -69,6 +68,8 @@ class Task:
         self.path = path
         self.input = input
         self.triggers = triggers
+        self.plain = True
+        """It was not called and has not called, and nothing has befallen its attempts."""
 
     @property
     def pulled(self) -> bool:

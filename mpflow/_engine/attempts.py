@@ -119,7 +119,13 @@ class Performer:
 
     def close(self, node: NodePlan, diff: Diff, scope: TaskScope) -> Diff:
         """Complete a node's diff with where control goes next."""
-        diff, unknown = self._open(node, diff)
+        unknown = None
+        for write in diff:
+            if write[0] == UNKNOWN:
+                diff, unknown = self._open(node, diff)
+                break
+        else:
+            diff += node.writes
         for branch in node.branches:
             diff += branch.run(self._question(branch, diff, unknown, scope), scope)
         return diff

@@ -122,7 +122,7 @@ class _Writer:
 
     def __init__(self, name: str, writes: Sequence[tuple[str, Any]]) -> None:
         self.name = name
-        self.pulled = bool(name)
+        self.pulled = self.ends_step = bool(name)
         self.triggers: tuple[str, ...] = ()
         self.writes = writes
 

@@ -39,8 +39,6 @@ from mpflow._core.protocol import (
     Instruction,
 )
 from mpflow._engine.caching import put_cached, take_cached
-from mpflow._engine.callbacks import CALLBACK
-from mpflow._engine.callbacks import drive as drive_callbacks
 from mpflow._engine.calls import CALLS, answer, settle
 from mpflow._engine.persistence import SAVER
 from mpflow._engine.resume import begin, ended_task, give_answers, paused
@@ -89,14 +87,17 @@ def run_loop(run: Run, input: Any) -> Generator[Effect, Any, None]:
                 if trace is not None:
                     trace.arrived(run.plan.name, outcomes)
                 for outcome in outcomes:
-                    out += handle(outcome) if outcome[0] is CLOSED else _feed(run, outcome)
+                    if outcome[0] is CLOSED:
+                        handle(outcome, out)
+                    else:
+                        _feed(run, outcome, out)
             elif kind is MERGED:
                 if run.result_is_open:
                     run.note_written(instruction[2].written)
                 if told:
                     yield from _merged(run, instruction[1], instruction[2])
             elif kind is MORE:
-                out += handle((GO_ON,))
+                handle((GO_ON,), out)
             elif kind is RETRY:
                 timers.add(instruction[1], instruction[2])
             elif kind is OVER or kind is PAUSED or kind is BROKEN:
@@ -135,10 +136,13 @@ def run_loop(run: Run, input: Any) -> Generator[Effect, Any, None]:
                         continue
                 else:
                     outcome = run.performer.close_returned(attempt, outcome[2])
-            out += handle(outcome) if outcome[0] in _CLOSED else _feed(run, outcome)
+            if outcome[0] in _CLOSED:
+                handle(outcome, out)
+            else:
+                _feed(run, outcome, out)
         if timers.any:
             for stimulus in timers.due():
-                out += handle(stimulus)
+                handle(stimulus, out)
 
 
 def _begin(run: Run, input: Any) -> Effects:
@@ -176,7 +180,7 @@ def _dress(run: Run, attempts: Sequence[Attempt], out: list[Instruction]) -> Eff
     if run.cache is not None:
         attempts, hits = yield from take_cached(run, attempts)
         for outcome in hits:
-            out += run.scheduler.handle(outcome)
+            run.scheduler.handle(outcome, out)
     return attempts
 
 
@@ -239,26 +243,24 @@ def _draining(control: Any) -> tuple[GraphDrained, ...]:
     return (GraphDrained(control.drain_reason),) if control.drain_requested else ()
 
 
-def _feed(run: Run, outcome: Outcome) -> list[Any]:
+def _feed(run: Run, outcome: Outcome, out: list[Instruction]) -> None:
     """Give an outcome to the scheduler, or an event to the streams."""
     kind = outcome[0]
     if kind is EVENT:
         event, data = outcome[2]
         if event == DRAIN:
             run.local.drainable().request_drain(data)
-        elif event == CALLBACK:
-            drive_callbacks(run.user_config["callbacks"], data)
         elif event in CALLS:
-            return run.scheduler.handle((CALLS[event], outcome[1], *data))
+            run.scheduler.handle((CALLS[event], outcome[1], *data), out)
         else:
             run.streams.event(event, data)
-        return []
+        return
     if kind is LOST:
         outcome[1].task.first_at = outcome[1].first_at or time.time() - outcome[3]
         run.stamps = True
     if kind is FAILED:
-        return run.scheduler.handle((FAILED, outcome[1], outcome[2], run.dice()))
-    return run.scheduler.handle(outcome)
+        outcome = FAILED, outcome[1], outcome[2], run.dice()
+    run.scheduler.handle(outcome, out)
 
 
 def _stamp(attempts: Sequence[Attempt]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from mpflow._exec.patience import check_timeout
 from mpflow._exec.place import in_worker
@@ -12,13 +13,17 @@ from mpflow._exec.thread import ThreadPlace, default_threads
 from mpflow._messages import Attempt
 
 if TYPE_CHECKING:
-    from mpflow._core.plan import NodePlan
+    from mpflow._core.plan import NodePlan, Plan
     from mpflow._engine.run import Run
     from mpflow._exec.foreign import ForeignPlace
     from mpflow._exec.process import WorkerPool
     from mpflow._scope import TaskScope
 
 INLINE, THREAD, PROCESS, LOOP = "inline", "thread", "process", "loop"
+Routes = dict["NodePlan", Any]
+_found: WeakKeyDictionary[Plan, dict[tuple[Any, ...], Routes]] = WeakKeyDictionary()
+"""Where the nodes of a plan run, by what that depends on: runs of one graph look it up once."""
+
 CALLING = "calling"
 """A thread too, never the driver's own: what runs there may call tasks, and wait for the driver to serve them."""
 
@@ -34,8 +39,8 @@ class Places:
         self.pool: WorkerPool | None = None  # set once it is in use
         self._threads: ThreadPlace | None = None
         self._foreign: dict[int, ForeignPlace] = {}
-        self.routes: dict[NodePlan, Any] = {}
         self.is_away = in_worker() or _is_away(run.local.around)
+        self.routes = _routes_of(run.plan, awaits, self.is_away, self.default)
 
     def route(self, node: NodePlan) -> Any:
         """INLINE, THREAD, CALLING, PROCESS, LOOP, or the user's own executor."""
@@ -127,6 +132,13 @@ class Places:
                 _, group = groups.setdefault(route if isinstance(route, str) else id(route), (route, []))
             group.append(attempt)
         return list(groups.values())
+
+
+def _routes_of(plan: Plan, *circumstances: Any) -> Routes:
+    known = _found.get(plan)
+    if known is None:
+        known = _found.setdefault(plan, {})
+    return known.setdefault(circumstances, {})
 
 
 def _is_away(scope: TaskScope | None) -> bool:

@@ -168,7 +168,7 @@ class _Ran:
 
     def __init__(self, name: str, writes: list[tuple[str, Any]], triggers: Sequence[str] = ()) -> None:
         self.name = name
-        self.pulled = bool(name)
+        self.pulled = self.ends_step = bool(name)
         self.triggers = triggers
         self.writes = writes
 
