@@ -260,8 +260,21 @@ def _make_runtime(scope: TaskScope) -> Any:
         heartbeat=scope.heartbeat,
         previous=facts.previous,
         execution_info=info,
+        server_info=_server_of(configurable),
         control=local.drainable() if local is not None else control_of(scope),
     )
+
+
+def _server_of(configurable: dict[str, Any]) -> Any:
+    """What a server that hosts the graph said of itself and its user in the config, if one did (CF-8)."""
+    user = configurable.get("langgraph_auth_user")
+    user = user if hasattr(user, "identity") else None
+    assistant_id, graph_id = configurable.get("assistant_id"), configurable.get("graph_id")
+    if assistant_id is None and graph_id is None and user is None:
+        return None
+    from mpflow.runtime import ServerInfo
+
+    return ServerInfo(str(assistant_id or ""), str(graph_id or ""), user)
 
 
 def control_of(scope: TaskScope) -> Any:

@@ -92,6 +92,7 @@ class SavedStep:
         self.pending: list[tuple[str, str, Any]] = [] if saved is None else list(saved.pending_writes or ())
         self.ns: str = "" if saved is None else (saved.config.get(CONF) or {}).get(CHECKPOINT_NS, "")
         self.tasks: dict[str, Task] = {}
+        self.is_superseded = False
 
     def find_tasks(self) -> None:
         step = self.step + 1
@@ -171,10 +172,11 @@ def snapshot(
         done = step.take_writes()
         if done:
             merge(step.state, done)
-    tasks = tuple(_shown(step, task_id, task, states.get(task_id), live) for task_id, task in step.tasks.items())
+    shown = sorted(step.tasks.items(), key=lambda item: item[1].pulled)  # sends come first, as LangGraph shows them
+    tasks = tuple(_shown(step, task_id, task, states.get(task_id), live) for task_id, task in shown)
     return StateSnapshot(
         step.state.read(plan.stream),
-        tuple(task.name for task in step.tasks.values() if not task.writes),
+        tuple(task.name for _, task in shown if not task.writes),
         with_map(saved.config, saved.metadata),
         saved.metadata,
         saved.checkpoint["ts"],
@@ -198,6 +200,8 @@ def _shown(step: SavedStep, task_id: str, task: Task, state: Any, live: bool) ->
     if writes:
         returned = [value for name, value in writes if name == RETURN]
         result = returned[0] if returned else result_of(writes, step.plan.stream)
+        if not returned and isinstance(step.plan.stream, str):
+            result = result.get(step.plan.stream)
     return PregelTask(task_id, task.name, task.path, error, interrupts, state, result)
 
 
@@ -218,14 +222,20 @@ def with_map(config: Any, metadata: Mapping[str, Any] | None) -> Any:
 def update(plan: Plan, saver: Any, config: Mapping[str, Any], supersteps: Sequence[Sequence[StateUpdate]]) -> Effects:
     """Apply updates, one checkpoint for each inner list; the config of the last (SA-5 to SA-8)."""
     current: Any = config
-    for updates in supersteps:
-        current = yield from _superstep(plan, saver, current, updates)
+    for number, updates in enumerate(supersteps):
+        current = yield from _superstep(plan, saver, current, updates, is_first=number == 0)
     return current
 
 
-def _superstep(plan: Plan, saver: Any, config: Mapping[str, Any], updates: Sequence[StateUpdate]) -> Effects:
+def _superstep(
+    plan: Plan, saver: Any, config: Mapping[str, Any], updates: Sequence[StateUpdate], *, is_first: bool = False
+) -> Effects:
     saved = yield SAVER, "get_tuple", (config,)
     step = SavedStep(plan, saver, saved)
+    if is_first and saved is not None and config[CONF].get(CHECKPOINT_ID):
+        thread = {key: value for key, value in config[CONF].items() if key != CHECKPOINT_ID}
+        latest = yield SAVER, "get_tuple", ({**config, CONF: thread},)
+        step.is_superseded = latest is not None and latest.checkpoint["id"] != step.checkpoint_id
     where: Any = {CONF: {CHECKPOINT_NS: "", **config[CONF], **({} if saved is None else saved.config[CONF])}}
     values, as_node = updates[0].values, updates[0].as_node
     if len(updates) > 1 and as_node in (END, INPUT, COPY, None):
@@ -291,7 +301,7 @@ def _as_nodes(plan: Plan, step: SavedStep, where: Any, updates: Sequence[StateUp
         scope = TaskScope(_facts(where, step), name, (INTERRUPT,), (INTERRUPT,))
         diff = node.program.diff(update.values)
         writes = yield CLOSE, performer, node, diff, scope
-        if step.saved is not None and writes:
+        if step.saved is not None and writes and not step.is_superseded:  # others went on from it, without these
             yield SAVER, "put_writes", (where, writes, task_id, "")
         writers.append(_writer(name, writes))
     merge(state, writers)

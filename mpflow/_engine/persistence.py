@@ -228,8 +228,8 @@ class Persistence:
         checkpoint = checkpoint_of(state, self.checkpoint_id, updated)
         new = new_versions(state, self.saved_versions)
         config = self.config
-        self.parent_id = self.where.get(CHECKPOINT_ID)
         if self.durability != "exit":
+            self.parent_id = self.where.get(CHECKPOINT_ID)
             self.saved_versions = dict(state.versions)
             self.where[CHECKPOINT_ID] = self.checkpoint_id
         metadata = get_checkpoint_metadata(self.run_config, self.metadata)  # type: ignore[arg-type]

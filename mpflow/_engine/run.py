@@ -103,7 +103,9 @@ class Run:
     ) -> None:
         self.plan = plan
         self.options = dict(options or {})
-        around = scope_around(config)
+        around = scope_around(config, None if is_part else defaults)
+        # Where a run has a thread of its own it is a root, wherever it is started.
+        outside = around if around is not None else current.get()
         self.is_part = is_part
         self.parent = parent = None if is_part else around
         merged: dict[str, Any]
@@ -111,9 +113,11 @@ class Run:
         if is_part:
             merged, called_back, passed = _of_part(config, around), False, ()
         else:
-            merged, called_back, passed = _of_run(config, defaults, parent)
+            merged, called_back, passed = _of_run(config, defaults, outside, is_root=parent is None)
         self.depth = 0
         self.namespace = ""
+        if around is None and outside is not None:
+            self._go_deeper(outside)
         if around is not None:
             if not is_part:
                 self._nest_in(around, lasts=checkpointer is True)
@@ -147,7 +151,7 @@ class Run:
         if durability is None:
             durability = parent.facts.local.durability if parent is not None and parent.facts.local else "async"
         self.local = Local(store, control, saver, durability)
-        self.local.around = around
+        self.local.around = outside
         if is_part and around is not None:
             self._be_part_of(around)
         above = None if parent is None else parent.facts.local
@@ -214,16 +218,19 @@ class Run:
 
     def _nest_in(self, parent: TaskScope, *, lasts: bool) -> None:
         """Take a depth and a namespace within the task around this run (SG-3). Raises GraphRecursionError."""
+        self._go_deeper(parent)
+        self.namespace = lasting_namespace(parent.namespace) if lasts else parent.namespace
+        if parent.calls:
+            self.namespace += f"|{parent.calls}"
+        parent.calls += 1
+
+    def _go_deeper(self, parent: TaskScope) -> None:
         self.depth = parent.facts.depth + 1
         if self.depth > MAX_DEPTH:
             raise GraphRecursionError(
                 f"graph '{self.plan.name}' runs inside itself: it was started by node '{parent.name}', {self.depth} graphs "
                 "deep. A graph must not be a node of itself, nor be invoked by one of its nodes without end"
             )
-        self.namespace = lasting_namespace(parent.namespace) if lasts else parent.namespace
-        if parent.calls:
-            self.namespace += f"|{parent.calls}"
-        parent.calls += 1
 
     def _be_part_of(self, task: TaskScope) -> None:
         """Let the graphs that branches in workers call be nested in `task`, like those of branches here."""
@@ -414,15 +421,22 @@ class _Emitters:
         return emit
 
 
-def _of_run(config: Any, defaults: Any, parent: TaskScope | None) -> tuple[dict[str, Any], bool, Sequence[str]]:
+def _of_run(
+    config: Any, defaults: Any, outside: TaskScope | None, *, is_root: bool
+) -> tuple[dict[str, Any], bool, Sequence[str]]:
     """The config of a run; whether it has callbacks of the user's; the modes that the runs around it stream from it."""
-    # A config that was passed on has all that the task's config has.
-    base = None if parent is None or passes_on(config, parent) else parent.config
+    base: Any = None
+    if outside is not None and not passes_on(
+        config, outside
+    ):  # a config that was passed on has all that the task's has
+        base = outside.config
+        if is_root:
+            base = {key: value for key, value in base.items() if key != "configurable"}
     merged: dict[str, Any] = dict(ensure_config(base, defaults, config))
     if merged["recursion_limit"] < 1:
         raise ValueError(f"'recursion_limit' must be at least 1, got {merged['recursion_limit']}")
     called_back = merged.get("callbacks") is not None
-    if parent is not None and called_back:
+    if outside is not None and called_back:
         from mpflow._engine.messages import without_ours
 
         merged["callbacks"] = without_ours(merged["callbacks"])
@@ -443,6 +457,7 @@ def _of_part(config: Any, around: TaskScope | None) -> dict[str, Any]:
     return merged
 
 
+_ADDRESS_KEYS = ("thread_id", "checkpoint_ns", "checkpoint_id", "checkpoint_map")
 _SAVER_KEYS = ("thread_id", "checkpoint_ns", "checkpoint_id")
 
 
@@ -470,15 +485,24 @@ def lasting_namespace(namespace: str) -> str:
     return "|".join(part.split(":")[0] for part in namespace.split("|"))
 
 
-def scope_around(config: Any) -> TaskScope | None:
-    """The task this run is started from: named by the config that was passed on, else by the context."""
+def scope_around(config: Any, defaults: Any = None) -> TaskScope | None:
+    """The task this run is started from: named by the config that was passed on, else by the context.
+
+    None for a run whose config, or its graph's, addresses checkpoints of its own: that is a root wherever it is started.
+    """
     if config:
         configurable = config.get("configurable")
         if configurable:
             scope = configurable.get(SCOPE_KEY)
             if isinstance(scope, TaskScope):
                 return scope
-    return current.get()
+    found = current.get()
+    return None if found is not None and (_has_address(config) or _has_address(defaults)) else found
+
+
+def _has_address(config: Any) -> bool:
+    configurable = (config or {}).get("configurable") or {}
+    return any(configurable.get(key) for key in _ADDRESS_KEYS)
 
 
 def passes_on(config: Any, scope: TaskScope) -> bool:

@@ -165,6 +165,7 @@ class Streams:
         scheduler = run.scheduler
         run.next_facts()
         tasks = due_tasks(run.plan, run.state, scheduler.step, scheduler.stop, scheduler.updated, _ignore)
+        tasks.sort(key=_is_pulled)
         subgraphs = {} if self.owner is None else dict(self.owner.get_subgraphs())
         payload = checkpoint_saved(run, tasks, subgraphs)
         make = self.owner._typed_state if self._typed and self.owner is not None else None
@@ -180,7 +181,7 @@ class Streams:
         if not (self.wants("tasks") or self.wants("debug")):
             return
         # Sends are told first, as LangGraph does, though their writes are merged last.
-        for task in sorted(run.scheduler.tasks, key=lambda task: task.pulled):
+        for task in sorted(run.scheduler.tasks, key=_is_pulled):
             if not task.node.hidden:
                 self._started(run, task)
 
@@ -281,6 +282,10 @@ def _known(modes: str | Sequence[str] | None, option: str) -> frozenset[str]:
         if mode not in MODES:
             raise ValueError(f"{option}={mode!r} is none of {', '.join(MODES)}")
     return frozenset(asked)
+
+
+def _is_pulled(task: Task) -> bool:
+    return task.pulled
 
 
 def _ignore(text: str) -> None:

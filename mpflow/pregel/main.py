@@ -195,8 +195,8 @@ class CompiledGraph(DescribedGraph, Runnable[Any, Any]):
             control=control,
             checkpointer=self.checkpointer,
             durability=durability,
-            pause_before=_names(self.interrupt_before_nodes if interrupt_before is None else interrupt_before),
-            pause_after=_names(self.interrupt_after_nodes if interrupt_after is None else interrupt_after),
+            pause_before=_names(interrupt_before or self.interrupt_before_nodes),
+            pause_after=_names(interrupt_after or self.interrupt_after_nodes),
             owner=self,
         )
 
@@ -391,7 +391,7 @@ class CompiledGraph(DescribedGraph, Runnable[Any, Any]):
 
         if asked is not None:
             return asked
-        return "values" if scope_around(config) is not None else self.stream_mode
+        return "values" if scope_around(config, self.config) is not None else self.stream_mode
 
     # -- many runs ----------------------------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from mpflow._exec.program import Diff, NodeProgram
 from mpflow._policies import RetryPolicy, TimeoutPolicy
 from mpflow.pregel.bound import runnable_of, with_own
-from mpflow.pregel.state import graph_within
+from mpflow.pregel.detection import graph_within
 from mpflow.runnables.base import Callables, coerce
 
 if TYPE_CHECKING:

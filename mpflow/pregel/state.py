@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import dis
-import inspect
 from collections.abc import AsyncIterator, Iterator, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mpflow._engine.run import lasting_namespace, without_ids
 from mpflow._names import CHECKPOINT_ID, CHECKPOINT_NS, CONF
 from mpflow.config import merge_configs
+from mpflow.pregel.detection import graph_within
 from mpflow.types import StateUpdate
 
 if TYPE_CHECKING:
@@ -196,51 +194,3 @@ def _checked(supersteps: Sequence[Sequence[StateUpdate]]) -> Sequence[Sequence[S
     if any(not updates for updates in supersteps):
         raise ValueError("No updates provided")
     return supersteps
-
-
-def graph_within(source: Any) -> Any:
-    """The compiled graph that a node is, or that its function refers to; None if there is none."""
-    if isinstance(source, StatefulGraph):
-        return source
-    while isinstance(source, partial):
-        source = source.func
-    function = inspect.unwrap(source) if callable(source) else source
-    if not inspect.isfunction(function):
-        call = getattr(type(function), "__call__", None)
-        function = getattr(function, "__func__", None) or (call if inspect.isfunction(call) else None)
-        if function is None:
-            return None
-    for value in _named_in(function):
-        bound = getattr(value, "__self__", None)
-        for candidate in (value, bound):
-            if isinstance(candidate, StatefulGraph):
-                return candidate
-    return None
-
-
-def _named_in(function: Any) -> Iterator[Any]:
-    """The objects that a function's code names: globals and cells, and what it reads off them by attribute."""
-    closure = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
-    value: Any = None
-    for instruction in dis.get_instructions(function):
-        name = instruction.opname
-        if name.startswith("LOAD_GLOBAL"):
-            value = function.__globals__.get(instruction.argval)
-        elif name in ("LOAD_DEREF", "LOAD_CLASSDEREF", "LOAD_FROM_DICT_OR_DEREF"):
-            try:
-                value = closure[instruction.argval].cell_contents
-            except (KeyError, ValueError):  # a variable of its own, or a cell that is still empty
-                value = None
-        elif name in ("LOAD_ATTR", "LOAD_METHOD") and value is not None:
-            value = None if isinstance(value, StatefulGraph) else _attribute(value, instruction.argval)
-        elif name not in ("PUSH_NULL", "CACHE", "PRECALL", "COPY"):
-            value = None
-        if value is not None:
-            yield value
-
-
-def _attribute(value: Any, name: str) -> Any:
-    try:
-        return getattr(value, name)
-    except Exception:  # a property of the user's may raise whatever it likes; here it is only looked at
-        return None
