@@ -27,6 +27,9 @@ DRAIN = "drain"
 PIECE = "piece"
 """The event by which a branch of a composite runnable tells a piece of its output."""
 
+TAKEN = "taken"
+"""The event ``done``: a task in a worker waits until all that it said before is taken; to be called then, with None."""
+
 Emit = Callable[[str, Any], None]
 
 

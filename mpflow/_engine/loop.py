@@ -39,12 +39,14 @@ from mpflow._core.protocol import (
     Instruction,
 )
 from mpflow._engine.caching import put_cached, take_cached
+from mpflow._engine.callbacks import CALLBACK
+from mpflow._engine.callbacks import drive as drive_callbacks
 from mpflow._engine.calls import CALLS, answer, settle
 from mpflow._engine.persistence import SAVER
 from mpflow._engine.resume import begin, ended_task, give_answers, paused
 from mpflow._engine.timers import Timers
 from mpflow._messages import CLOSED, CLOSED_MANY, DONE, DONE_MANY, EVENT, FAILED, LOST, Attempt, Outcome
-from mpflow._scope import DRAIN
+from mpflow._scope import DRAIN, TAKEN
 from mpflow.errors import GraphBubbleUp, GraphDrained, add_note
 from mpflow.observe.trace import tracing
 
@@ -250,6 +252,10 @@ def _feed(run: Run, outcome: Outcome, out: list[Instruction]) -> None:
         event, data = outcome[2]
         if event == DRAIN:
             run.local.drainable().request_drain(data)
+        elif event == TAKEN:
+            data(None)
+        elif event == CALLBACK:
+            drive_callbacks(run.user_config["callbacks"], data)
         elif event in CALLS:
             run.scheduler.handle((CALLS[event], outcome[1], *data), out)
         else:

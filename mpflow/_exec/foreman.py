@@ -21,6 +21,7 @@ from mpflow._exec.parcels import Parcels
 from mpflow._exec.queues import Queue
 from mpflow._exec.roster import LEAVE_S, Roster
 from mpflow._exec.spawn import Started
+from mpflow._exec.stalls import Stalls
 from mpflow._messages import CANCELLED, FAILED, Attempt
 from mpflow._wire.errors import ProtocolError
 from mpflow.errors import NodeNotPicklableError, WorkerLost
@@ -48,6 +49,7 @@ class Foreman:
         self._max_rss = max_rss_bytes
         self._parcels = Parcels(arena_bytes)
         self._queue = Queue()
+        self._stalls = Stalls(self._queue)
         self._closing: Mailbox | None = None
         self.outgoing: Deliveries = deque()
 
@@ -126,13 +128,15 @@ class Foreman:
             return
         queue, crew = self._queue, self._roster.crew
         if not queue and not queue.alone:
+            self._roster.trim(len(self._stalls))
             if self.is_idle():
                 self._parcels.rest()
             elif len(crew) > 1:
                 self._even_out()
             return
-        ready = [w for w in crew if w.state == READY and not w.spent and not w.taken_back]
-        busy = sum(1 for w in crew if w.window)
+        stalls = self._stalls
+        ready = [w for w in crew if w.state == READY and not w.spent and not w.taken_back and w not in stalls]
+        busy = sum(1 for w in crew if w.window and w not in stalls)
         for worker in ready:
             if queue.alone and worker.is_fresh and busy < self._max:
                 self._give(worker, [queue.alone.popleft()], is_lone=True)
@@ -151,7 +155,7 @@ class Foreman:
         if head is not None or queue.alone:
             shipment = self._parcels.shipments.of(head.program) if head is not None else None
             backlog_s = shipment.mean_s * len(queue) if shipment is not None and shipment.seen else float("inf")
-            self._roster.recruit(len(queue) + len(queue.alone), len(queue.alone), busy, backlog_s)
+            self._roster.recruit(len(queue) + len(queue.alone), len(queue.alone), busy, backlog_s, len(stalls))
         else:
             self._even_out()
 
@@ -274,6 +278,7 @@ class Foreman:
             self._end(rest, CANCELLED, None)
         else:
             self._queue.put_back(rest)
+        self._stalls.ended(worker)
         self._parcels.arena.forget(worker.pid)
         self.outgoing.append((outcomes.close, worker.mappings))
         self._give_up(self._roster.lost(worker, death, was_starting, was_asked))
@@ -357,7 +362,9 @@ class Foreman:
                 self.outgoing.append((outcomes.event, (self._parcels.codec, attempt, event, data)))
         elif kind == link.ASK:
             number, question, target, data = batches.unpack(body)
-            answer = partial(self._answer, worker, question)
+            if target == link.CONSUMER:
+                self._roster.alarm(self._stalls.began(worker, monotonic()))
+            answer = partial(self._answer, worker, question, target)
             self.outgoing.append(
                 (outcomes.errand, (self._parcels.codec, worker.window.get(number), target, data, answer))
             )
@@ -375,12 +382,14 @@ class Foreman:
         else:
             raise ProtocolError(f"expected a message of a worker, got kind {kind}")
 
-    def _answer(self, worker: Worker, question: int, data: bytes) -> None:
+    def _answer(self, worker: Worker, question: int, target: str, data: bytes) -> None:
         """Send an answer. From any thread."""
-        self._ask(self._send_answer, (worker, batches.pack((question, data))))
+        self._ask(self._send_answer, (worker, batches.pack((question, data)), target))
 
-    def _send_answer(self, answer: tuple[Worker, bytes]) -> None:
-        worker, body = answer
+    def _send_answer(self, answer: tuple[Worker, bytes, str]) -> None:
+        worker, body, target = answer
+        if target == link.CONSUMER:
+            self._stalls.ended(worker)
         if worker.state != GONE:
             worker.writer.add(link.ANSWER, body)
             self._roster.push(worker)
@@ -433,6 +442,12 @@ class Foreman:
         roster = self._roster
         now = monotonic()
         roster.alarm_at = float("inf")
+        for worker in self._stalls.due(now):
+            attempt = worker.window.get(worker.running)
+            if attempt is not None:
+                self._stalls.hold(worker, attempt.outbox)
+                self._take_back(worker, lambda _: False)
+        roster.alarm(self._stalls.next_at())
         for worker in list(roster.crew):
             if worker.leave_by <= now:
                 self._end(list(worker.window.values()), CANCELLED, None)

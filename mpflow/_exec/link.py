@@ -30,6 +30,8 @@ RESULTS = 18  # see `batches`
 EVENT = 19  # msgpack: task number, kind, encoded data
 LOG = 20  # msgpack: fields of a log record
 OUTPUT = 21  # msgpack: "stdout" or "stderr", text
+CONSUMER = "consumer"
+"""Whom a task asks to take what it has said so far."""
 ASK = 22  # msgpack: task number, number of the question, whom it is for, encoded arguments
 
 # Both ways.

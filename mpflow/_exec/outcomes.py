@@ -11,8 +11,9 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from mpflow._exec import batches
+from mpflow._exec import batches, link
 from mpflow._messages import DONE, DONE_MANY, EVENT, FAILED, Attempt
+from mpflow._scope import TAKEN
 from mpflow._wire.codec import Codec, EncodeError
 from mpflow._wire.errors import WireError
 from mpflow._wire.mappings import Held, Mappings
@@ -170,6 +171,12 @@ def errand(what: tuple[Codec, Attempt | None, str, bytes, Callable[[bytes], None
         except EncodeError as refusal:
             answer(codec.encode([False, RuntimeError(str(refusal))]))
 
+    if target == link.CONSUMER:
+        if attempt is None or attempt.outbox is None:
+            done(None)
+        else:  # behind all that the task has said
+            attempt.outbox.post((EVENT, attempt, (TAKEN, done), 0.0))
+        return
     try:
         if attempt is None:
             raise RuntimeError(f"a task that has ended asked for its run's {target}")

@@ -16,6 +16,7 @@ class Queue:
         self._turns: deque[int] = deque()
         self._size = 0
         self.alone: deque[Attempt] = deque()
+        self._held: dict[int, deque[Attempt]] = {}
 
     def __len__(self) -> int:
         """How many wait, without those that must travel alone."""
@@ -31,6 +32,9 @@ class Queue:
                 self.alone.append(attempt)
                 continue
             outbox = attempt.outbox
+            if self._held and id(outbox) in self._held:
+                self._held[id(outbox)].append(attempt)
+                continue
             if outbox is not last or run is None:
                 last = outbox
                 run = runs.get(id(outbox))
@@ -47,12 +51,29 @@ class Queue:
                 self.alone.appendleft(attempt)
                 continue
             key = id(attempt.outbox)
+            if key in self._held:
+                self._held[key].appendleft(attempt)
+                continue
             run = self._runs.get(key)
             if run is None:
                 run = self._runs[key] = deque()
                 self._turns.appendleft(key)
             run.appendleft(attempt)
             self._size += 1
+
+    def hold(self, outbox: object) -> None:
+        """Keep what the run with that outbox has queued, and will queue, from being taken."""
+        key = id(outbox)
+        if key in self._held:
+            return
+        run = self._held[key] = self._runs.pop(key, deque())
+        self._size -= len(run)
+        if run:
+            self._turns.remove(key)
+
+    def let_go(self, outbox: object) -> None:
+        """Undo `hold`."""
+        self.add(self._held.pop(id(outbox), ()))
 
     def head(self) -> Attempt | None:
         """What `take` would begin with."""
@@ -90,6 +111,9 @@ class Queue:
                 del self._runs[key]
                 self._turns.remove(key)
         self._size -= len(removed)
+        for key, run in self._held.items():
+            removed += [attempt for attempt in run if wanted(attempt)]
+            self._held[key] = deque(attempt for attempt in run if not wanted(attempt))
         alone = [attempt for attempt in self.alone if wanted(attempt)]
         if alone:
             self.alone = deque(attempt for attempt in self.alone if not wanted(attempt))

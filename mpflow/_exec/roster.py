@@ -62,12 +62,13 @@ class Roster:
         """The workers that take tasks, now or when they have started."""
         return sum(1 for worker in self.crew if worker.state in (STARTING, READY) and not worker.spent)
 
-    def recruit(self, waiting: int, alone: int, busy: int, backlog_s: float) -> None:
+    def recruit(self, waiting: int, alone: int, busy: int, backlog_s: float, absent: int = 0) -> None:
         """Order workers for `waiting` attempts, if the work at hand is worth their start.
 
-        ``alone`` of them need a fresh worker each; ``backlog_s`` is how long the others are expected to take together.
+        ``alone`` of them need a fresh worker each; ``backlog_s`` is how long the others are expected to take together;
+        ``absent`` workers are alive and of no use.
         """
-        alive = self.alive() + self.ordered
+        alive = self.alive() + self.ordered - absent
         if len(self._failed_starts) >= FAILED_STARTS:
             # The others carry on, and it is tried again now and then; without any, at once.
             if alive and monotonic() < self._retry_at:
@@ -148,6 +149,14 @@ class Roster:
         worker.writer.add(link.CLOSE)
         self.push(worker)
         self.alarm(worker.leave_by)
+
+    def trim(self, absent: int) -> None:
+        """Dismiss idle workers that stood in for absent ones. A spare may stay."""
+        surplus = len(self.crew) - absent - self.max_workers - 1
+        if surplus > 0:
+            idle = [worker for worker in self.crew if worker.state == READY and not worker.window and not worker.spent]
+            for worker in idle[:surplus]:
+                self.dismiss(worker, LEAVE_S)
 
     def kill(self, worker: Worker, why: str) -> None:
         """Kill it with all it started; its death is buried when the kernel reports it."""

@@ -33,6 +33,9 @@ EXIT_REFUSED = 112
 _PR_SET_PDEATHSIG = 1
 _HOLD_NS = 4_000_000
 """A finished task waits at most this long for others of its batch, unless the next one turns out to be slow."""
+UNTAKEN = 256
+"""How many chunks a task may have said that its run's consumer has not taken."""
+UNTAKEN_BYTES = 4 << 20
 _SLOW_NS = 500_000
 """Before a task that may take this long, what is finished is sent."""
 _HOLD_BYTES = 1 << 20
@@ -97,6 +100,7 @@ class Worker:
         self._sending = threading.Lock()
         self._errands = Errands(self._link, self._send)
         self._fence = threading.Lock()
+        self._untaken = self._untaken_bytes = 0
         self._node = ""
         self._attempt = 0
         self._answered = 0, 0
@@ -359,7 +363,13 @@ class Worker:
 
     def _emit(self, number: int, kind: str, data: Any) -> None:
         path = f"what node '{self._node}' wrote to the stream"
-        self._send(link.EVENT, batches.pack((number, kind, self._codec.encode(data, path=path))))
+        data = self._codec.encode(data, path=path)
+        self._send(link.EVENT, batches.pack((number, kind, data)))
+        self._untaken += 1
+        self._untaken_bytes += len(data)
+        if self._untaken >= UNTAKEN or self._untaken_bytes >= UNTAKEN_BYTES:
+            self._untaken = self._untaken_bytes = 0
+            self._errands.ask(number, link.CONSUMER)
 
     def _forward(self, forward: bool) -> None:
         self._forwarding = forward

@@ -15,7 +15,7 @@ from mpflow._engine.local import Local
 from mpflow._exec.mailbox import Mailbox
 from mpflow._exec.process import default_pool
 from mpflow._messages import CLOSED, DONE, EVENT, FAILED, LOST, Attempt, StepFacts, WorkerDeath, one_by_one
-from mpflow._scope import current
+from mpflow._scope import TAKEN, current
 from mpflow.errors import NodeCancelledError, OutcomeUnknown, PoisonTaskError
 
 if TYPE_CHECKING:
@@ -135,6 +135,8 @@ class Items:
         spent_s, count = 0.0, 0
         for kind, attempt, payload, seconds in one_by_one(self.mailbox.take()):
             if kind is EVENT:  # nobody listens to a batch
+                if payload[0] == TAKEN:
+                    payload[1](None)
                 continue
             del self._running[id(attempt)]
             task: _Task = attempt.task

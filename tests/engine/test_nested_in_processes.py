@@ -239,6 +239,9 @@ def test_an_error_of_the_saver_is_raised_in_the_worker(run: Run, pool: WorkerPoo
                 raise OSError("the disk is full")
             return super().put(config, *args)
 
+        async def aput(self, config: Any, *args: Any) -> Any:
+            return self.put(config, *args)
+
     graph = around(asking(), "process", pool, checkpointer=Broken())
     with pytest.raises(OSError, match="the disk is full"):
         run.invoke(graph, {"log": []}, THREAD)

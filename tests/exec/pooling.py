@@ -11,7 +11,7 @@ from typing import Any
 from mpflow._exec.mailbox import Mailbox
 from mpflow._exec.process import WorkerPool
 from mpflow._messages import CANCELLED, DONE, EVENT, FAILED, LOST, Attempt, StepFacts, one_by_one
-from mpflow._scope import current
+from mpflow._scope import TAKEN, current
 
 LIMIT_S = 30.0
 
@@ -77,7 +77,9 @@ class Drive:
 
     def _take(self) -> None:
         for kind, attempt, payload, seconds in one_by_one(self.mailbox.take()):
-            if kind == EVENT:
+            if kind == EVENT and payload[0] == TAKEN:
+                payload[1](None)
+            elif kind == EVENT:
                 self.events.append((attempt, *payload))
             else:
                 self.outcomes.append((kind, attempt, payload, seconds))
