@@ -9,7 +9,7 @@ from mpflow._core.protocol import CANCEL
 from mpflow._engine.caching import CACHE, acall_cache
 from mpflow._engine.drive import abandon, perform_all
 from mpflow._engine.loop import CLOSE, EMIT, START, WAIT, run_loop
-from mpflow._engine.persistence import SAVER, acall_saver
+from mpflow._engine.persistence import SAVER, acall_saver, aleave
 from mpflow._engine.places import INLINE, LOOP, Places
 from mpflow._exec.aio import LoopBell, LoopPlace, unwatch, watch
 from mpflow._exec.patience import Patience
@@ -85,3 +85,4 @@ async def adrive(run: Run, input: Any) -> AsyncIterator[Any]:
         if watched is not None:
             unwatch(watched)
         mailbox.notify = None
+        await aleave(run.persistence)

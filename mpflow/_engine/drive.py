@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from mpflow._core.protocol import CANCEL
 from mpflow._engine.caching import CACHE, call_cache
 from mpflow._engine.loop import CLOSE, EMIT, START, WAIT, run_loop
-from mpflow._engine.persistence import SAVER, call_saver
+from mpflow._engine.persistence import SAVER, call_saver, leave
 from mpflow._engine.places import INLINE, THREAD, Places
 from mpflow._messages import CANCELLED, DONE, FAILED, Attempt, Outcome
 
@@ -86,6 +86,7 @@ def drive(run: Run, input: Any) -> Iterator[Any]:
     finally:
         loop.close()
         abandon(run, places)
+        leave(run.persistence)
 
 
 def _outside(traceback: TracebackType | None) -> TracebackType | None:

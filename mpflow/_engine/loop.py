@@ -70,7 +70,8 @@ def run_loop(run: Run, input: Any) -> Generator[Effect, Any, None]:
     watched = streams.watched
     dresses = run.cache is not None or run.persistence is not None
     trace = tracing.get()
-    told = watched or run.persistence is not None
+    persistence = run.persistence
+    told = watched or persistence is not None
     timers = Timers(run)
     advance: tuple[Any, ...]
     out, kept = yield from _begin(run, input)
@@ -107,6 +108,8 @@ def run_loop(run: Run, input: Any) -> Generator[Effect, Any, None]:
                 return
             else:
                 yield from _obey(run, instruction)
+        if persistence is not None and persistence.unsaved:
+            yield SAVER, *persistence.commit()
         if streams.queue:
             yield (EMIT,)
         if scheduler.phase is BETWEEN:
@@ -156,6 +159,8 @@ def _begin(run: Run, input: Any) -> Effects:
         scheduler.start_at(persistence.load(saved, run.state))
     writes, given, calls = begin(run, input)
     yield from _save(calls)
+    if persistence is not None:
+        persistence.note_beginning(writes or (), given)
     out = scheduler.handle((BEGIN, writes, given))
     if writes is None:
         run.note_result()
@@ -165,7 +170,7 @@ def _begin(run: Run, input: Any) -> Effects:
         return out, None
     if run.forks:
         persistence.forget_questions()
-        yield from _save(persistence.checkpoint(run.state, "fork", scheduler.step, None))
+        yield from _save(persistence.checkpoint(run.state, "fork", scheduler.step))
         scheduler.step += 1
     return out, None if persistence.repeats else persistence.kept()
 
@@ -187,16 +192,16 @@ def _dress(run: Run, attempts: Sequence[Attempt], out: list[Instruction]) -> Eff
 
 
 def _merged(run: Run, tasks: Sequence[Any], merged: Merge) -> Effects:
-    """After a step: stream the values, if the step wrote any of their keys (SM-3), and save."""
+    """After a step: save, and stream the values, if the step wrote any of their keys (SM-3)."""
     streams = run.streams
-    if tasks and streams.wants("values") and not run.stream_keys.isdisjoint(merged.written):
-        streams.values_now(run.state)
     if run.persistence is not None:
         source = "input"
         if tasks:
             source = "loop"
             run.resuming = None  # what is called in a later step starts anew
-        yield from _save(run.persistence.checkpoint(run.state, source, run.scheduler.step - 1, merged.updated))
+        yield from _save(run.persistence.checkpoint(run.state, source, run.scheduler.step - 1, merged, tasks))
+    if tasks and streams.wants("values") and not run.stream_keys.isdisjoint(merged.written):
+        streams.values_now(run.state)
 
 
 def _obey(run: Run, instruction: Instruction) -> Effects:
@@ -209,6 +214,8 @@ def _obey(run: Run, instruction: Instruction) -> Effects:
             if run.cache is not None:
                 yield from put_cached(task)
             if task.caller is not None:
+                if run.persistence is not None and run.persistence.unsaved:  # the caller builds on it
+                    yield SAVER, *run.persistence.commit()
                 answer(task)
             if run.streams.watched:
                 run.streams.ended(run, task)

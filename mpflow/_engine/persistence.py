@@ -6,7 +6,7 @@ Plain values and decisions; the loop yields the saver's calls as effects, so tha
 from __future__ import annotations
 
 import inspect
-from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mpflow._names import (
@@ -19,14 +19,17 @@ from mpflow._names import (
     INTERRUPT,
     NULL_TASK_ID,
     RESUME,
+    SCHEDULED,
 )
 from mpflow.channels.untracked_value import UntrackedValue
 from mpflow.checkpoint.base import LATEST_VERSION, WRITES_IDX_MAP, get_checkpoint_metadata, new_checkpoint_id, now_iso
 from mpflow.types import Send
 
 if TYPE_CHECKING:
+    from mpflow._core.merge import Merge
     from mpflow._core.plan import Plan
     from mpflow._core.state import ChannelState
+    from mpflow._core.task import Task
 
 Writes = Sequence[tuple[str, Any]]
 Call = tuple[str, tuple[Any, ...]]
@@ -35,7 +38,7 @@ Call = tuple[str, tuple[Any, ...]]
 SAVER = "saver"
 """The effect that asks for a call of the saver: ``(SAVER, method, arguments)``."""
 
-SPECIAL = frozenset((ERROR, ERROR_SOURCE_NODE, INTERRUPT, RESUME))
+SPECIAL = frozenset((ERROR, ERROR_SOURCE_NODE, INTERRUPT, RESUME, SCHEDULED))
 
 
 class Replay:
@@ -74,6 +77,39 @@ async def acall_saver(saver: Any, method: str, arguments: tuple[Any, ...]) -> An
 def takes_path(saver: Any) -> bool:
     """Whether a saver is told the path of a task: those written before there were paths are not (D-9)."""
     return "task_path" in inspect.signature(saver.put_writes).parameters
+
+
+def leave(persistence: Persistence | None) -> None:
+    """Leave a run, as it ended or in the middle."""
+    if persistence is None:
+        return
+    for method, arguments in persistence.leave():
+        try:
+            call_saver(persistence.saver, method, arguments)
+        except Exception as error:
+            _mourn(persistence, error)
+
+
+async def aleave(persistence: Persistence | None) -> None:
+    """As `leave`, by the saver's async methods."""
+    if persistence is None:
+        return
+    for method, arguments in persistence.leave():
+        try:
+            await acall_saver(persistence.saver, method, arguments)
+        except Exception as error:
+            _mourn(persistence, error)
+
+
+def _mourn(persistence: Persistence, error: Exception) -> None:
+    import logging
+
+    # The run has ended already, with a result or with an error of its own.
+    logging.getLogger("mpflow").warning(
+        "thread '%s': what was left to save when its run was given up was lost: %s",
+        persistence.where["thread_id"],
+        error,
+    )
 
 
 def checkpoint_of(state: ChannelState, checkpoint_id: str, updated: Collection[str] | None = None) -> dict[str, Any]:
@@ -149,7 +185,7 @@ class Persistence:
     def find(self) -> Generator[tuple[Any, ...], Any, Any]:
         """What the saver has for this run: the checkpoint that was named, the one that a replay starts from, or the last."""
         if self.where.get(CHECKPOINT_ID):
-            saved = yield SAVER, "get_tuple", (self.config,)
+            saved = yield from self._found(self.config)
             if saved is not None:
                 where = {key: value for key, value in self.where.items() if key != CHECKPOINT_ID}
                 latest = yield SAVER, "get_tuple", ({CONF: where},)
@@ -158,8 +194,11 @@ class Persistence:
         if self.replay is not None and self.replay.is_first_visit(self.ns):
             before = {CONF: {CHECKPOINT_ID: self.replay.checkpoint_id}}
             found = yield SAVER, "list", (self.config, before, 1)
-            return found[0] if found else None
-        return (yield SAVER, "get_tuple", (self.config,))
+            return (yield from self._found(found[0].config)) if found else None
+        return (yield from self._found(self.config))
+
+    def _found(self, config: Any) -> Generator[tuple[Any, ...], Any, Any]:
+        return (yield SAVER, "get_tuple", (config,))
 
     def begins_branch(self, *, resumes: bool, answers: bool) -> bool:
         """Whether this run goes back to an old checkpoint (SA-9): it then asks anew what was answered since.
@@ -209,20 +248,41 @@ class Persistence:
 
     # -- checkpoints --------------------------------------------------------------------------------------------------
 
-    def checkpoint(self, state: ChannelState, source: str, step: int, updated: Any) -> Iterator[Call]:
-        """A new checkpoint of the state: the calls that save it, now or when the run ends."""
+    def checkpoint(
+        self, state: ChannelState, source: str, step: int, merged: Merge | None = None, tasks: Sequence[Task] = ()
+    ) -> Iterator[Call]:
+        """A new checkpoint of the state: the calls that save it, now or when the run ends.
+
+        `merged` is what the step did to the channels, `tasks` are those that it was made of.
+        """
         self.metadata = {"source": source, "step": step, "parents": dict(self.parents)}
         self.checkpoint_id = new_checkpoint_id(step)
         if source != "fork":
             self.pending = []
         self._delayed = []
-        call = self._put(state, updated)
+        yield from self._save_step(state, merged, tasks)
+
+    def _save_step(self, state: ChannelState, merged: Merge | None, tasks: Sequence[Task]) -> Iterator[Call]:
+        call = self._put(state, None if merged is None else merged.updated)
         if self.durability == "exit":
             self._last = call
         else:
             yield call
 
     _last: Call | None = None
+
+    unsaved: Sequence[Any] = ()
+    """What is saved together with more, by `commit`, at the latest before anybody hears or builds on it."""
+
+    def commit(self) -> Call:
+        raise NotImplementedError
+
+    def leave(self) -> Iterable[Call]:
+        """What is still to be done when the run is left, however that came: each call, whatever became of the one before."""
+        return ()
+
+    def note_beginning(self, input: Writes, given: Writes) -> None:
+        """What the run writes before its first step: its input, and what belongs to no task."""
 
     def _put(self, state: ChannelState, updated: Any) -> Call:
         checkpoint = checkpoint_of(state, self.checkpoint_id, updated)
@@ -249,8 +309,8 @@ class Persistence:
 
     # -- writes -------------------------------------------------------------------------------------------------------
 
-    def task_ended(self, task_id: str, path: str, writes: Writes) -> Iterator[Call]:
-        """Remember what a task wrote (or its error, or its questions) until the next checkpoint (CP-6)."""
+    def task_ended(self, task_id: str, path: str, writes: Writes, node: str = "") -> Iterable[Call]:
+        """Remember what a task of `node` wrote (or its error, or its questions) until the next checkpoint (CP-6)."""
         if all(name in WRITES_IDX_MAP for name, _ in writes):
             writes = list({name: (name, value) for name, value in writes}.values())
         if task_id == NULL_TASK_ID:
@@ -262,12 +322,15 @@ class Persistence:
             self.pending = [write for write in self.pending if write[0] != task_id]
             self.pending.extend((task_id, name, value) for name, value in writes)
         saved = [(name, self._trackable(value)) for name, value in writes if name not in self.untracked]
+        return self._save_writes(task_id, path, saved, node, writes)
+
+    def _save_writes(self, task_id: str, path: str, saved: Writes, node: str, writes: Writes) -> Iterable[Call]:
         where = (task_id, path) if self._takes_path else (task_id,)
         call: Call = ("put_writes", (self.config, saved, *where))
-        if self.durability == "exit":
-            self._delayed.append(call)
-        else:
-            yield call
+        if self.durability != "exit":
+            return (call,)
+        self._delayed.append(call)
+        return ()
 
     def _trackable(self, value: Any) -> Any:
         """A pending Send without the values of untracked channels, which are never saved (ST-9)."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mpflow._core.merge import merge
@@ -171,7 +171,7 @@ def give_answers(run: Run, attempts: Sequence[Attempt]) -> None:
         attempt.answers = task.answers = Answers(given, null, by_id)
 
 
-def ended_task(run: Run, task: Task) -> Iterator[Call]:
+def ended_task(run: Run, task: Task) -> Iterable[Call]:
     """What is saved of a task at its end: its diff, its error, or its questions with the answers so far."""
     persistence = run.persistence
     assert persistence is not None
@@ -181,17 +181,17 @@ def ended_task(run: Run, task: Task) -> Iterator[Call]:
     answered: Writes = [(RESUME, list(answers.given))] if answers is not None and answers.given else []
     if task.state == FINISHED:
         writes = task.writes or [(NO_WRITES, None)]
-        return persistence.task_ended(task_id, path, [*answered, *writes] if answered else writes)
+        return persistence.task_ended(task_id, path, [*answered, *writes] if answered else writes, task.name)
     if task.state == INTERRUPTED:
         assert isinstance(task.error, GraphInterrupt)
         questions = tuple(task.error.args[0])
         if not questions:  # a graph within it came to a breakpoint
-            return iter(())
-        return persistence.task_ended(task_id, path, [(INTERRUPT, questions), *answered])
+            return ()
+        return persistence.task_ended(task_id, path, [(INTERRUPT, questions), *answered], task.name)
     if task.state == FAILED and isinstance(task.error, Exception) and not isinstance(task.error, GraphBubbleUp):
         marks = [(ERROR_SOURCE_NODE, task.name)] if task.handled else []
-        return persistence.task_ended(task_id, path, [*answered, (ERROR, task.error), *marks])
-    return iter(())
+        return persistence.task_ended(task_id, path, [*answered, (ERROR, task.error), *marks], task.name)
+    return ()
 
 
 def paused(run: Run, tasks: Sequence[Task]) -> None:

@@ -258,7 +258,12 @@ class Run:
         if above is not None:
             self.local.answers_by_id = above.answers_by_id
             self.local.replay = above.replay
-        return Persistence(
+        kind = Persistence
+        if getattr(saver, "keeps_log", False) and configurable.get("thread_id") is not None:
+            from mpflow._engine.recording import Recording
+
+            kind = Recording
+        return kind(
             saver,
             self.user_config,
             self.namespace,

@@ -140,6 +140,10 @@ class BinaryOperatorAggregate(ValueChannel[Value]):
     def __eq__(self, other: object) -> bool:
         return isinstance(other, BinaryOperatorAggregate) and same_reducer(self.operator, other.operator)
 
+    def grows(self, kind: type) -> bool:
+        """Whether writes of exactly this type are joined to a value of it, and do nothing else to it."""
+        return self._in_one_go is not None and kind in self._in_one_go
+
     def update(self, values: Sequence[Value]) -> bool:
         if not values:
             return False

@@ -98,6 +98,19 @@ def new_checkpoint_id(step: int = -2) -> str:
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
+def advance_ids(checkpoint_id: str) -> None:
+    """Let all ids that are made from now on sort after this one: another machine's clock may be ahead of ours."""
+    global _last_tick
+    digits = checkpoint_id.replace("-", "")
+    if len(digits) == 32 and digits[12] == "6":
+        try:
+            tick = int(digits[:12] + digits[13:16], 16)
+        except ValueError:
+            return
+        with _id_lock:
+            _last_tick = max(_last_tick, tick)
+
+
 def now_iso() -> str:
     """The time as checkpoints carry it: ISO 8601, UTC, microseconds."""
     from datetime import datetime, timezone
@@ -180,6 +193,8 @@ class BaseCheckpointSaver(Generic[V]):
     """
 
     serde: Any = None
+    keeps_log = False
+    """Whether the engine may use the methods of `mpflow.checkpoint.log.saver.LogSaver` besides those here."""
 
     def __init__(self, *, serde: Any = None) -> None:
         if serde is not None:

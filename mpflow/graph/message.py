@@ -88,6 +88,10 @@ def add_messages(
     return merged if format is None else _in_openai_format(merged)
 
 
+# Messages of `left` that stay are the same objects, unchanged: a saver need not be given them again.
+add_messages.keeps_items = True  # type: ignore[attr-defined]
+
+
 def _merge(left: list[BaseMessage], right: list[BaseMessage]) -> list[BaseMessage]:
     removal = _langchain_messages().RemoveMessage
     for position in range(len(right) - 1, -1, -1):

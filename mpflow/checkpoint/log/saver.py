@@ -31,6 +31,13 @@ _KNOWN = 256
 """How many checkpoints a saver remembers for their children's sake."""
 
 
+_PROTOCOL = frozenset(
+    name
+    for method in ("get", "get_tuple", "list", "put", "put_writes")
+    for name in (method, "a" + method, "get_next_version")
+)
+
+
 class LogSaver(BaseCheckpointSaver[str]):
     """A saver that keeps a log (CP-7, CP-8). Thread-safe.
 
@@ -45,6 +52,12 @@ class LogSaver(BaseCheckpointSaver[str]):
 
     layout: Any = envelope
     """What makes rows of records and back."""
+    keeps_log = True
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        # Who overrides a method of the protocol expects it to be called.
+        cls.keeps_log = cls.keeps_log and _PROTOCOL.isdisjoint(cls.__dict__)
 
     def __init__(self, driver: Driver, *, serde: Any = None, types: Iterable[type] = ()) -> None:
         super().__init__(serde=serde)

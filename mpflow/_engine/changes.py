@@ -1,0 +1,224 @@
+"""What a step changed, as operations of the log: by the channel's own rule where it is known, else by the new value.
+
+It must not change the state, and must never say less than what changed: where a rule does not fit exactly, the value is
+given whole, or as a patch to its last packed form where that is shorter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
+from operator import is_
+from typing import TYPE_CHECKING, Any
+
+from mpflow._core.plan import OBJECT
+from mpflow._names import MISSING
+from mpflow.channels.binop import BinaryOperatorAggregate, overwrite_of
+from mpflow.channels.topic import Topic
+from mpflow.checkpoint.log.patching import patch_of
+from mpflow.checkpoint.log.records import (
+    ADD,
+    APPEND,
+    DROP,
+    EXTEND,
+    MERGE,
+    PATCH,
+    SET,
+    TEXT,
+    UNION,
+    Op,
+)
+
+if TYPE_CHECKING:
+    from mpflow._core.state import ChannelState
+    from mpflow.checkpoint.log.coding import Coder
+
+PATCHED_BYTES = 1024
+"""Values below that are given whole: a patch would save little."""
+MOST_HELD_BYTES = 16 << 20
+"""Packed forms above that are not held for the sake of patches."""
+
+_GROWS: dict[type, int] = {
+    list: EXTEND,
+    tuple: EXTEND,
+    str: TEXT,
+    bytes: TEXT,
+    dict: MERGE,
+    set: UNION,
+    frozenset: UNION,
+    int: ADD,
+}
+_SIZED = frozenset((list, tuple, str, bytes))
+
+Refs = Mapping[str, Sequence[int]]
+
+
+class Changes:
+    """Follows the state of one run from save to save.
+
+    ``packed`` has the packed forms of large values as they were saved last, for patches.
+    """
+
+    def __init__(self, coder: Coder, packed: Mapping[str, Any]) -> None:
+        self.coder = coder
+        self.packed = {name: data for name, data in packed.items() if PATCHED_BYTES <= len(data) <= MOST_HELD_BYTES}
+        self._written: dict[str, bytes] = {}
+        self._held: dict[str, tuple[Any, int]] = {}
+        self.doubtful: set[str] = set()
+        """Channels that were changed since the last save by other writes than the step's."""
+
+    def hold(self, state: ChannelState, names: Sequence[str] | None = None) -> None:
+        """Note what the channels are as they are saved now."""
+        kinds = state.kinds
+        for name in state.objects if names is None else names:
+            if kinds.get(name) == OBJECT:
+                value = state.objects[name].checkpoint()
+                kind = type(value)
+                if kind in _GROWS:
+                    self._held[name] = value, value if kind is int else len(value)
+                else:
+                    self._held.pop(name, None)
+        self.doubtful.clear()
+
+    def whole(self, state: ChannelState) -> list[Op]:
+        """All values, each as it is."""
+        values = state.checkpoint_values()
+        return self.to(values, values, whole=True)
+
+    def of(
+        self, state: ChannelState, names: Sequence[str], written: Mapping[str, Sequence[Any]], refs: Refs
+    ) -> list[Op]:
+        """What changed in the channels `names`: they were `written` to in this step, and `refs` say where that was saved."""
+        ops: list[Op] = []
+        kinds, values = state.kinds, state.values
+        for name in names:
+            if name not in kinds:
+                continue
+            writes = written.get(name, ())
+            saved = refs.get(name, ())
+            if len(saved) != 2 * len(writes):
+                saved = ()
+            if kinds[name] != OBJECT:
+                if name not in values:
+                    ops.append(Op(name, DROP))
+                elif saved and writes[-1] is values[name]:
+                    ops.append(Op(name, SET, None, saved[-2:]))
+                    self.packed.pop(name, None)
+                    if name in self._written:
+                        self.packed[name] = self._written[name]
+                else:
+                    ops.append(self._set(name, values[name]))
+            else:
+                self._of_object(ops, state, name, writes, saved)
+        self._written.clear()
+        return ops
+
+    def to(self, values: Mapping[str, Any], names: Iterable[str], *, whole: bool) -> list[Op]:
+        """The channels `names` as they are in `values`; with `whole`, by nothing that was saved before."""
+        if whole:
+            self.packed.clear()
+        return [self._set(name, values[name]) if name in values else Op(name, DROP) for name in names]
+
+    def written(self, name: str, data: bytes) -> tuple[int, bytes]:
+        """How a task's write of a whole value is saved: as it is, or as a patch to what the channel holds."""
+        if len(data) <= MOST_HELD_BYTES:
+            self._written[name] = data
+        old = self.packed.get(name)
+        patch = None if old is None else patch_of(old, data)
+        return (SET, data) if patch is None else (PATCH, patch)
+
+    def _of_object(
+        self, ops: list[Op], state: ChannelState, name: str, writes: Sequence[Any], saved: Sequence[int]
+    ) -> None:
+        channel: Any = state.object(name)
+        value = channel.checkpoint()
+        if value is MISSING:
+            ops.append(Op(name, DROP))
+            return
+        kind = type(channel)
+        held, size = self._held.get(name, (MISSING, 0))
+        if writes and name not in self.doubtful:
+            if kind is BinaryOperatorAggregate:
+                code = _growth(channel, value, held, size, writes)
+                if code is not None:
+                    self._grow(ops, name, code, writes, saved)
+                    return
+                if type(value) is list and type(held) is list and getattr(channel.operator, "keeps_items", False):
+                    tail = _tail(held, size, value)
+                    if tail is not None:
+                        if tail:
+                            ops.append(Op(name, EXTEND, self._pack(name, tail)))
+                        return
+            elif kind is Topic and self._gather(ops, name, channel, size, writes, saved):
+                return
+        ops.append(self._set(name, value))
+
+    def _grow(self, ops: list[Op], name: str, code: int, writes: Sequence[Any], saved: Sequence[int]) -> None:
+        self.packed.pop(name, None)
+        if saved:
+            ops.append(Op(name, code, None, saved))
+        else:
+            ops.extend(Op(name, code, self._pack(name, write)) for write in writes)
+
+    def _gather(
+        self, ops: list[Op], name: str, channel: Topic[Any], size: int, writes: Sequence[Any], saved: Sequence[int]
+    ) -> bool:
+        """A topic is the writes of the step, or grows by them."""
+        count = sum(len(write) if isinstance(write, list) else 1 for write in writes)
+        if len(channel.values) != count + (size if channel.accumulate else 0):
+            return False
+        if any(isinstance(write, list) and type(write) is not list for write in writes):
+            return False
+        if not channel.accumulate:
+            ops.append(Op(name, SET, self._pack(name, [])))
+        elif name not in self._held:
+            return False
+        start = 0
+        while start < len(writes):  # neighbours of one kind make one operation
+            code = EXTEND if type(writes[start]) is list else APPEND
+            end = start + 1
+            while end < len(writes) and (type(writes[end]) is list) == (code == EXTEND):
+                end += 1
+            self._grow(ops, name, code, writes[start:end], saved[2 * start : 2 * end])
+            start = end
+        return True
+
+    def _set(self, name: str, value: Any) -> Op:
+        data = self._pack(name, value)
+        patch = self.patch(name, data)
+        return Op(name, SET, data) if patch is None else Op(name, PATCH, patch)
+
+    def patch(self, name: str, data: Any) -> bytes | None:
+        """A patch from what was saved of the channel to `data`, where there is a short one. It is what is saved from now on."""
+        old = self.packed.pop(name, None)
+        if type(data) is not bytes or not PATCHED_BYTES <= len(data) <= MOST_HELD_BYTES:
+            return None
+        self.packed[name] = data
+        return None if old is None else patch_of(old, data)
+
+    def _pack(self, name: str, value: Any) -> Any:
+        return self.coder.pack(value, f"channel '{name}'")
+
+
+def _growth(channel: Any, value: Any, held: Any, size: int, writes: Sequence[Any]) -> int | None:
+    """The operation by which the writes made `value` of what was held; None where they did something else."""
+    kind = type(value)
+    code = _GROWS.get(kind)
+    if code is None or type(held) is not kind or not channel.grows(kind):
+        return None
+    if any(type(write) is not kind for write in writes):
+        return None
+    if kind in _SIZED:
+        return code if len(value) == size + sum(map(len, writes)) else None
+    if kind is int:
+        return code if value == size + sum(writes) else None
+    if kind is dict and any(overwrite_of(write)[0] for write in writes):
+        return None
+    return code
+
+
+def _tail(held: list[Any], size: int, value: list[Any]) -> list[Any] | None:
+    """What `value` has after the items that were held, if these are still the very same."""
+    if len(value) < size or not all(map(is_, islice(held, size), value)):
+        return None
+    return value[size:]
