@@ -86,6 +86,8 @@ def run_loop(run: Run, input: Any) -> Generator[Effect, Any, None]:
                     _stamp(attempts)
                 if trace is not None:
                     trace.dispatched(attempts)
+                if persistence is not None and persistence.unsaved:  # of siblings that have finished: these may kill us
+                    yield SAVER, *persistence.commit()
                 outcomes = yield START, attempts
                 if trace is not None:
                     trace.arrived(run.plan.name, outcomes)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from mpflow.checkpoint.base import ChannelVersions, Checkpoint, CheckpointMetadata, CheckpointTuple
 from mpflow.checkpoint.log.coding import AnyCoder
 from mpflow.checkpoint.log.driver import Row
 from mpflow.checkpoint.log.memory import MemoryDriver, Records
 from mpflow.checkpoint.log.operations import Calls, perform
 from mpflow.checkpoint.log.saver import LogSaver
+from mpflow.config import RunnableConfig
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -25,6 +27,7 @@ class InMemorySaver(LogSaver):
     """
 
     layout = Records
+    keeps_log = True
 
     def __init__(self, *, serde: Any = None, factory: Any = dict) -> None:
         super().__init__(MemoryDriver())
@@ -55,6 +58,39 @@ class InMemorySaver(LogSaver):
 
     async def _aperform(self, calls: Calls) -> Any:
         return perform(calls, self.driver)
+
+    # Who overrides a sync method means its twin as well.
+
+    async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
+        return self.get_tuple(config)
+
+    async def alist(
+        self,
+        config: RunnableConfig | None,
+        *,
+        filter: dict[str, Any] | None = None,
+        before: RunnableConfig | None = None,
+        limit: int | None = None,
+    ) -> AsyncIterator[CheckpointTuple]:
+        for found in self.list(config, filter=filter, before=before, limit=limit):
+            yield found
+
+    async def aput(
+        self,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
+    ) -> RunnableConfig:
+        return self.put(config, checkpoint, metadata, new_versions)
+
+    async def aput_writes(
+        self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
+    ) -> None:
+        self.put_writes(config, writes, task_id, task_path)
+
+    async def adelete_thread(self, thread_id: str) -> None:
+        self.delete_thread(thread_id)
 
     def for_types(self, types: Collection[type]) -> Self:
         return self

@@ -57,7 +57,8 @@ class LogSaver(BaseCheckpointSaver[str]):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         # Who overrides a method of the protocol expects it to be called.
-        cls.keeps_log = cls.keeps_log and _PROTOCOL.isdisjoint(cls.__dict__)
+        if "keeps_log" not in cls.__dict__:
+            cls.keeps_log = cls.keeps_log and _PROTOCOL.isdisjoint(cls.__dict__)
 
     def __init__(self, driver: Driver, *, serde: Any = None, types: Iterable[type] = ()) -> None:
         super().__init__(serde=serde)
