@@ -37,7 +37,7 @@ class Places:
         self.default = run.options.get("executor")
         self._pool: WorkerPool | None = run.options.get("pool")
         self.pool: WorkerPool | None = None  # set once it is in use
-        self._threads: ThreadPlace | None = None
+        self._threads: ThreadPlace[Attempt] | None = None
         self._foreign: dict[int, ForeignPlace] = {}
         self.is_away = in_worker() or _is_away(run.local.around)
         self.routes = _routes_of(run.plan, awaits, self.is_away, self.default)
@@ -71,7 +71,7 @@ class Places:
         calling = sys.modules.get("mpflow._exec.calling")
         return CALLING if calling is not None and calling.may_call(program) else THREAD
 
-    def threads(self) -> ThreadPlace:
+    def threads(self) -> ThreadPlace[Attempt]:
         if self._threads is None:
             limit = self.run.scheduler.max_concurrency or default_threads()
             self._threads = ThreadPlace(self.run.performer.perform, limit)

@@ -11,8 +11,9 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from typing import Any, Generic, Protocol, TypeVar
 
-from mpflow._messages import CANCELLED, Attempt, Outcome
+from mpflow._messages import CANCELLED
 
 IDLE_S = 2.0
 """How long a thread waits for more work before it ends."""
@@ -74,25 +75,41 @@ class ThreadSet:
 THREADS = ThreadSet()
 
 
-class ThreadPlace:
-    """The threads of one run. `perform` runs an attempt and returns its outcome, never raising."""
+class Posted(Protocol):
+    """What may be queued: its outcome goes to its outbox."""
 
-    def __init__(self, perform: Callable[[Attempt], Outcome], limit: int) -> None:
+    @property
+    def outbox(self) -> Any: ...
+
+
+Work = TypeVar("Work", bound=Posted)
+
+
+class ThreadPlace(Generic[Work]):
+    """The threads of one run, at most `limit`. `perform` runs an attempt and returns its outcome, never raising."""
+
+    def __init__(self, perform: Callable[[Work], Any], limit: int) -> None:
         self._perform = perform
-        self._limit = limit
+        self.limit = limit
         self.spare = 0
         """How many of the threads only wait for tasks that they called: so many more there may be."""
-        self._queue: deque[Attempt] = deque()
+        self._queue: deque[Work] = deque()
         self._active = 0
         self._lock = threading.Lock()
 
-    def submit(self, attempts: Sequence[Attempt]) -> None:
+    def submit(self, attempts: Sequence[Work]) -> None:
         self._queue.extend(attempts)
-        self._grow(len(attempts))
+        self.grow(len(attempts))
 
-    def _grow(self, wanted: int) -> None:
+    @property
+    def has_queued(self) -> bool:
+        """Whether something waits for a thread."""
+        return bool(self._queue)
+
+    def grow(self, wanted: int) -> None:
+        """Start so many more threads, as far as the limit allows."""
         with self._lock:
-            count = min(wanted, self._limit + self.spare - self._active)
+            count = min(wanted, self.limit + self.spare - self._active)
             if count <= 0:
                 return
             self._active += count
@@ -109,13 +126,23 @@ class ThreadPlace:
                 with self._lock:
                     self._active -= 1
                 if queue:  # filled between the look and the leave, when this thread still counted as active
-                    self._grow(1)
+                    self.grow(1)
                 return
             outbox = attempt.outbox
             assert outbox is not None
             outbox.post(perform(attempt))
 
-    def cancel(self, attempts: Sequence[Attempt], *, kill: bool = False) -> None:
+    def drop(self) -> int:
+        """Forget what no thread has taken yet, telling nobody. How much it was."""
+        dropped = 0
+        while True:
+            try:
+                self._queue.popleft()
+            except IndexError:
+                return dropped
+            dropped += 1
+
+    def cancel(self, attempts: Sequence[Work], *, kill: bool = False) -> None:
         """Drop what no thread has taken yet. What runs goes on: a thread cannot be killed."""
         for attempt in attempts:
             try:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from contextvars import copy_context
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mpflow.runnables.calls import Call
     from mpflow.runnables.runnable import Runnable
 
 Indexed = Iterator[tuple[int, Any, Any]]
@@ -62,56 +62,46 @@ async def ain_order(found: AsyncIterator[tuple[int, Any]]) -> list[Any]:
 def as_completed(
     runnable: Runnable[Any, Any], inputs: Iterable[Any], config: Any, failure: Failure, **kwargs: Any
 ) -> Iterator[tuple[int, Any]]:
-    """Calls in threads of their own: as many as may be under way, each taking the next input when it is free."""
-    from mpflow._exec.mailbox import Mailbox
-    from mpflow._exec.thread import THREADS, default_threads
+    """Calls in threads: as many as may be under way, each thread taking the next input when it is free.
 
-    limit = limit_of(runnable, config) or default_threads()
-    mailbox = Mailbox()
-    context = copy_context()
+    Inputs are taken in the consumer's own thread, when it asks for more.
+    """
+    from mpflow._exec.thread import default_threads
+    from mpflow.runnables.calls import Calls
+
+    calls = Calls(runnable, limit_of(runnable, config) or default_threads(), kwargs)
     waiting = configured(inputs, config)
-    running = 0
-
-    def job(index: int, input: Any, own: Any) -> Callable[[], None]:
-        def run() -> None:
-            try:
-                result = True, context.copy().run(lambda: runnable.invoke(input, own, **kwargs))
-            except BaseException as error:
-                result = False, error
-            mailbox.post((index, input, *result))
-
-        return run
-
     error: BaseException | None = None
     try:
         while True:
-            while running < limit and error is None:
+            while calls.has_room and error is None:
                 item = next(waiting, None)
                 if item is None:
                     break
-                running += 1
-                THREADS.start(job(*item))
-            if not running:
+                calls.add(*item)
+            if not calls.under_way:
                 break
-            mailbox.wait()
-            arrived: list[Any] = mailbox.take()
-            for index, input, done, result in arrived:
-                running -= 1
-                if not done:
-                    if not isinstance(result, Exception):
-                        error = error or result
-                        continue
-                    try:
-                        result = failure(index, input, result)
-                    except Exception as raised:
-                        error = error or raised
-                        continue
+            for call in calls.take():
+                try:
+                    output = call.output if call.failure is None else _stands_for(call, failure)
+                except BaseException as raised:
+                    error = error or raised
+                    calls.drop()
                 if error is None:
-                    yield index, result
+                    yield call.index, output
         if error is not None:
             raise error
     finally:
+        calls.drop()
         waiting.close()  # type: ignore[attr-defined]
+
+
+def _stands_for(call: Call, failure: Failure) -> Any:
+    """What stands for a failed call; raises what ends the batch."""
+    assert call.failure is not None
+    if not isinstance(call.failure, Exception):
+        raise call.failure
+    return failure(call.index, call.input, call.failure)
 
 
 async def aas_completed(
