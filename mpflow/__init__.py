@@ -28,6 +28,7 @@ __all__ = (
     "Trace",
     "WorkerPool",
     "__version__",
+    "from_langgraph",
     "carry",
     "compare",
 )
@@ -39,6 +40,7 @@ _HOMES = {
     "FailureRecord": "mpflow.types",
     "Send": "mpflow.types",
     "StateGraph": "mpflow.graph.state",
+    "from_langgraph": "mpflow.interop.langgraph",
     "Trace": "mpflow.observe.trace",
     "WorkerPool": "mpflow._exec.process",
     "carry": "mpflow._wire.variables",

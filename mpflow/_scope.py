@@ -227,7 +227,7 @@ class TaskScope:
             if index < len(answers.given):
                 answer = answers.given[index]
                 return answer if check is None else check(answer)
-        question = Interrupt.from_ns(value, self._question_namespace(index), response_schema=response_schema)
+        question = Interrupt.from_ns(value, self.question_namespace(index), response_schema=response_schema)
         if answers is None:
             raise GraphInterrupt((question,))
         answer = answers.take(question.id, lambda: Interrupt.from_ns(value, self.namespace).id)
@@ -237,7 +237,8 @@ class TaskScope:
         answers.given.append(answer)  # what does not fit is not kept, so that the question can be answered again
         return checked
 
-    def _question_namespace(self, index: int) -> str:
+    def question_namespace(self, index: int) -> str:
+        """Where the id of a question comes from: the task, and how many it asked before."""
         return self.namespace if index == 0 else f"{self.namespace}{NS_SEP}{index}"
 
 
