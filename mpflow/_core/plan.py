@@ -126,6 +126,7 @@ class Plan:
         "finishing",
         "input",
         "kinds",
+        "leaves",
         "managed",
         "name",
         "nodes",
@@ -168,6 +169,8 @@ class Plan:
         self.consuming = {
             key for key, channel in self.channels.items() if type(channel).consume is not BaseChannel.consume
         }
+        self.leaves = any(node.executor == "process" for node in self.nodes.values())
+        """Some of its nodes run in other processes, which are told of a channel by its version."""
         self.retries = any(node.retry for node in self.nodes.values())
         self.finishing = [key for key, channel in self.channels.items() if channel.finishes]
         self.simple = not self.consuming and not self.finishing

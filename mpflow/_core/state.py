@@ -36,8 +36,8 @@ class ChannelState:
 
     ``values`` has every channel that has a value. ``resetting`` are the channels with a value that a step without a write
     to them may take away. ``versions`` counts each channel's changes on one common counter; ``seen`` holds, for each node,
-    the versions of its triggers when it last ran. Both are for those who come back to a step later (savers, breakpoints):
-    a state that is not ``counted`` keeps neither.
+    the versions of its triggers when it last ran. Both are for those who come back to a step later (savers, breakpoints)
+    or know an earlier one (worker processes): a state that is not ``counted`` keeps neither.
     """
 
     __slots__ = (

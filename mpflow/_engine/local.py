@@ -24,6 +24,7 @@ class Local:
     """What a run's tasks can reach in this process only; those in workers are given `luggage`, and `serve` is asked."""
 
     __slots__ = (
+        "__weakref__",
         "_first",
         "_luggage",
         "answers_by_id",
@@ -37,6 +38,7 @@ class Local:
         "over",
         "replay",
         "saver",
+        "state",
         "store",
     )
 
@@ -54,6 +56,8 @@ class Local:
         self.loop: Any = None
         """The event loop that the run is driven on, if it is on one."""
         self.over = False
+        self.state: Any = None
+        """The channels' values and versions, which are those of the step that runs."""
         self._first: dict[str, Any] = {}
         self.entrances: tuple[Callable[[Any], None], ...] = ()
         """What comes before a node in a worker."""

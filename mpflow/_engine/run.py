@@ -169,7 +169,9 @@ class Run:
         self._null: list[Any] | None = None
         self.step_timeout_s = step_timeout_s
         self.stamps = plan.retries
-        self.state = ChannelState(plan, counted=saver is not None or bool(pause_before) or bool(pause_after))
+        leaves = plan.leaves or self.options.get("executor") == "process"
+        is_counted = saver is not None or leaves or bool(pause_before) or bool(pause_after)
+        self.state = self.local.state = ChannelState(plan, counted=is_counted)
         self.mailbox = Mailbox()
         self.clock: Callable[[], float] = time.monotonic
         self.dice: Callable[[], float] = _chance

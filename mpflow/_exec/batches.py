@@ -46,7 +46,7 @@ def size(seen: int, mean_s: float, waiting: int, workers: int) -> int:
 
 # -- tasks: [forward output, log level, ticket, all inputs, [group, ...]], then the large inputs -----------------------------------
 # group: [first number, program, facts, triggers, timeout, attempt, answers, paths, inputs]; its tasks are numbered on. attempt: its
-# number, or that and when the first one began
+# number, or that and when the first one began. input: encoded, or the size of a large one, or a packed `shelf.Sheet`
 
 
 def groups_of(
@@ -54,7 +54,7 @@ def groups_of(
     first: int,
     program: int,
     facts_number: Callable[[Any], int],
-    inputs: Sequence[bytes | int],
+    inputs: Sequence[Any],
     encode: Callable[[Any], bytes],
 ) -> list[list[Any]]:
     """The groups of a batch of one program: runs of attempts that differ in path and input alone."""
@@ -132,11 +132,13 @@ def inputs_of(attempts: Sequence[Attempt]) -> list[Any]:
     return list(map(_inputof, attempts))
 
 
-def split(blobs: list[bytes]) -> tuple[list[bytes | int], list[bytes]]:
+def split(blobs: Any) -> tuple[list[Any], list[bytes]]:
     """Put the size in the place of each large one, and all large ones behind the head, where nobody copies them."""
+    if blobs and type(blobs[0]) is not bytes:
+        return [sheet.packed() for sheet in blobs], []
     large = [blob for blob in blobs if len(blob) >= _LARGE_BYTES]
     if not large:
-        return blobs, large  # type: ignore[return-value]
+        return blobs, large
     return [len(blob) if len(blob) >= _LARGE_BYTES else blob for blob in blobs], large
 
 
@@ -304,7 +306,7 @@ class Results:
             whole = b"\xdd" + len(payloads).to_bytes(4, "big") + b"".join(payloads)
             payloads = []
         else:
-            payloads, large = split(payloads)  # type: ignore[assignment]
+            payloads, large = split(payloads)
         head = (
             rss_bytes, releases, self.skipped, self.numbers, self.times_ns, self.channel or "", payloads, whole,
             self.failed, self.tickets, self.answers,

@@ -9,10 +9,12 @@ import contextlib
 import os
 import select
 import signal
+from collections.abc import Iterable
 
 from mpflow._exec import batches, facts, link, logs, slots
 from mpflow._exec.functions import Shipment
 from mpflow._exec.parcels import Inputs, Parcels
+from mpflow._exec.shelf import Sheet
 from mpflow._exec.spawn import Started
 from mpflow._messages import Attempt, WorkerDeath
 from mpflow._wire.mappings import Mappings
@@ -49,6 +51,7 @@ class Worker:
         "spent",
         "state",
         "taken_back",
+        "values",
         "wants_out",
         "window",
         "writer",
@@ -67,6 +70,8 @@ class Worker:
         self.next_number = 1
         self.programs: set[int] = set()
         self.facts: dict[int, None] = {}
+        self.values: set[int] = set()
+        """The numbers of the values on the shelf that it was sent."""
         self.mean_s = 0.0
         """What a task of its last batch was expected to take."""
         self.given = 0
@@ -116,6 +121,9 @@ class Worker:
         if shipment.number not in self.programs:
             self.programs.add(shipment.number)
             writer.add(link.PROGRAM, shipment.number.to_bytes(8, "little"), shipment.data)
+        for sheet in inputs.each:
+            if type(sheet) is Sheet:
+                self._send_values(sheet)
         first = self.next_number
         small, large = batches.split(inputs.each)
         groups = batches.groups_of(attempts, first, shipment.number, parcels.facts_number, small, parcels.codec.encode)
@@ -126,11 +134,7 @@ class Worker:
                 if len(self.facts) > facts.KEPT:
                     del self.facts[next(iter(self.facts))]
                 writer.add(link.FACTS, number.to_bytes(8, "little"), parcels.facts_data[number])
-        ticket = 0
-        if lease is not None:
-            ticket, files = lease.send_to(self.pid)
-            for body, fds in link.file_frames(files):
-                writer.add(link.FILES, body, fds=fds)
+        ticket = self._ticket(lease)
         parts = batches.join((logs.is_replaced(), logs.level(), ticket, inputs.whole, groups), large)
         self.next_number = first + len(attempts)
         self.window.update(zip(range(first, self.next_number), attempts, strict=True))
@@ -138,6 +142,35 @@ class Worker:
         self.given += len(attempts)
         self.is_fresh = False
         self.mean_s = shipment.mean_s if shipment.seen else float("inf")
+
+    def _send_values(self, sheet: Sheet) -> None:
+        for kept in sheet.numbered():
+            if kept.number not in self.values:
+                self.values.add(kept.number)
+                ticket = self._ticket(kept.lease)
+                self.writer.add(link.VALUE, kept.number.to_bytes(8, "little"), ticket.to_bytes(8, "little"), kept.data)
+
+    def _ticket(self, lease: Lease | None) -> int:
+        """Hold the blocks of a lease for this worker, and queue the files that it lacks."""
+        if lease is None:
+            return 0
+        ticket, files = lease.send_to(self.pid)
+        for body, fds in link.file_frames(files):
+            self.writer.add(link.FILES, body, fds=fds)
+        return ticket
+
+    def drop_files(self, numbers: list[int]) -> None:
+        """Queue word of files that were closed here."""
+        if numbers:
+            self.writer.add(link.DROP_FILES, batches.pack(numbers))
+
+    def forget(self, numbers: Iterable[int]) -> bool:
+        """Queue word of values that no task will name again; whether it had been sent any of them."""
+        mine = self.values.intersection(numbers)
+        if mine:
+            self.values -= mine
+            self.writer.add(link.FORGET, batches.pack(list(mine)))
+        return bool(mine)
 
     def release(self) -> None:
         """Queue word of the blocks of this worker's arena that nobody here reads any more."""

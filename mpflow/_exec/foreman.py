@@ -47,7 +47,7 @@ class Foreman:
         self._max = roster.max_workers
         self._max_tasks = max_tasks
         self._max_rss = max_rss_bytes
-        self._parcels = Parcels(arena_bytes)
+        self._parcels = Parcels(arena_bytes, partial(ask, self._tidy, None))
         self._queue = Queue()
         self._stalls = Stalls(self._queue)
         self._closing: Mailbox | None = None
@@ -126,11 +126,13 @@ class Foreman:
         """Give work to whoever has room, in the order: attempts that travel alone, idle workers, short windows."""
         if self._closing is not None:
             return
+        self._forget_dropped()
         queue, crew = self._queue, self._roster.crew
         if not queue and not queue.alone:
             self._roster.trim(len(self._stalls))
             if self.is_idle():
                 self._parcels.rest()
+                self._forget_dropped()
             elif len(crew) > 1:
                 self._even_out()
             return
@@ -203,12 +205,13 @@ class Foreman:
             self._end([*batch, *rest], FAILED, error)
             return
         with parcels.arena.scope() as lease:
-            inputs = parcels.inputs(batch, shipment)
+            inputs = parcels.inputs(batch, shipment, self._queue.head())
         for attempt, refusal in inputs.refused:
             self._end([attempt], FAILED, refusal)
         good = inputs.attempts
         if good:
             worker.release()
+            worker.drop_files(parcels.arena.take_gone(worker.pid))
             worker.send_batch(inputs, shipment, parcels, lease if inputs.refers else None)
         lease.close()
         if not good:
@@ -220,6 +223,19 @@ class Foreman:
         if good[0].timeout_s is not None or good[-1].timeout_s is not None:
             self._roster.alarm(deadline.due_at(worker, worker.sent_at))
         self._roster.push(worker)
+
+    def _tidy(self, _: Any) -> None:
+        """Drop what was kept for runs that have ended."""
+        self._parcels.shelf.tidy()
+        self._forget_dropped()
+
+    def _forget_dropped(self) -> None:
+        dropped = self._parcels.shelf.dropped
+        if dropped:
+            for worker in self._roster.crew:
+                if worker.state == READY and worker.forget(dropped):
+                    self._roster.push(worker)
+            dropped.clear()
 
     # -- attempts come back --------------------------------------------------------------------------------------------
 
@@ -374,6 +390,10 @@ class Foreman:
             self.outgoing.append((logs.write, batches.unpack(body)))
         elif kind == link.FILES:
             worker.add_files(batches.unpack(body))
+        elif kind == link.DROP_FILES:
+            worker.mappings.drop_files(batches.unpack(body))
+        elif kind == link.RELEASE:
+            self._parcels.arena.release(worker.pid, batches.unpack(body))
         elif kind == link.HELLO:
             worker.baseline_rss = batches.unpack(body)
             self._roster.said_hello(worker)

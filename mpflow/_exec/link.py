@@ -20,8 +20,9 @@ PROGRAM = 2  # number (8 bytes), pickled program
 FACTS = 3  # number (8 bytes), encoded facts
 TASKS = 4  # see `batches`
 CLOSE = 5  # end when the tasks before it are done
-RELEASE = 6  # msgpack: tickets of shared memory that are done with
 ANSWER = 7  # msgpack: number of a question, encoded pair of whether it is a value and that, or the exception
+VALUE = 8  # number (8 bytes), ticket of its shared memory or 0 (8 bytes), encoded value
+FORGET = 9  # msgpack: numbers of values that no task will name again
 
 # From the worker.
 HELLO = 16  # msgpack: peak memory at its start
@@ -36,6 +37,8 @@ ASK = 22  # msgpack: task number, number of the question, whom it is for, encode
 
 # Both ways.
 FILES = 32  # msgpack: numbers of files of shared memory; their descriptors come along
+RELEASE = 33  # msgpack: tickets of shared memory that are done with
+DROP_FILES = 34  # msgpack: numbers of files that hold nothing any more
 
 _FDS = 16
 _ROOM = socket.CMSG_SPACE(_FDS * array("i").itemsize)

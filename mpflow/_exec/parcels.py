@@ -5,11 +5,13 @@ Must not know which worker gets it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from mpflow._exec import batches
 from mpflow._exec.facts import encode_facts
 from mpflow._exec.functions import Shipment, Shipments
+from mpflow._exec.shelf import Sheet, Shelf
 from mpflow._messages import Attempt, StepFacts
 from mpflow._wire.codec import REFERS, Codec, EncodeError
 from mpflow._wire.shm import Arena
@@ -22,7 +24,7 @@ class Inputs(NamedTuple):
     """The inputs of a batch as they travel: one by one in `each`, or all in `whole` if no code runs at their decoding."""
 
     attempts: list[Attempt]
-    each: list[bytes]
+    each: list[bytes] | list[Sheet]
     whole: bytes
     refers: bool
     """Whether they refer to blocks of the arena."""
@@ -33,11 +35,12 @@ class Inputs(NamedTuple):
 class Parcels:
     """The parent's encoder and what it has encoded so far."""
 
-    def __init__(self, budget_bytes: int | None = None) -> None:
+    def __init__(self, budget_bytes: int | None, rang: Callable[[], None]) -> None:
         self.codec = Codec(trust=True)
         """For what stays inline: facts, and everything decoded."""
         self.arena = Arena(budget_bytes)
         self._inputs_codec = Codec(trust=True, arena=self.arena)
+        self.shelf = Shelf(self._inputs_codec.encode_flagged, self.arena, rang)
         self.shipments = Shipments()
         self.facts_data: dict[int, bytes] = {}
         self._facts: dict[int, tuple[StepFacts, int]] = {}
@@ -47,11 +50,17 @@ class Parcels:
         """The program of an attempt, ready to be sent. Raises NodeNotPicklableError."""
         return self.shipments.packed(attempt.program, attempt.facts.config)
 
-    def inputs(self, batch: list[Attempt], shipment: Shipment) -> Inputs:
-        """Encode the inputs of a batch. Large buffers go to the arena within `Arena.scope`, once each."""
+    def inputs(self, batch: list[Attempt], shipment: Shipment, next_one: Attempt | None) -> Inputs:
+        """Encode the inputs of a batch. Large buffers go to the arena within `Arena.scope`, once each.
+
+        `next_one` is what will be sent after it, as far as is known: what they share is kept on the shelf.
+        """
         encode = self._inputs_codec.encode_flagged
         values = batches.inputs_of(batch)
         try:
+            sheets = self.shelf.sheets(batch, next_one)
+            if sheets is not None:
+                return Inputs(batch, sheets, b"", any(sheet.flags & REFERS for sheet in sheets), [])
             if shipment.has_plain_inputs and len(batch) > 1:
                 whole, flags = encode(values)
                 if not flags and len(whole) <= batches.WHOLE_BYTES:
@@ -99,6 +108,7 @@ class Parcels:
         """Nothing is under way: hold on to no run's facts."""
         self._facts.clear()
         self.facts_data.clear()
+        self.shelf.rest()
 
 
 def _reraise_interrupt(error: EncodeError) -> None:

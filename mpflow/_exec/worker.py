@@ -94,6 +94,8 @@ class Worker:
         self._lease: Lease | None = None
         self._programs: dict[int, Any] = {}
         self._facts: dict[int, bytes] = {}
+        self._values: dict[int, tuple[Any, Held | None]] = {}
+        """Encoded values that tasks name by their number, and what holds their shared memory."""
         self._means: dict[int, int] = {}
         self._results = batches.Results()
         # Nodes may start threads that write to the stream.
@@ -149,11 +151,18 @@ class Worker:
                 self._facts[int.from_bytes(body[:8], "little")] = bytes(body[8:])
                 if len(self._facts) > KEPT:
                     del self._facts[next(iter(self._facts))]
+            elif kind == link.VALUE:
+                number, ticket = int.from_bytes(body[:8], "little"), int.from_bytes(body[8:16], "little")
+                self._values[number] = (body[16:], self._mappings.hold(ticket) if ticket else None)
+            elif kind == link.FORGET:
+                self._forget(batches.unpack(body))
             elif kind == link.RELEASE:
                 self._arena.release(_PARENT, batches.unpack(body))
             elif kind == link.FILES:
                 for number in batches.unpack(body):
                     self._mappings.add_file(number, self._link.fds.popleft())
+            elif kind == link.DROP_FILES:
+                self._mappings.drop_files(batches.unpack(body))
             elif kind == link.CLOSE:
                 return
 
@@ -226,7 +235,10 @@ class Worker:
                 if timeout_s is not None:
                     signal.setitimer(signal.ITIMER_REAL, max(timeout_s, 1e-6))
                 if values is None:
-                    data = self._codec.decode(tail.of(data), self._held)
+                    if type(data) is tuple:
+                        data = self._assemble(*data)
+                    else:
+                        data = self._codec.decode(tail.of(data), self._held)
                 scope = WorkerScope(group, path, number)
                 if answers is not None:
                     self._give_answers(scope, answers)
@@ -251,6 +263,32 @@ class Worker:
             started = ended
             number += 1
         self._means[program_number] = mean_ns
+
+    def _forget(self, numbers: tuple[int, ...]) -> None:
+        for number in numbers:
+            _, held = self._values.pop(number)
+            if held is not None:
+                held.close()
+        if releases := self._mappings.take_releases():
+            self._send(link.RELEASE, batches.pack(releases))
+
+    def _assemble(self, light: bytes, refs: tuple[tuple[Any, Any], ...], base: int) -> Any:
+        """An input of which parts are kept here (see `shelf.Sheet`). Decoded anew, so that no task sees another's changes."""
+        decode = self._codec.decode
+        if not light:
+            return self._stored(refs[0][1])
+        value = decode(light, self._held)
+        if base:
+            value = {**self._stored(base), **value}
+        for key, item in refs:
+            value[key] = self._stored(item)
+        return value
+
+    def _stored(self, item: Any) -> Any:
+        if type(item) is not int:
+            return self._codec.decode(item)
+        data, held = self._values[item]
+        return self._codec.decode(data, held)
 
     def _program(self, number: int) -> Any:
         program = self._programs[number]
@@ -314,6 +352,8 @@ class Worker:
                 for body, fds in link.file_frames(files):
                     self._send(link.FILES, body, fds=fds)
                 lease.close()
+                if gone := self._arena.take_gone(_PARENT):
+                    self._send(link.DROP_FILES, batches.pack(gone))
         return payload
 
     def _open_scope(self) -> None:

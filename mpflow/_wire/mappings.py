@@ -12,8 +12,10 @@ import sys
 import threading
 import weakref
 from collections import deque
+from collections.abc import Iterable
 from typing import Any, Final
 
+from mpflow._wire import origins
 from mpflow._wire.errors import DecodeError
 from mpflow._wire.shm import HEADER, HEADER_BYTES, MAGIC
 
@@ -43,6 +45,21 @@ class Held:
         for fd, offset, generation in opened:
             _check_header(fd, offset, generation)
 
+    def pin(self) -> None:
+        """The blocks are passed on: they are not done with before `unpin`, whatever becomes of their mappings here."""
+        self._mappings._pin(self, 1)
+
+    def unpin(self) -> None:
+        self._mappings._pin(self, -1)
+
+    @property
+    def is_gone(self) -> bool:
+        return self._mappings.is_closed
+
+    def duplicate(self, file_id: int) -> int:
+        """A descriptor of a file, the caller's to close. Raises OSError if it is closed by now."""
+        return self._mappings._duplicate(file_id)
+
     def close(self) -> None:
         """The message will not be decoded again."""
         self._mappings._close(self)
@@ -59,6 +76,7 @@ class Mappings:
 
     def __init__(self) -> None:
         self._files: dict[int, tuple[int, int]] = {}
+        self.is_closed = False
         self._lock = threading.Lock()
         self._pid = os.getpid()
         self._done: list[int] = []
@@ -81,6 +99,14 @@ class Mappings:
             raise DecodeError(f"file {file_id} of shared memory is not sealed, or came twice")
         self._files[file_id] = (fd, os.fstat(fd).st_size)
 
+    def drop_files(self, file_ids: Iterable[int]) -> None:
+        """Close files that the peer has closed: without this their memory would stay."""
+        with self._lock:
+            for file_id in file_ids:
+                fd, _ = self._files.pop(file_id, (-1, 0))
+                if fd >= 0:
+                    os.close(fd)
+
     def hold(self, ticket: int) -> Held:
         return Held(self, ticket)
 
@@ -96,6 +122,7 @@ class Mappings:
     def close(self) -> None:
         """Close the files. What is mapped stays readable; tickets are no longer released."""
         with self._lock:
+            self.is_closed = True
             for fd, _ in self._files.values():
                 os.close(fd)
             self._files.clear()
@@ -118,6 +145,7 @@ class Mappings:
             if mapping is not None:
                 self._live[weakref.ref(mapping, self._dead.append)] = held
                 held.views += 1
+                origins.remember(mapping, origins.Origin(file_id, offset, size_bytes, generation, held))
             held._opened.append((fd, offset, generation))
         if mapping is not None:
             return memoryview(mapping)[HEADER_BYTES : HEADER_BYTES + size_bytes]
@@ -139,6 +167,16 @@ class Mappings:
                 self._reap()
                 if not held.views:
                     self._done.append(held.ticket)
+
+    def _duplicate(self, file_id: int) -> int:
+        with self._lock:
+            return os.dup(self._files.get(file_id, (-1, 0))[0])
+
+    def _pin(self, held: Held, change: int) -> None:
+        with self._lock:
+            held.views += change
+            if held.is_closed and not held.views:
+                self._done.append(held.ticket)
 
     def _reap(self) -> None:
         while self._dead:

@@ -38,9 +38,13 @@ import sys
 import threading
 from collections.abc import Hashable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
+from mpflow._wire import origins
 from mpflow._wire.memory import headroom_bytes, limit_bytes
+
+if TYPE_CHECKING:
+    from mpflow._wire.origins import Holder, Origin
 
 # Where one copy into a block, a mapping and its faults cost less than two copies through a socket (see bench).
 DEFAULT_THRESHOLD_BYTES: Final = 128 * 1024
@@ -118,15 +122,52 @@ class _Block:
         self.generation = generation
         self.holders = 0
 
+    def free(self) -> None:
+        # So that a stale reference is seen, not read.
+        HEADER.pack_into(self.file.view, self.offset, MAGIC, 0, 0, 0)
+        self.file.give_back(self.offset, self.room_bytes)
+
+
+class _GuestFile:
+    """A file of another process that blocks are passed on from; known to receivers by a number of ours."""
+
+    __slots__ = ("fd", "file_id", "guests", "holder")
+
+    def __init__(self, fd: int, file_id: int, holder: Holder) -> None:
+        self.fd = fd
+        self.file_id = file_id
+        self.holder = holder
+        self.guests = 0
+
+
+class _Guest:
+    """A block of another process that is passed on without a copy; its owner is held off until all are done with it."""
+
+    __slots__ = ("file", "generation", "holder", "holders", "offset", "size_bytes")
+
+    def __init__(self, file: _GuestFile, origin: Origin) -> None:
+        self.file = file
+        self.offset = origin.offset
+        self.size_bytes = origin.size_bytes
+        self.generation = origin.generation
+        self.holders = 1  # the lease
+        self.holder = origin.holder
+        self.holder.pin()
+        file.guests += 1
+
+    def free(self) -> None:
+        self.file.guests -= 1
+        self.holder.unpin()
+
 
 class Lease:
     """The blocks of what was encoded in one scope. They are kept until it is closed and every receiver is done."""
 
     def __init__(self, arena: Arena) -> None:
         self._arena = arena
-        self.blocks: list[_Block] = []
+        self.blocks: list[_Block | _Guest] = []
         # Each owner is kept alive as long as its id stands for it.
-        self.copies: dict[tuple[int, int], tuple[_Block, Any]] = {}
+        self.copies: dict[tuple[int, int], tuple[_Block | _Guest, Any]] = {}
         self.is_closed = False
 
     def send_to(self, peer: Hashable) -> tuple[int, list[tuple[int, int]]]:
@@ -164,9 +205,11 @@ class Arena:
         self._next_file = 0
         self._generation = 0
         self._next_ticket = 0
-        self._tickets: dict[Hashable, dict[int, list[_Block]]] = {}
+        self._guest_files: dict[tuple[int, int], _GuestFile] = {}
+        self._tickets: dict[Hashable, dict[int, list[_Block | _Guest]]] = {}
         self._known_files: dict[Hashable, set[int]] = {}
-        self._abandoned: list[list[_Block]] = []
+        self._gone: dict[Hashable, list[int]] = {}
+        self._abandoned: list[list[_Block | _Guest]] = []
         self._scope = threading.local()
 
     @property
@@ -196,29 +239,76 @@ class Arena:
             lease.copies.clear()
 
     def put(self, data: memoryview, owner: Any) -> tuple[int, int, int, int] | None:
-        """Copy `data` into a block of the scope: file, offset, size, generation. None: let it stay in the message."""
+        """Copy `data` into a block of the scope: file, offset, size, generation. None: let it stay in the message.
+
+        What is a block of another process already, and unchanged, is passed on as it is.
+        """
         lease: Lease | None = getattr(self._scope, "lease", None)
         if lease is None or not self.budget_bytes or os.getpid() != self._pid:
             return None
         key = (id(owner), data.nbytes)
         known = lease.copies.get(key) if owner is not None else None
+        block: _Block | _Guest
         if known is not None:
             block = known[0]
         else:
-            with self._lock:
-                self._collect()
-                found = self._allocate(data.nbytes)
+            found = self._pass_on(data) or self._copy(data)
             if found is None:
                 return None
             block = found
-            # Unlocked: nobody else has this block, and copying a gigabyte takes a while.
-            start = block.offset + HEADER_BYTES
-            block.file.view[start : start + data.nbytes] = data
-            HEADER.pack_into(block.file.view, block.offset, MAGIC, 0, block.generation, block.size_bytes)
             lease.blocks.append(block)
             if owner is not None:
                 lease.copies[key] = (block, owner)
         return block.file.file_id, block.offset, block.size_bytes, block.generation
+
+    def _copy(self, data: memoryview) -> _Block | None:
+        with self._lock:
+            self._collect()
+            block = self._allocate(data.nbytes)
+        if block is not None:
+            # Unlocked: nobody else has this block, and copying a gigabyte takes a while.
+            start = block.offset + HEADER_BYTES
+            block.file.view[start : start + data.nbytes] = data
+            HEADER.pack_into(block.file.view, block.offset, MAGIC, 0, block.generation, block.size_bytes)
+        return block
+
+    def _pass_on(self, data: memoryview) -> _Guest | None:
+        origin = origins.find(data)
+        if origin is None:
+            return None
+        try:
+            fd = origin.holder.duplicate(origin.file_id)
+        except OSError:  # its sender is dead and its files closed, or no descriptor is left
+            return None
+        found = os.fstat(fd)
+        key = found.st_dev, found.st_ino
+        with self._lock:
+            self._collect()
+            self._dismiss_guests()
+            file = self._guest_files.get(key)
+            if file is None:
+                file = self._guest_files[key] = _GuestFile(fd, self._next_file, origin.holder)
+                self._next_file += 1
+            else:
+                os.close(fd)
+            return _Guest(file, origin)
+
+    def _dismiss_guests(self) -> None:
+        """Close files of the dead from which nothing is passed on any more."""
+        for key, file in tuple(self._guest_files.items()):
+            if not file.guests and file.holder.is_gone:
+                del self._guest_files[key]
+                self._close_everywhere(file)
+
+    def _close_everywhere(self, file: _File | _GuestFile) -> None:
+        if type(file) is _File:
+            file.close()
+        else:
+            os.close(file.fd)
+        for peer, known in self._known_files.items():
+            if file.file_id in known:
+                known.discard(file.file_id)
+                self._gone.setdefault(peer, []).append(file.file_id)
 
     def release(self, peer: Hashable, tickets: Iterable[int]) -> None:
         """`peer` is done with these messages. Unknown tickets are ignored: it may have been forgotten meanwhile."""
@@ -227,12 +317,17 @@ class Arena:
             for ticket in tickets:
                 self._let_go(held.pop(ticket, []))
 
+    def take_gone(self, peer: Hashable) -> list[int]:
+        """The files that `peer` was sent and may close: to be told it, or their memory stays."""
+        return self._gone.pop(peer, []) if self._gone else []
+
     def forget(self, peer: Hashable) -> None:
         """`peer` is dead, with its process group: nothing of it reads any more."""
         with self._lock:
             for blocks in self._tickets.pop(peer, {}).values():
                 self._let_go(blocks)
             self._known_files.pop(peer, None)
+            self._gone.pop(peer, None)
 
     def close(self) -> None:
         """Close the files. What receivers have mapped stays readable to them."""
@@ -241,6 +336,9 @@ class Arena:
             for file in self._files:
                 file.close()
             self._files.clear()
+            for guest_file in self._guest_files.values():
+                os.close(guest_file.fd)
+            self._guest_files.clear()
 
     # -- inside --------------------------------------------------------------------------------------------------------
 
@@ -257,19 +355,17 @@ class Arena:
             known.update(files)
             return self._next_ticket, list(files.items())
 
-    def _drop(self, blocks: list[_Block]) -> None:
+    def _drop(self, blocks: list[_Block | _Guest]) -> None:
         with self._lock:
             self._let_go(blocks)
 
-    def _let_go(self, blocks: list[_Block]) -> None:
+    def _let_go(self, blocks: list[_Block | _Guest]) -> None:
         if os.getpid() != self._pid:  # the parent's blocks, mapped shared: a forked child must not touch them
             return
         for block in blocks:
             block.holders -= 1
-            if block.holders == 0 and self._files:
-                # So that a stale reference is seen, not read.
-                HEADER.pack_into(block.file.view, block.offset, MAGIC, 0, 0, 0)
-                block.file.give_back(block.offset, block.room_bytes)
+            if block.holders == 0 and (self._files or type(block) is _Guest):
+                block.free()
 
     def _collect(self) -> None:
         while self._abandoned:
@@ -318,7 +414,7 @@ class Arena:
         return file
 
     def _trim(self) -> None:
-        """Close the files in which nothing is held. Receivers keep an fd of each until they close their mappings."""
+        """Close the files in which nothing is held. Receivers keep an fd of each until they are told (`take_gone`)."""
         for file in [file for file in self._files if file.is_free]:
             self._files.remove(file)
-            file.close()
+            self._close_everywhere(file)

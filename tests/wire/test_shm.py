@@ -383,3 +383,74 @@ def test_default_budget_lies_within_the_machine() -> None:
     assert 0 < memory.headroom_bytes() <= memory.limit_bytes()
     arena = Arena()
     assert arena.budget_bytes == memory.limit_bytes() // 4 and arena.reserved_bytes == 0
+
+
+# -- passed on from one process to the next ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def onward() -> Iterator[tuple[Wire, Wire]]:
+    """From one worker to the parent, and from the parent to another worker."""
+    wires = Wire(), Wire()
+    yield wires
+    for wire in wires:
+        wire.close()
+    gc.collect()
+
+
+def test_what_came_from_elsewhere_is_passed_on_without_a_copy(onward: tuple[Wire, Wire]) -> None:
+    first, second = onward
+    passing = first.across({"a": np.arange(100_000.0)})
+    back = second.across(passing)
+    assert (back["a"] == np.arange(100_000.0)).all() and back["a"].flags.writeable
+    assert second.arena.used_bytes == second.arena.reserved_bytes == 0
+
+
+def test_a_block_passed_on_is_held_until_the_last_receiver_is_done(onward: tuple[Wire, Wire]) -> None:
+    first, second = onward
+    back = second.across(first.across(np.ones(BIG, np.uint8)))
+    first.settle()
+    assert first.arena.used_bytes >= BIG, "whoever it was passed on to still reads it"
+    del back
+    second.settle()
+    first.settle()
+    assert first.arena.used_bytes == 0
+
+
+def test_what_was_written_to_meanwhile_is_copied(onward: tuple[Wire, Wire]) -> None:
+    first, second = onward
+    passing = first.across(np.zeros(BIG, np.uint8))
+    passing[BIG // 2] = 7
+    back = second.across(passing)
+    assert back[BIG // 2] == 7 and back.sum() == 7
+    assert second.arena.used_bytes >= BIG
+
+
+def test_a_part_of_a_block_is_copied(onward: tuple[Wire, Wire]) -> None:
+    first, second = onward
+    part = first.across(np.arange(BIG, dtype=np.uint8))[4096 : BIG // 2]
+    assert (second.across(part) == part).all()
+    assert second.arena.used_bytes >= part.nbytes
+
+
+def test_what_the_dead_sent_is_copied_once_their_files_are_closed(onward: tuple[Wire, Wire]) -> None:
+    first, second = onward
+    passing = first.across(np.ones(BIG, np.uint8))
+    first.mappings.close()
+    assert second.across(passing).sum() == BIG
+    assert second.arena.used_bytes >= BIG
+
+
+def test_receivers_are_told_of_files_that_hold_nothing_any_more() -> None:
+    wire = Wire(budget_bytes=16 << 20)
+    try:
+        first = wire.across(np.ones(12 << 20, np.uint8))
+        del first
+        wire.settle()
+        second = wire.across(np.ones(14 << 20, np.uint8))  # does not fit beside the first file
+        assert len(second) == 14 << 20
+        [gone] = wire.arena.take_gone("worker")
+        wire.mappings.drop_files([gone])
+        assert wire.arena.take_gone("worker") == [] and list(wire.mappings._files) == [gone + 1]
+    finally:
+        wire.close()

@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+import gc
+import operator
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Annotated, Any, TypedDict
+
+import pytest
+
+from mpflow._exec.process import WorkerPool
+from mpflow._exec.shelf import Shelf
+from mpflow._messages import Attempt, StepFacts
+from mpflow._wire.codec import Codec
+from mpflow._wire.shm import Arena
+from mpflow.graph import END, START, StateGraph
+from mpflow.types import Send
+from tests.colours import Run
+
+LONG = ["a long list of words"] * 1000
+LONG_BYTES = len(Codec(trust=True).encode(LONG))
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[WorkerPool]:
+    with WorkerPool(2) as pool:
+        yield pool
+
+
+pytestmark = pytest.mark.warm_pool
+
+
+class State(TypedDict, total=False):
+    words: Any
+    n: int
+    log: Annotated[list[Any], operator.add]
+
+
+def sent_bytes(pool: WorkerPool, run: Any) -> int:
+    before = pool.stats()["bytes_out"]
+    run()
+    return int(pool.stats()["bytes_out"] - before)
+
+
+# -- runs --------------------------------------------------------------------------------------------------------------
+
+
+def test_sends_with_a_value_in_common_take_it_along_once_a_worker(run: Run, pool: WorkerPool) -> None:
+    graph = StateGraph(State)
+    graph.add_node("work", lambda given: {"log": [len(given["words"]) + given["n"]]}, executor="process")
+    graph.add_conditional_edges(START, lambda state: [Send("work", {**state, "n": n}) for n in range(300)], ["work"])
+    app = graph.compile(pool=pool)
+    sent = sent_bytes(pool, lambda: run.invoke(app, {"words": LONG, "log": []}))
+    assert sent < 2 * LONG_BYTES + 100_000
+
+
+def test_sends_share_what_is_in_no_channel_too(run: Run, pool: WorkerPool) -> None:
+    graph = StateGraph(State)
+    graph.add_node("work", lambda given: {"log": [given["big"][given["n"]]]}, executor="process")
+    big = [str(n) * 10 for n in range(3000)]
+    graph.add_conditional_edges(START, lambda state: [Send("work", {"big": big, "n": n}) for n in range(300)], ["work"])
+    app = graph.compile(pool=pool)
+    found: list[Any] = []
+    sent = sent_bytes(pool, lambda: found.extend(run.invoke(app, {"log": []})["log"]))
+    assert found == big[:300]
+    # The first of a node travels alone, before its neighbours are known to hold the same.
+    assert sent < 3 * len(Codec(trust=True).encode(big)) + 100_000
+
+
+def looped(steps: int, pool: WorkerPool, schema: Any = State) -> Any:
+    graph = StateGraph(schema)
+    graph.add_node("count", lambda state: {"n": state["n"] + 1}, executor="process")
+    graph.add_edge(START, "count")
+    graph.add_conditional_edges("count", lambda state: "count" if state["n"] < steps else END, ["count", END])
+    return graph.compile(pool=pool)
+
+
+def test_a_channel_travels_once_a_worker_however_many_steps_read_it(run: Run, pool: WorkerPool) -> None:
+    app = looped(20, pool)
+    config = {"recursion_limit": 30}
+    sent = sent_bytes(pool, lambda: run.invoke(app, {"words": LONG, "n": 0, "log": []}, config))
+    assert sent < 2 * LONG_BYTES + 30_000
+
+
+def test_of_a_wide_state_only_what_changed_travels(run: Run, pool: WorkerPool) -> None:
+    wide = TypedDict("wide", {"n": int} | {f"k{i}": int for i in range(299)})  # type: ignore[misc]
+    app = looped(40, pool, wide)
+    given = {"n": 0} | {f"k{i}": 10**9 + i for i in range(299)}
+    found: list[Any] = []
+    config = {"recursion_limit": 50}
+    sent = sent_bytes(pool, lambda: found.append(run.invoke(app, given, config)))
+    assert found == [given | {"n": 40}]
+    assert sent < 40 * 800
+
+
+def test_a_task_may_change_what_it_shares_with_others(run: Run, pool: WorkerPool) -> None:
+    def spoil(given: Any) -> Any:
+        given["words"].append("more")
+        return {"log": [len(given["words"])]}
+
+    graph = StateGraph(State).add_node("spoil", spoil, executor="process")
+    graph.add_conditional_edges(START, lambda state: [Send("spoil", state)] * 20, ["spoil"])
+    result = run.invoke(graph.compile(pool=pool), {"words": LONG, "log": []})
+    assert result["log"] == [1001] * 20 and len(result["words"]) == 1000
+
+
+def test_a_channel_written_anew_is_sent_anew(run: Run, pool: WorkerPool) -> None:
+    def grow(state: Any) -> Any:
+        return {"words": state["words"] + ["x"], "n": state["n"] + 1, "log": [len(state["words"])]}
+
+    graph = StateGraph(State).add_node("grow", grow, executor="process").add_edge(START, "grow")
+    graph.add_conditional_edges("grow", lambda state: "grow" if state["n"] < 5 else END, ["grow", END])
+    result = run.invoke(graph.compile(pool=pool), {"words": LONG, "n": 0, "log": []})
+    assert result["log"] == [1000, 1001, 1002, 1003, 1004]
+
+
+# -- the shelf alone ---------------------------------------------------------------------------------------------------
+
+
+class Owner:
+    """What stands for a run."""
+
+    def __init__(self, **values: Any) -> None:
+        self.state = SimpleNamespace(values=values, versions=dict.fromkeys(values, 1))
+
+
+@pytest.fixture
+def arena() -> Iterator[Arena]:
+    arena = Arena(64 << 20, 4096)
+    yield arena
+    arena.close()
+
+
+def attempt(owner: Owner, step: int = 1) -> Attempt:
+    facts = StepFacts({}, step, 25, local=owner)
+    return Attempt(None, 1, None, dict(owner.state.values), facts, ("__pregel_pull", "n"), ("t",))
+
+
+def test_what_a_run_kept_is_dropped_at_its_end(arena: Arena) -> None:
+    rung: list[bool] = []
+    shelf = Shelf(Codec(trust=True, arena=arena).encode_flagged, arena, lambda: rung.append(True))
+    owner = Owner(words=LONG, raw=b"x" * 100_000)
+    one = attempt(owner)
+    sheets = shelf.sheets([one], None)
+    assert sheets is not None and len(sheets[0].refs) == 2 and arena.used_bytes > 100_000
+    shelf.rest()
+    del owner, one
+    gc.collect()
+    assert rung
+    shelf.tidy()
+    del sheets
+    gc.collect()
+    assert len(shelf.dropped) == 2 and arena.used_bytes == 0
+
+
+def test_an_outdated_version_is_dropped_at_the_next_step(arena: Arena) -> None:
+    shelf = Shelf(Codec(trust=True, arena=arena).encode_flagged, arena, lambda: None)
+    owner = Owner(words=LONG, more=LONG[:500])
+    assert shelf.sheets([attempt(owner)], None) is not None and not shelf.dropped
+    owner.state.versions["words"] = 2
+    assert shelf.sheets([attempt(owner, 2)], None) is not None
+    assert len(shelf.dropped) == 1
+    shelf.rest()
+
+
+def test_small_inputs_and_those_of_one_task_alone_travel_as_they_are(arena: Arena) -> None:
+    shelf = Shelf(Codec(trust=True, arena=arena).encode_flagged, arena, lambda: None)
+    assert shelf.sheets([attempt(Owner(n=1, few=[1, 2], word="w"))], None) is None
+    facts = StepFacts({}, 1, 25)
+    alone, other = (Attempt(None, 1, None, {"own": [n] * 9999}, facts, ("push", n), ()) for n in (1, 2))
+    assert shelf.sheets([alone], other) is None
+    shelf.rest()
