@@ -7,10 +7,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from mpflow._engine.persistence import acall_saver, call_saver, takes_path
 from mpflow._exec.thread import THREADS
 from mpflow._messages import Luggage
-from mpflow.checkpoint.base import BaseCheckpointSaver
 
 if TYPE_CHECKING:
     from mpflow._engine.persistence import Replay
@@ -110,6 +108,9 @@ def _serve(local: Local, target: str, request: tuple[Any, ...], done: Done) -> N
     method, *arguments = request
     try:
         if target == "saver":
+            # Only runs with a saver load what saving takes.
+            from mpflow._engine.persistence import call_saver
+
             value = call_saver(local.saver, method, _taken(local.saver, method, arguments))
         else:
             value = getattr(getattr(local, target), method)(*arguments)
@@ -125,6 +126,8 @@ async def _aserve(local: Local, target: str, request: tuple[Any, ...], done: Don
         if method == "get_next_version":
             value = local.saver.get_next_version(*arguments)
         elif target == "saver":
+            from mpflow._engine.persistence import acall_saver
+
             value = await acall_saver(local.saver, method, _taken(local.saver, method, arguments))
         else:
             value = await getattr(getattr(local, target), "a" + method)(*arguments)
@@ -136,6 +139,8 @@ async def _aserve(local: Local, target: str, request: tuple[Any, ...], done: Don
 
 def _taken(saver: Any, method: str, arguments: list[Any]) -> tuple[Any, ...]:
     """The arguments that this saver's method takes: those written before there were task paths take none (D-9)."""
+    from mpflow._engine.persistence import takes_path
+
     if method == "put_writes" and not takes_path(saver):
         arguments = arguments[:3]
     return tuple(arguments)
@@ -143,4 +148,6 @@ def _taken(saver: Any, method: str, arguments: list[Any]) -> tuple[Any, ...]:
 
 def _counts_versions(saver: Any) -> bool:
     """Whether the saver numbers versions as the contract does unless it is overridden: with nobody asked."""
+    from mpflow.checkpoint.base import BaseCheckpointSaver
+
     return getattr(type(saver), "get_next_version", None) is BaseCheckpointSaver.get_next_version
