@@ -14,6 +14,7 @@ from mpflow._core.plan import NodePlan, Plan
 from mpflow._engine.caching import namespace_of
 from mpflow._engine.futures import call
 from mpflow._exec.calling import CallProgram, EntrypointProgram, Final, TaskCallable
+from mpflow._exec.patience import check_timeout
 from mpflow._exec.place import check_executor
 from mpflow._names import PREVIOUS, PUSH
 from mpflow._policies import RetryPolicy, TimeoutPolicy
@@ -153,24 +154,15 @@ def task(
 def task_of(function: Any, name: Any, retry_policy: Any, cache_policy: Any, timeout: Any, executor: Any) -> Any:
     policy = TimeoutPolicy.coerce(timeout)
     found = name or name_of(function)
-    _check_timeout(policy, function, executor, f"task '{found}'")
-    return _Task(
-        function, name, _policies(retry_policy), cache_policy, policy, check_executor(executor, f"task '{found}'")
-    )
+    executor = check_executor(executor, f"task '{found}'")
+    check_timeout(found, coerce(function, found), executor, policy)
+    return _Task(function, name, _policies(retry_policy), cache_policy, policy, executor)
 
 
 def _policies(given: _Retry) -> tuple[RetryPolicy, ...]:
     if given is None:
         return ()
     return (given,) if isinstance(given, RetryPolicy) else tuple(given)
-
-
-def _check_timeout(timeout: TimeoutPolicy | None, function: Any, executor: Any, who: str) -> None:
-    if timeout is not None and coerce(function).func is not None and executor in ("thread", "inline"):
-        raise ValueError(
-            f"{who}: a timeout needs an async function or executor='process', where it can be killed; it is sync and "
-            f"bound to executor='{executor}'"
-        )
 
 
 class _Entrypoint(Pregel):
@@ -232,7 +224,7 @@ class entrypoint:
         if not parameters:
             raise ValueError("Entrypoint function must have at least one parameter")
         name = name_of(func)
-        _check_timeout(self.timeout, func, "thread", f"entrypoint '{name}'")
+        check_timeout(name, coerce(func, name), "thread", self.timeout)
         hints = callable_hints(func)
         output, saved = _returned(hints.get("return", Any))
         channels: dict[str, Any] = {

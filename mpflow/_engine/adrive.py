@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
 from mpflow._core.protocol import CANCEL
 from mpflow._engine.caching import CACHE, acall_cache
 from mpflow._engine.drive import abandon, perform_all
-from mpflow._engine.loop import CLOSE, EMIT, START, WAIT, run_loop
+from mpflow._engine.loop import CLOSE, EMIT, PAUSE, START, WAIT, run_loop
 from mpflow._engine.persistence import SAVER, acall_saver, aleave
 from mpflow._engine.places import INLINE, LOOP, Places
 from mpflow._exec.aio import LoopBell, LoopPlace, unwatch, watch
@@ -63,6 +64,8 @@ async def adrive(run: Run, input: Any) -> AsyncIterator[Any]:
                 if not mailbox.items:
                     await bell.wait(effect[1])
                 reply = mailbox.take()
+            elif kind is PAUSE:
+                await asyncio.sleep(effect[1])
             elif kind is CLOSE:
                 attempt, diff = effect[1], effect[2]
                 attempt.outbox = mailbox

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from mpflow._core.protocol import CANCEL
 from mpflow._engine.caching import CACHE, call_cache
-from mpflow._engine.loop import CLOSE, EMIT, START, WAIT, run_loop
+from mpflow._engine.loop import CLOSE, EMIT, PAUSE, START, WAIT, run_loop
 from mpflow._engine.persistence import SAVER, call_saver, leave
 from mpflow._engine.places import INLINE, THREAD, Places
 from mpflow._messages import CANCELLED, DONE, FAILED, Attempt, Outcome
@@ -70,6 +71,8 @@ def drive(run: Run, input: Any) -> Iterator[Any]:
                     else:
                         pool.wait(mailbox, effect[1])
                 reply = mailbox.take()
+            elif kind is PAUSE:
+                time.sleep(effect[1])
             elif kind is CLOSE:
                 reply = _close(run, places, effect[1], effect[2], slow)
             elif kind is SAVER:

@@ -4,6 +4,7 @@ Effects, and what the driver sends back:
 
 - ``(START, attempts)``: begin them; a list of the outcomes that are there already, possibly empty
 - ``(WAIT, timeout_s)``: a list of outcomes, empty when the time was up; None waits for ever
+- ``(PAUSE, delay_s)``: nothing runs; let that time pass
 - ``(CANCEL, attempts, kill)``: drop what has not started; with kill, end what runs
 - ``(CLOSE, attempt, diff)``: complete the diff of an attempt that ran elsewhere; its outcome, or None if it will be posted
 - ``(SAVER, method, arguments)``: call the saver; what it returns
@@ -27,6 +28,7 @@ from mpflow._core.protocol import (
     BROKEN,
     CANCEL,
     DISPATCH,
+    DUE,
     ENDED_TASK,
     GO_ON,
     MERGED,
@@ -55,7 +57,7 @@ if TYPE_CHECKING:
     from mpflow._engine.run import Run
 
 _CLOSED = (CLOSED, CLOSED_MANY)
-START, WAIT, CLOSE, EMIT = "start", "wait", "close", "emit"
+START, WAIT, PAUSE, CLOSE, EMIT = "start", "wait", "pause", "close", "emit"
 
 Effect = tuple[Any, ...]
 Effects = Generator[Effect, Any, Any]
@@ -126,6 +128,11 @@ def run_loop(run: Run, input: Any) -> Generator[Effect, Any, None]:
                 streams.started(run)
             if run.step_timeout_s is not None:
                 timers.begin_step(run.step_timeout_s)
+            continue
+        if timers.any and (only := timers.take_only()) is not None:
+            task, delay_s = only
+            yield PAUSE, delay_s
+            out = handle((DUE, task))
             continue
         outcomes = yield WAIT, timers.timeout_s() if timers.any else None
         if trace is not None:

@@ -21,7 +21,7 @@ class Timers:
 
     def __init__(self, run: Run) -> None:
         self.run = run
-        self._retries: list[tuple[float, int, Task]] = []
+        self._retries: list[tuple[float, int, Task, float]] = []
         self._order = count()
         self.any = False
         """Whether there has been anything to wait for."""
@@ -30,7 +30,14 @@ class Timers:
     def add(self, task: Task, delay_s: float) -> None:
         """Let a task be due for its retry after the delay."""
         self.any = True
-        heappush(self._retries, (self.run.clock() + delay_s, next(self._order), task))
+        heappush(self._retries, (self.run.clock() + delay_s, next(self._order), task, delay_s))
+
+    def take_only(self) -> tuple[Task, float] | None:
+        """The task whose retry is all that the run waits for, and its whole interval, which is not to come due here."""
+        if len(self._retries) != 1 or self.run.scheduler.open != 1 or self._deadline is not None:
+            return None
+        _, _, task, delay_s = self._retries.pop()
+        return task, delay_s
 
     def begin_step(self, timeout_s: float) -> None:
         self.any = True

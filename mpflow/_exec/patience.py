@@ -6,6 +6,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal
 
 from mpflow.errors import NodeTimeoutError
+from mpflow.runnables.base import awaits_natively
 
 if TYPE_CHECKING:
     import asyncio
@@ -78,7 +79,7 @@ def check_timeout(
     """Raise ValueError for a timeout on a node that nothing can hold to it. `awaits`: async forms are used if there are any."""
     if timeout is None:
         return
-    is_async = callables.afunc is not None and awaits
+    is_async = callables.afunc is not None and awaits and awaits_natively(callables.source)
     if callables.afunc is None and executor is not None and executor not in ("auto", "process"):
         place = repr(executor) if isinstance(executor, str) else type(executor).__name__
         raise ValueError(

@@ -547,8 +547,9 @@ class Pregel(CompiledGraph):
 
     def validate(self) -> Self:
         """Check that the names in the graph name something in it. Raises ValueError."""
-        from mpflow.pregel.planning import check
+        from mpflow.pregel.planning import check, check_timeouts
 
+        check_timeouts(self._nodes or {}, self._options.get("executor"))
         check(self._plan, (*_names(self.interrupt_before_nodes), *_names(self.interrupt_after_nodes)))
         return self
 

@@ -7,10 +7,12 @@ from typing import Any
 
 from mpflow._core.plan import NodePlan, Plan, Reads
 from mpflow._exec.handling import HandlerProgram
+from mpflow._exec.patience import check_timeout
 from mpflow._names import TASKS
 from mpflow.channels.base import BaseChannel
 from mpflow.channels.topic import Topic
 from mpflow.pregel.nodes import PregelNode, WritingProgram, chained
+from mpflow.runnables.base import coerce
 from mpflow.types import Send
 
 
@@ -83,6 +85,13 @@ def node_of(node: NodePlan) -> PregelNode:
         is_error_handler=isinstance(program, HandlerProgram),
         error_handler_node=None if node.handler is None else node.handler.name,
     )
+
+
+def check_timeouts(nodes: Mapping[str, PregelNode], executor: Any) -> None:
+    """Raise ValueError for a timeout on a node that nothing can hold to it (TO-2, D-4)."""
+    for name, node in nodes.items():
+        for step in node.steps:
+            check_timeout(name, coerce(step, name), executor, node.timeout)
 
 
 def check(plan: Plan, breakpoints: Collection[str]) -> None:

@@ -99,6 +99,23 @@ def is_async(source: Any) -> bool:
     return not inspect.isroutine(source) and inspect.iscoroutinefunction(call)
 
 
+def awaits_natively(source: Any) -> bool:
+    """Whether awaiting `source` keeps no thread busy: all of it is async, not only the outermost of its runnables."""
+    if not is_invokable(source):
+        return is_async(source)
+    while (bound := getattr(source, "bound", None)) is not None and is_invokable(bound):
+        source = bound
+    steps = getattr(source, "steps", None)
+    if steps is None:
+        steps = getattr(source, "steps__", None)
+    if steps:
+        return all(map(awaits_natively, steps.values() if isinstance(steps, dict) else steps))
+    if hasattr(source, "func") or hasattr(source, "afunc"):  # made of a function
+        return getattr(source, "afunc", None) is not None
+    base = next((kind for kind in type(source).__mro__ if kind.__name__ == "Runnable"), object)
+    return getattr(type(source), "ainvoke", None) not in (None, getattr(base, "ainvoke", None))
+
+
 def name_of(source: Any) -> str:
     """The node name of a callable: its own ``get_name``, else ``__name__``, else the name of its class (GB-2)."""
     get_name = getattr(source, "get_name", None)

@@ -79,7 +79,17 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
         now[0] += wanted
         return 0.0
 
+    only_of = Timers.take_only
+
+    def take_only(timers: Timers) -> tuple[Any, float] | None:
+        only = only_of(timers)
+        if only is None:
+            return None
+        now[0] += only[1]
+        return only[0], 0.0
+
     monkeypatch.setattr(Timers, "timeout_s", timeout_s)
+    monkeypatch.setattr(Timers, "take_only", take_only)
     return now
 
 

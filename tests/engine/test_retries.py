@@ -161,3 +161,20 @@ def test_a_step_that_takes_too_long_raises() -> None:
     graph.step_timeout = 0.02
     with pytest.raises(TimeoutError, match=r"step_timeout of 0\.02 s; still running: 'a'"):
         asyncio.run(graph.ainvoke({"x": []}))
+
+
+def test_a_run_that_only_waits_for_a_retry_sleeps_its_interval(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """RY-4: by the sleep that users put another one in the place of, to test their graphs at full speed."""
+    slept: list[float] = []
+
+    async def sleep(delay_s: float) -> None:
+        slept.append(delay_s)
+
+    monkeypatch.setattr(time, "sleep", slept.append)
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    policy = RetryPolicy(initial_interval=1000.0, backoff_factor=2.0, max_interval=10_000.0, jitter=False)
+    run.invoke(
+        graph_of(Failing(KeyError(1), KeyError(2)), retry_policy=[policy._replace(retry_on=KeyError)]).compile(),
+        {"x": []},
+    )
+    assert slept == [1000.0, 2000.0]

@@ -16,7 +16,7 @@ from mpflow.checkpoint.memory import InMemorySaver
 from mpflow.config import get_config, get_stream_writer
 from mpflow.func import entrypoint, task
 from mpflow.graph import START, StateGraph
-from mpflow.types import CachePolicy, Command, RetryPolicy, interrupt
+from mpflow.types import CachePolicy, Command, RetryPolicy, TimeoutPolicy, interrupt
 from tests.colours import Run
 
 HERE: dict[str, Any] = {"configurable": {"thread_id": "1"}}
@@ -445,3 +445,20 @@ def test_a_task_with_a_cache_policy_runs_once_for_the_same_arguments(run: Run) -
     once.clear_cache(cache)
     assert run.invoke(graph, 1) == [2, 3]
     assert len(calls) == 4
+
+
+@pytest.mark.parametrize(
+    "declare",
+    [
+        lambda f: task(f, timeout=TimeoutPolicy(idle_timeout=1)),
+        lambda f: entrypoint(timeout=TimeoutPolicy(idle_timeout=1))(f),
+        lambda f: entrypoint(timeout=1)(f),
+    ],
+)
+def test_timeouts_that_nothing_can_hold_a_sync_function_to_are_refused(declare: Any) -> None:
+    """TO-2, D-4"""
+    with pytest.raises(ValueError, match=r"only supported for async nodes.* Node 'slow' is sync"):
+
+        @declare
+        def slow(x: int) -> int:
+            return x

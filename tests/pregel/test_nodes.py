@@ -9,7 +9,13 @@ from mpflow.channels import BinaryOperatorAggregate, EphemeralValue, LastValue, 
 from mpflow.checkpoint.memory import InMemorySaver
 from mpflow.graph import START, StateGraph
 from mpflow.pregel import NodeBuilder, Pregel
+from mpflow.runnables import RunnableLambda, RunnableParallel
+from mpflow.types import TimeoutPolicy
 from tests.colours import Run
+
+
+async def _awaited(x: Any) -> Any:
+    return x
 
 
 def one(node: NodeBuilder, **changed: Any) -> Pregel:
@@ -153,3 +159,23 @@ def test_every_compiled_graph_is_one() -> None:
     assert isinstance(graph, Pregel)
     inner = one(NodeBuilder().subscribe_only("input").do(lambda x: x + 1).write_to("output"))
     assert one(NodeBuilder().subscribe_only("input").do(inner).write_to("output")).invoke(1) == 2
+
+
+@pytest.mark.parametrize(
+    "action",
+    [
+        RunnableLambda(lambda x: x),
+        RunnableLambda(lambda x: x).with_config(tags=["wrapped"]),
+        RunnableParallel(a=RunnableLambda(_awaited), b=RunnableLambda(lambda x: x)),
+        RunnableLambda(_awaited) | (lambda x: x),
+    ],
+)
+def test_an_idle_timeout_needs_all_of_a_node_to_be_async(action: Any) -> None:
+    """TO-2"""
+    node = (
+        NodeBuilder().subscribe_only("input").do(action).set_timeout(TimeoutPolicy(idle_timeout=1)).write_to("output")
+    )
+    with pytest.raises(ValueError, match="only supported for async nodes"):
+        one(node)
+    awaited = NodeBuilder().subscribe_only("input").do(RunnableLambda(_awaited)).write_to("output")
+    one(awaited.set_timeout(TimeoutPolicy(idle_timeout=1)))
