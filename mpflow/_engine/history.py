@@ -38,7 +38,7 @@ from mpflow._names import (
 from mpflow._scope import TaskScope, task_id_of
 from mpflow.checkpoint.base import empty_checkpoint, new_checkpoint_id
 from mpflow.constants import END
-from mpflow.errors import InvalidUpdateError
+from mpflow.errors import EmptyInputError, InvalidUpdateError
 from mpflow.types import PregelTask, StateSnapshot, StateUpdate
 
 if TYPE_CHECKING:
@@ -91,12 +91,16 @@ class SavedStep:
         self.step = -1 if saved is None else int(saved.metadata.get("step", -1))
         self.pending: list[tuple[str, str, Any]] = [] if saved is None else list(saved.pending_writes or ())
         self.ns: str = "" if saved is None else (saved.config.get(CONF) or {}).get(CHECKPOINT_NS, "")
+        self.due: list[Task] = []
         self.tasks: dict[str, Task] = {}
         self.is_superseded = False
 
     def find_tasks(self) -> None:
+        """Sends in their order, then nodes as they were added: a record is shown in LangGraph's order, not in a run's."""
         step = self.step + 1
-        for task in due_tasks(self.plan, self.state, step, step + 2, None, _ignore):
+        order = {name: place for place, name in enumerate(self.plan.nodes)}
+        self.due = list(due_tasks(self.plan, self.state, step, step + 2, None, _ignore))
+        for task in sorted(self.due, key=lambda task: order[task.name] if task.pulled else -1):
             task_id = task_id_of(self.checkpoint_id, self.ns, step, task.name, task.path, task.triggers)
             self.tasks[task_id] = task
 
@@ -106,12 +110,12 @@ class SavedStep:
             merge(self.state, [_writer("", writes)])
 
     def take_writes(self) -> list[Task]:
-        """Give each due task what it is known to have written; those that have something."""
+        """Give each due task what it is known to have written; those that have something, as a run merges them."""
         for task_id, name, value in self.pending:
             if name not in SPECIAL and task_id in self.tasks:
                 task = self.tasks[task_id]
                 task.writes = [*task.writes, (name, value)]
-        return [task for task in self.tasks.values() if task.writes]
+        return [task for task in self.due if task.writes]
 
 
 def _ignore(text: str) -> None:
@@ -236,7 +240,7 @@ def _superstep(
         thread = {key: value for key, value in config[CONF].items() if key != CHECKPOINT_ID}
         latest = yield SAVER, "get_tuple", ({**config, CONF: thread},)
         step.is_superseded = latest is not None and latest.checkpoint["id"] != step.checkpoint_id
-    where: Any = {CONF: {CHECKPOINT_NS: "", **config[CONF], **({} if saved is None else saved.config[CONF])}}
+    where: Any = {**config, CONF: {CHECKPOINT_NS: "", **config[CONF], **({} if saved is None else saved.config[CONF])}}
     values, as_node = updates[0].values, updates[0].as_node
     if len(updates) > 1 and as_node in (END, INPUT, COPY, None):
         raise InvalidUpdateError(f"Cannot apply several updates when one is as_node={as_node!r}; name a node for each")
@@ -244,11 +248,15 @@ def _superstep(
         step.find_tasks()
         step.apply_null_writes()
         step.take_writes()
-        if step.tasks:
-            merge(step.state, list(step.tasks.values()))
+        if step.due:
+            merge(step.state, step.due)
         return (yield from _save(step, where, "update"))
     if as_node == INPUT:
-        merge(step.state, [_writer("", input_writes_of(plan, values))])
+        try:
+            writes = input_writes_of(plan, values)
+        except EmptyInputError as error:
+            raise InvalidUpdateError(str(error)) from error
+        merge(step.state, [_writer("", writes)])
         return (yield from _save(step, where, "input"))
     if as_node == COPY:
         return (yield from _copy(plan, saver, step, values))

@@ -22,8 +22,9 @@ _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[.\d]*\+00:00")
 class Library:
     """A package's public modules as attributes: ``lib.types``, ``lib.checkpoint_memory``, ``lib.store_base``."""
 
-    def __init__(self, package: str) -> None:
+    def __init__(self, package: str, saver: Callable[[], Any] | None = None) -> None:
         self.package = package
+        self.new_saver = saver or (lambda: self.checkpoint_memory.InMemorySaver())
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -71,14 +72,14 @@ class _Plain:
         return self.ids.setdefault(match.group(), f"<id {len(self.ids)}>")
 
 
-def shown(scenario: Scenario, package: str, run: Run) -> Any:
+def shown(scenario: Scenario, library: Library, run: Run) -> Any:
     """What a scenario shows under one library."""
-    return _Plain()(tried(lambda: scenario(Library(package), run)))
+    return _Plain()(tried(lambda: scenario(library, run)))
 
 
-def check(scenario: Scenario) -> None:
-    """Assert that a scenario shows the same under both libraries, whichever the colour."""
+def check(scenario: Scenario, saver: Callable[[], Any] | None = None) -> None:
+    """Assert that a scenario shows the same under both libraries, whichever the colour; ours with this saver."""
     for run in (SyncRun(), AsyncRun()):
-        expected = shown(scenario, "langgraph", run)
-        found = shown(scenario, "mpflow", run)
+        expected = shown(scenario, Library("langgraph"), run)
+        found = shown(scenario, Library("mpflow", saver), run)
         assert found == expected, f"in the {run.colour} colour"
