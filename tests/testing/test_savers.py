@@ -11,7 +11,7 @@ import pytest
 
 from mpflow.checkpoint.base import CheckpointTuple
 from mpflow.checkpoint.memory import InMemorySaver
-from mpflow.testing import SaverConformance, check_saver
+from mpflow.testing import PlainSaver, SaverConformance, check_saver
 
 
 class TestInMemorySaver(SaverConformance):
@@ -42,10 +42,15 @@ class TestLangGraphsSqliteSaver(SaverConformance):
         return aio.AsyncSqliteSaver.from_conn_string(str(place / "saver.db"))
 
 
-class _Wrong(InMemorySaver):
+class _Wrong(PlainSaver):
     """A saver with one fault, which `broken` names."""
 
     broken = ""
+
+    def __init__(self) -> None:
+        super().__init__(InMemorySaver())
+        self._handed_out: dict[str, Any] = {}
+        self._changed: dict[str, set[str]] = {}
 
     def get_tuple(self, config: Any) -> CheckpointTuple | None:
         found = super().get_tuple(config)
@@ -54,12 +59,12 @@ class _Wrong(InMemorySaver):
         if self.broken == "forgets parents":
             return found._replace(parent_config=None)
         if self.broken == "hands out what it keeps":
-            kept = self._threads[found.config["configurable"]["thread_id"]][
-                found.config["configurable"]["checkpoint_ns"]
-            ]
-            return found._replace(metadata=kept.saved[found.checkpoint["id"]].metadata)
+            return self._handed_out.setdefault(found.checkpoint["id"], found)
         if self.broken == "turns writes around":
             return found._replace(pending_writes=(found.pending_writes or [])[::-1])
+        if self.broken == "keeps what changed alone":
+            for name in found.checkpoint["channel_values"].keys() - self._changed[found.checkpoint["id"]]:
+                del found.checkpoint["channel_values"][name]
         if self.broken == "keeps what is gone":
             found.checkpoint["channel_values"] = {"a": 1, **found.checkpoint["channel_values"]}
         return found
@@ -79,10 +84,8 @@ class _Wrong(InMemorySaver):
 
     def put(self, config: Any, checkpoint: Any, metadata: Any, new_versions: Any) -> Any:
         if self.broken == "takes the last for the latest":
-            self._threads.clear()
-        if self.broken == "keeps what changed alone":
-            values = {name: checkpoint["channel_values"].get(name) for name in new_versions}
-            checkpoint = {**checkpoint, "channel_values": values, "channel_versions": dict(new_versions)}
+            self.saver = InMemorySaver()
+        self._changed[checkpoint["id"]] = set(new_versions)
         return super().put(config, checkpoint, metadata, new_versions)
 
     def put_writes(self, config: Any, writes: Any, task_id: str, task_path: str = "") -> None:
@@ -94,7 +97,8 @@ class _Wrong(InMemorySaver):
 
     def delete_thread(self, thread_id: str) -> None:
         if self.broken == "deletes by prefix":
-            for other in [other for other in self._threads if other.startswith(thread_id)]:
+            others = {one.config["configurable"]["thread_id"] for one in self.saver.list(None)}
+            for other in [other for other in others if other.startswith(thread_id)]:
                 super().delete_thread(other)
         super().delete_thread(thread_id)
 
@@ -144,15 +148,15 @@ def test_a_broken_saver_is_found_out(fault: str) -> None:
 
 def test_without_pytest_a_report_says_what_came_of_the_checks() -> None:
     class Suite(SaverConformance):
-        colours = ("async",)
+        colours = ("sync",)
         lacks = frozenset({"prune"})
 
         def open(self, place: Path) -> AbstractContextManager[Any]:
             return nullcontext(type("Saver", (_Wrong,), {"broken": "lists oldest first"})())
 
     report = check_saver(Suite())
-    assert "test_cp7_newest_first[async]" in report.failed
-    assert "test_cp7_pruning_by_deletion[async]" in report.skipped
-    assert "test_cp7_odd_thread_ids[async]" in report.passed
+    assert "test_cp7_newest_first[sync]" in report.failed
+    assert "test_cp7_pruning_by_deletion[sync]" in report.skipped
+    assert "test_cp7_odd_thread_ids[sync]" in report.passed
     assert "expected [" in str(report)
     assert str(report).startswith(f"{len(report.passed)} passed, {len(report.failed)} failed")
