@@ -114,7 +114,8 @@ class Plan:
     """A whole graph. ``channels`` are prototypes: each run copies them empty.
 
     ``starts`` has for each trigger the nodes that it starts. ``bare`` are the channels that are kept as bare values,
-    ``passing`` those of them whose value lasts for one step. ``simple`` says that no channel does anything but take writes:
+    ``passing`` those of them whose value lasts for one step; ``fleeting`` all that may lose theirs in a step that does not
+    write it. ``simple`` says that no channel does anything but take writes:
     none notes that a task was triggered by it, and none gives something out when the run is about to end.
     """
 
@@ -124,6 +125,7 @@ class Plan:
         "channels",
         "consuming",
         "finishing",
+        "fleeting",
         "input",
         "kinds",
         "leaves",
@@ -173,6 +175,11 @@ class Plan:
         """Some of its nodes run in other processes, which are told of a channel by its version."""
         self.retries = any(node.retry for node in self.nodes.values())
         self.finishing = [key for key, channel in self.channels.items() if channel.finishes]
+        self.fleeting = frozenset(
+            key
+            for key, kind in self.kinds.items()
+            if kind == EPHEMERAL or (kind == OBJECT and self.channels[key].resets)
+        )
         self.simple = not self.consuming and not self.finishing
         self.starting = [
             key for key, channel in self.channels.items() if self.kinds[key] == OBJECT and channel.is_available()

@@ -18,9 +18,9 @@ from mpflow._core.steps import due_tasks
 from mpflow._core.task import Task
 from mpflow._engine.attempts import Performer
 from mpflow._engine.loop import CLOSE
+from mpflow._engine.nesting import lasting_namespace
 from mpflow._engine.persistence import SAVER, SPECIAL, acall_saver, call_saver, checkpoint_of, new_versions
 from mpflow._engine.resume import input_writes_of
-from mpflow._engine.run import lasting_namespace
 from mpflow._engine.streams import result_of
 from mpflow._names import (
     CHECKPOINT_ID,

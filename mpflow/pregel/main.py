@@ -387,7 +387,7 @@ class CompiledGraph(DescribedGraph, Runnable[Any, Any]):
 
     def _mode(self, config: Any, asked: Any) -> Any:
         """The modes asked for; inside a node a nested graph defaults to whole values."""
-        from mpflow._engine.run import scope_around
+        from mpflow._engine.nesting import scope_around
 
         if asked is not None:
             return asked

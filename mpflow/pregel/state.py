@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mpflow._engine.run import lasting_namespace, without_ids
+from mpflow._engine.nesting import lasting_namespace, without_ids
 from mpflow._names import CHECKPOINT_ID, CHECKPOINT_NS, CONF
 from mpflow.config import merge_configs
 from mpflow.pregel.detection import graph_within

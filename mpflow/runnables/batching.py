@@ -41,7 +41,7 @@ def configured(inputs: Iterable[Any], config: Any) -> Indexed:
 
 def limit_of(runnable: Any, config: Any) -> int | None:
     """How many calls may be under way at a time, None if nobody said."""
-    from mpflow._engine.run import concurrency_of
+    from mpflow._engine.nesting import concurrency_of
     from mpflow.config import ensure_config
 
     first = config[0] if isinstance(config, (list, tuple)) and config else config
