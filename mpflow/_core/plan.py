@@ -32,7 +32,7 @@ class NodePlan:
     ``reads`` is a tuple of channels (the input is a dict of those that have a value) or one channel (the input is its
     bare value). ``plain`` says that its attempts need no limit and no rule of their own. ``path`` is that of its task when a trigger starts it. ``executor`` is what the user asked for, or None for the graph's default. ``writes`` are the node's
     unconditional edges, appended to every diff. ``timeout`` is in plain seconds. ``handler`` is the node that runs in this
-    one's place once it has failed for good.
+    one's place once it has failed for good. ``meter`` measures its calls; it is the engine's, and no part of the plan.
     """
 
     __slots__ = (
@@ -43,6 +43,7 @@ class NodePlan:
         "handler",
         "hidden",
         "max_concurrency",
+        "meter",
         "name",
         "on_error",
         "path",
@@ -99,6 +100,7 @@ class NodePlan:
         self.subgraph = subgraph
         self.handler = handler
         self.cache = cache
+        self.meter: Any = None
         self.plain = max_concurrency is None and self.timeout_s is None and rerun_on_loss
 
     def timed(self, timeout: TimeoutPolicy) -> NodePlan:

@@ -57,13 +57,13 @@ async def adrive(run: Run, input: Any) -> AsyncIterator[Any]:
                         reply = perform_all(run, group)
                     else:
                         places.submit(route, group)
+            elif kind is WAIT:
                 if places.pool is not None and watched is None:
                     watched = places.pool
                     watch(watched)
-            elif kind is WAIT:
                 if not mailbox.items:
-                    await bell.wait(effect[1])
-                reply = mailbox.take()
+                    await bell.wait(places.patience_s(effect[1]) if places.auto else effect[1])
+                reply = places.heard(mailbox.take()) if places.auto else mailbox.take()
             elif kind is PAUSE:
                 await asyncio.sleep(effect[1])
             elif kind is CLOSE:

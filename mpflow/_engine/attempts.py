@@ -82,6 +82,14 @@ class Performer:
 
         In a run that ``awaits``, one with an async branch is only DONE: the event loop closes it.
         """
+        meter = attempt.task.node.meter
+        if meter is not None:
+            meter.left -= 1
+            if meter.left < 0:
+                return meter.measure(self._perform, attempt)  # type: ignore[no-any-return]
+        return self._perform(attempt)
+
+    def _perform(self, attempt: Attempt) -> Outcome:
         opened = self.awaits and any(branch.is_async for branch in attempt.task.node.branches)
         started = perf_counter()
         try:

@@ -55,7 +55,10 @@ def drive(run: Run, input: Any) -> Iterator[Any]:
                     node = attempt.task.node
                     route = routes[node] if node in routes else places.route(node)
                     if alone_inline and (route is INLINE or (route is THREAD and scheduler.running == 1)):
-                        reply = (perform(attempt),)
+                        if places.director is None or places.director.keeps(attempt):
+                            reply = (perform(attempt),)
+                        else:
+                            reply = ()
                     elif route is INLINE:
                         reply = perform_all(run, attempts)
                     else:
@@ -66,11 +69,12 @@ def drive(run: Run, input: Any) -> Iterator[Any]:
             elif kind is WAIT:
                 if not mailbox.items:
                     pool = places.pool
+                    timeout_s = places.patience_s(effect[1]) if places.auto else effect[1]
                     if pool is None:
-                        mailbox.wait(effect[1])
+                        mailbox.wait(timeout_s)
                     else:
-                        pool.wait(mailbox, effect[1])
-                reply = mailbox.take()
+                        pool.wait(mailbox, timeout_s)
+                reply = places.heard(mailbox.take()) if places.auto else mailbox.take()
             elif kind is PAUSE:
                 time.sleep(effect[1])
             elif kind is CLOSE:

@@ -9,18 +9,33 @@ from weakref import WeakKeyDictionary
 
 from mpflow._exec.patience import check_timeout
 from mpflow._exec.place import in_worker
+from mpflow._exec.placement.profile import Profile
 from mpflow._exec.thread import ThreadPlace, default_threads
-from mpflow._messages import Attempt
+from mpflow._messages import Attempt, Outcome
 
 if TYPE_CHECKING:
     from mpflow._core.plan import NodePlan, Plan
+    from mpflow._engine.placing import Director
     from mpflow._engine.run import Run
     from mpflow._exec.foreign import ForeignPlace
     from mpflow._exec.process import WorkerPool
     from mpflow._scope import TaskScope
 
 INLINE, THREAD, PROCESS, LOOP = "inline", "thread", "process", "loop"
-Routes = dict["NodePlan", Any]
+SLOW_S = 0.05
+"""When tasks have waited for a thread so long, those that hold the threads are looked at."""
+
+
+class Routes(dict["NodePlan", Any]):
+    """Where the nodes of a plan run, as far as that was asked; and which of them are bound to no place."""
+
+    __slots__ = ("auto",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.auto: list[NodePlan] = []
+
+
 _found: WeakKeyDictionary[Plan, dict[tuple[Any, ...], Routes]] = WeakKeyDictionary()
 """Where the nodes of a plan run, by what that depends on: runs of one graph look it up once."""
 
@@ -41,13 +56,64 @@ class Places:
         self._foreign: dict[int, ForeignPlace] = {}
         self.is_away = in_worker() or _is_away(run.local.around)
         self.routes = _routes_of(run.plan, awaits, self.is_away, self.default)
+        self.auto = self.routes.auto
+        """The sync nodes that say nothing of where they run."""
+        self.director: Director | None = None
+        """Set once one of them is worth moving."""
+        for node in self.auto:
+            if node.meter.is_heavy:
+                self._direct()
+                break
 
     def route(self, node: NodePlan) -> Any:
         """INLINE, THREAD, CALLING, PROCESS, LOOP, or the user's own executor."""
         found = self.routes.get(node)
         if found is None:
             found = self.routes[node] = self._resolve(node)
+            if found is THREAD or found is PROCESS:
+                self._measure(node, found)
         return found
+
+    def _measure(self, node: NodePlan, route: str) -> None:
+        """Have a node's calls measured from now on; one that is bound to no place may be moved for what is found."""
+        if node.hidden or self.is_away:
+            return
+        if node.meter is None:
+            node.meter = Profile(node.name)
+        if route is THREAD and (node.executor or self.default or "auto") == "auto":
+            self.routes.auto.append(node)
+
+    def _direct(self) -> None:
+        """Have the tasks of this run placed one by one from now on."""
+        from mpflow._engine.placing import Director, may_move
+
+        if may_move():
+            self.director = Director(self)
+        else:
+            self.auto = []
+
+    def heard(self, outcomes: list[Outcome]) -> list[Outcome]:
+        """What has come, less what is to be run once more elsewhere."""
+        if self.director is None:
+            is_slow = not outcomes and self._threads is not None and self._threads.has_queued
+            if not is_slow:
+                for node in self.auto:
+                    if node.meter.is_heavy:
+                        break
+                else:
+                    return outcomes
+            self._direct()
+        return outcomes if self.director is None else self.director.heard(outcomes)
+
+    def patience_s(self, timeout_s: float | None) -> float | None:
+        """How long to wait for outcomes before it is time to think about those that have not started."""
+        if self.director is not None:
+            look_s = self.director.patience_s()
+        else:
+            look_s = SLOW_S if self._threads is not None and self._threads.has_queued else None
+        if look_s is None:
+            return timeout_s
+        return look_s if timeout_s is None else min(look_s, timeout_s)
 
     def _resolve(self, node: NodePlan) -> Any:
         if node.timeout is not None:
@@ -79,15 +145,19 @@ class Places:
 
     def processes(self) -> WorkerPool:
         if self.pool is None:
-            if self._pool is None:
-                from mpflow._exec.process import default_pool
-
-                self._pool = default_pool()
             from mpflow._engine.entrances import entrances
 
             self.run.local.entrances = entrances(self.run)
-            self.pool = self._pool
+            self.pool = self.any_pool()
         return self.pool
+
+    def any_pool(self) -> WorkerPool:
+        """The pool, whether or not this run uses it."""
+        if self._pool is None:
+            from mpflow._exec.process import default_pool
+
+            self._pool = default_pool()
+        return self._pool
 
     def foreign(self, executor: Any) -> Any:
         from mpflow._exec.foreign import ForeignPlace
@@ -102,6 +172,8 @@ class Places:
         for attempt in attempts:
             attempt.outbox = mailbox
         if route is THREAD or route is CALLING:
+            if self.director is not None and route is THREAD:
+                attempts = self.director.place(attempts)
             threads = self.threads()
             threads.spare = self.run.scheduler.lent
             threads.submit(attempts)
@@ -111,6 +183,8 @@ class Places:
             self.foreign(route).submit(attempts)
 
     def cancel(self, attempts: Sequence[Attempt], *, kill: bool) -> None:
+        if self.director is not None:
+            attempts = self.director.cancel(attempts, kill=kill)
         for route, group in self.grouped(attempts):
             if route is THREAD or route is CALLING:
                 self.threads().cancel(group, kill=kill)
@@ -138,7 +212,7 @@ def _routes_of(plan: Plan, *circumstances: Any) -> Routes:
     known = _found.get(plan)
     if known is None:
         known = _found.setdefault(plan, {})
-    return known.setdefault(circumstances, {})
+    return known.setdefault(circumstances, Routes())
 
 
 def _is_away(scope: TaskScope | None) -> bool:

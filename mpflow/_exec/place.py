@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any, Literal
 
 PLACES = ("auto", "process", "thread", "inline")
@@ -22,6 +23,12 @@ def check_executor(executor: Any, where: str) -> Any:
         f"{where}: executor={executor!r} is no place to run; expected one of {', '.join(map(repr, PLACES))} "
         "or a concurrent.futures.Executor"
     )
+
+
+def has_gil() -> bool:
+    """Whether threads take turns at running Python code in this interpreter."""
+    is_enabled = getattr(sys, "_is_gil_enabled", None)
+    return is_enabled is None or bool(is_enabled())
 
 
 _is_worker = False

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import lru_cache
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -105,6 +105,28 @@ class ThreadPlace(Generic[Work]):
     def has_queued(self) -> bool:
         """Whether something waits for a thread."""
         return bool(self._queue)
+
+    def waiting(self) -> list[Work]:
+        """What waits for a thread at this moment."""
+        while True:
+            try:
+                return list(self._queue)
+            except RuntimeError:  # a thread took one meanwhile
+                continue
+
+    def withdraw(self, wanted: Collection[int]) -> list[Work]:
+        """Take out, of the attempts with these ids, those that no thread has taken yet. The others keep their order."""
+        taken: list[Work] = []
+        kept: list[Work] = []
+        while True:
+            try:
+                attempt = self._queue.popleft()
+            except IndexError:
+                break
+            (taken if id(attempt) in wanted else kept).append(attempt)
+        if kept:
+            self.submit(kept)
+        return taken
 
     def grow(self, wanted: int) -> None:
         """Start so many more threads, as far as the limit allows."""

@@ -1,0 +1,123 @@
+"""The decision: from what was measured to a place and the sentence that explains it. Pure: no clock, no pool, no thread.
+
+A node's tasks of one moment are taken together. In threads they would be done after so many turns, as long as turns were
+seen to take: the whole CPU time where they hold the interpreter's lock, less where they let go of it or wait. In workers
+each takes what a task and its transfer take there, and as many run at once as there are workers.
+"""
+
+from __future__ import annotations
+
+from math import ceil
+from typing import NamedTuple
+
+THREAD, PROCESS = "thread", "process"
+
+FREE = 1.3
+"""Calls that keep more cores than this busy let go of the interpreter's lock..."""
+SLACK = 1.25
+"""...and would keep so many more busy on a machine that has nothing else to do."""
+GAIN = 0.85
+"""Workers must be done in this part of the threads' time before a node moves..."""
+LOSS = 1.1
+"""...and take this much longer before it moves back: what lies between changes nothing."""
+
+
+class Figures(NamedTuple):
+    """What was measured of a node. Times are in seconds, for one call."""
+
+    calls: int
+    cpu_s: float
+    wall_s: float
+    turn_s: float = 0.0
+    """After how long one of several calls in threads ends; 0 if there never were several."""
+    sent: int = 0
+    away_s: float = 0.0
+    encode_s: float = 0.0
+    bytes: float = 0.0
+
+
+class Costs(NamedTuple):
+    """What a pool costs, as measured; the defaults hold until it was."""
+
+    workers: int
+    start_s: float = 0.25
+    is_started: bool = False
+    trip_s: float = 0.0004
+    """From handing over a task that does nothing to having its result."""
+    task_s: float = 0.00005
+    """What a task in a stream of them costs its worker, beside the node."""
+    parent_s: float = 0.00004
+    """What it costs this process."""
+    bytes_per_s: float = 400e6
+
+
+class Verdict(NamedTuple):
+    """Where a node's tasks should go now, why, and how long they would take in either place (0 where not reckoned)."""
+
+    place: str
+    reason: str
+    thread_s: float = 0.0
+    process_s: float = 0.0
+
+
+def decide(
+    figures: Figures, costs: Costs, tasks: int, *, cores: int, has_gil: bool, place: str, held: str | None
+) -> Verdict:
+    """Where `tasks` calls of a node, all there at this moment, should run, given that it runs at `place` now.
+
+    `held` is why the node must not leave this process, if it must not.
+    """
+    if not has_gil:
+        return Verdict(THREAD, "this Python has no interpreter lock: threads use every core")
+    if cores < 2 or costs.workers < 2:
+        return Verdict(THREAD, "there is one core to run on")
+    if not figures.calls and not figures.cpu_s:
+        return Verdict(THREAD, "not measured yet")
+    computing = f"{ms(figures.cpu_s)} of CPU time a call"
+    if figures.cpu_s < costs.task_s + costs.parent_s:
+        return Verdict(THREAD, f"{computing}; sending a task costs {ms(costs.task_s + costs.parent_s)}")
+    if held is not None:
+        return Verdict(THREAD, f"{computing}, but {held}")
+    if tasks < 2:
+        return Verdict(THREAD, f"{computing}, but one call at a time: nothing would run beside it")
+    if not figures.turn_s:
+        return Verdict(THREAD, f"{computing}; how several at once get on was not seen yet")
+    lanes = figures.cpu_s / figures.turn_s
+    if lanes > FREE:
+        lanes = min(lanes * SLACK, cores)
+    # One that computes takes no longer than its CPU time: the rest of a turn is what other programs took.
+    thread_s = tasks * figures.cpu_s / max(lanes, 1.0)
+    process_s = process_time_s(figures, costs, tasks)
+    moves = process_s < thread_s * (LOSS if place == PROCESS else GAIN)
+    reckoned = f"{tasks} at once take {ms(thread_s)} in threads, {ms(process_s)} in {costs.workers} workers"
+    if moves:
+        return Verdict(PROCESS, f"{computing}: {reckoned}", thread_s, process_s)
+    if lanes > FREE:
+        why = f"threads keep {lanes:.1f} cores busy"
+    elif figures.away_s > 1.5 * figures.cpu_s + costs.task_s:
+        why = "its calls wait more than they compute"
+    else:
+        why = "the transfer eats up the gain"
+    return Verdict(THREAD, f"{computing}: {reckoned}; {why}", thread_s, process_s)
+
+
+def process_time_s(figures: Figures, costs: Costs, tasks: int) -> float:
+    """How long the pool would take over `tasks` calls, once it stands."""
+    if figures.sent:
+        each_s = figures.away_s
+    else:
+        each_s = figures.cpu_s + costs.task_s + 2 * figures.bytes / costs.bytes_per_s
+    parent_s = costs.parent_s + (figures.encode_s or figures.bytes / costs.bytes_per_s)
+    lanes = min(costs.workers, tasks)
+    # Few tasks do not divide evenly; of many the last ones hardly count.
+    rounds = ceil(tasks / lanes) if tasks < 4 * lanes else tasks / lanes
+    return max(rounds * each_s, tasks * parent_s) + costs.trip_s
+
+
+def ms(seconds: float) -> str:
+    """A time as people read it."""
+    if seconds < 0.001:
+        return f"{seconds * 1e6:.0f} us"
+    if seconds < 1:
+        return f"{seconds * 1e3:.3g} ms"
+    return f"{seconds:.3g} s"

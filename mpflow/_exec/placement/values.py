@@ -1,0 +1,213 @@
+"""Values as they matter to a move: which can never change, and what inputs and results are made of.
+
+Looks only; it runs no code of the values' classes but pydantic's and dataclasses' field lists.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import enum
+import fractions
+import re
+import sys
+import types
+import uuid
+import zoneinfo
+from collections import Counter, OrderedDict, deque
+from pathlib import PurePath
+from typing import Any
+
+_ATOMS = frozenset({type(None), bool, int, float, complex, str, bytes, type(Ellipsis), type(NotImplemented)})
+_FROZEN = frozenset(
+    {
+        *_ATOMS,
+        range,
+        slice,
+        fractions.Fraction,
+        uuid.UUID,
+        datetime.datetime,
+        datetime.date,
+        datetime.time,
+        datetime.timedelta,
+        datetime.timezone,
+        zoneinfo.ZoneInfo,
+    }
+)
+_LISTS = frozenset({list, tuple, set, frozenset, deque})
+_DICTS = frozenset({dict, OrderedDict, Counter})
+_GENERIC = (types.GenericAlias, types.UnionType)
+
+
+def token(value: Any) -> str | None:
+    """Text that is equal for equal values in two processes, of what can never change; None for what can.
+
+    Functions, classes and modules are not values in this sense.
+    """
+    kind = type(value)
+    if kind in _FROZEN:
+        return f"{kind.__name__} {value!r}"
+    if kind is tuple or (issubclass(kind, tuple) and hasattr(kind, "_fields") and _is_plain_tuple(kind)):
+        return _joined(kind.__name__, list(map(_inner, value)))
+    if kind is frozenset:
+        return _joined("frozenset", sorted(map(_inner, value), key=str))
+    if kind is re.Pattern:
+        return f"Pattern {value.pattern!r} {value.flags}"
+    if issubclass(kind, PurePath):
+        return f"{kind.__name__} {value}"
+    if isinstance(value, enum.Enum):
+        return f"{kind.__qualname__}.{value.name}"
+    if isinstance(value, _GENERIC) or kind.__module__ in ("typing", "typing_extensions"):
+        return f"typing {kind.__name__}"
+    if kind.__module__ in ("operator", "_operator"):
+        return repr(value)
+    if dataclasses.is_dataclass(value) and kind.__dataclass_params__.frozen:
+        fields = [(field.name, token(getattr(value, field.name, None))) for field in dataclasses.fields(value)]
+        return _joined(kind.__qualname__, [None if text is None else f"{name}={text}" for name, text in fields])
+    if kind.__module__ == "numpy" and hasattr(value, "dtype") and not hasattr(value, "__setitem__"):
+        return f"{kind.__name__} {value!r}"
+    if kind.__module__.startswith("numpy") and kind.__name__.endswith("DType"):
+        return f"dtype {value!r}"
+    return None
+
+
+def _inner(value: Any) -> str | None:
+    """The token of a part; functions and classes in a tuple count as their names, and are looked into by the walk."""
+    if isinstance(value, (type, types.FunctionType, types.BuiltinFunctionType)):
+        return f"{value.__module__}.{value.__qualname__}"
+    return token(value)
+
+
+def _is_plain_tuple(kind: type) -> bool:
+    return "__dict__" not in kind.__dict__
+
+
+def _joined(name: str, parts: list[str | None]) -> str | None:
+    texts = [part for part in parts if part is not None]
+    return f"{name}({', '.join(texts)})" if len(texts) == len(parts) else None
+
+
+class Survey:
+    """What a value is made of: whether a copy of it could be told from it, how large it is, whose classes are in it.
+
+    ``odd`` says what stands in the way of a copy, with the way to it, or is None. ``size_bytes`` is a rough figure.
+    """
+
+    __slots__ = ("arrays", "classes", "items", "odd", "size_bytes")
+
+    def __init__(self) -> None:
+        self.odd: str | None = None
+        self.size_bytes = 0
+        self.items = 0
+        self.classes: set[type] = set()
+        self.arrays: list[Any] = []
+
+
+def survey(value: Any, where: str, seen: dict[int, Any] | None = None) -> Survey:
+    """Take a value apart, and add its objects to `seen`. With `seen`, objects by their ids, parts that are shared with it are odd."""
+    found = Survey()
+    mine: dict[int, Any] = {}
+    todo: list[tuple[Any, str]] = [(value, where)]
+    while todo and found.odd is None:
+        item, path = todo.pop()
+        kind = type(item)
+        if kind in _ATOMS:
+            found.size_bytes += len(item) + 3 if kind is str or kind is bytes else 8
+            continue
+        if kind in _FROZEN:
+            found.size_bytes += 16
+            continue
+        if isinstance(item, enum.Enum):
+            found.classes.add(kind)
+            continue
+        if not isinstance(item, (tuple, frozenset)):
+            root = _root_of(item, kind)
+            if id(root) in mine:
+                found.odd = f"{path} is one object with another part of it"
+                break
+            if seen is not None and id(root) in seen:
+                found.odd = f"{path} is an object of the input itself"
+                break
+            mine[id(root)] = root
+        if kind in _LISTS or kind in _DICTS:
+            _open(item, kind, path, found, todo)
+        else:
+            _open_object(item, kind, path, found, todo)
+    if seen is not None:
+        seen.update(mine)
+    return found
+
+
+def _root_of(item: Any, kind: type) -> Any:
+    """The array that a view shows, else the item."""
+    if kind.__name__ == "ndarray":
+        while type(item.base) is kind:
+            item = item.base
+    return item
+
+
+def _open(item: Any, kind: type, path: str, found: Survey, todo: list[tuple[Any, str]]) -> None:
+    found.items += len(item)
+    found.size_bytes += 8
+    if kind in _DICTS:
+        keys, values = item.keys(), item.values()
+        _open(list(keys), list, f"a key of {path}", found, todo)
+    else:
+        values = item
+    kinds = set(map(type, values))
+    if kinds <= _ATOMS:
+        texts = kinds & {str, bytes}
+        if not texts:
+            found.size_bytes += 8 * len(item)
+        elif len(kinds) == 1:
+            found.size_bytes += sum(map(len, values)) + 3 * len(item)
+        else:
+            found.size_bytes += sum(len(part) + 3 if type(part) in texts else 8 for part in values)
+    elif kind in _DICTS:
+        todo.extend((part, f"{path}[{key!r}]") for key, part in item.items())
+    elif kind is list or kind is tuple:
+        todo.extend((part, f"{path}[{index}]") for index, part in enumerate(item))
+    else:
+        todo.extend((part, f"a part of {path}") for part in item)
+
+
+def _open_object(item: Any, kind: type, path: str, found: Survey, todo: list[tuple[Any, str]]) -> None:
+    name = kind.__qualname__
+    module = kind.__module__
+    if module == "numpy":
+        if name == "ndarray" and item.dtype.kind not in "OV":
+            found.size_bytes += item.nbytes
+            found.arrays.append(item)
+            return
+        if hasattr(item, "dtype") and item.dtype.kind not in "OV" and not hasattr(item, "__setitem__"):
+            found.size_bytes += 16
+            return
+    if getattr(kind, "__eq__", None) is object.__eq__:
+        found.odd = f"{path} is a {name}, which is equal to itself alone"
+        return
+    fields = _fields(item, kind)
+    if fields is None:
+        if module == "mpflow.types" and name == "Send":
+            todo.append((item.arg, f"{path}.arg"))
+            return
+        found.odd = f"{path} is a {name}, of which a copy may be told from the original"
+        return
+    found.classes.add(kind)
+    todo.extend((part, f"{path}.{key}") for key, part in fields.items())
+
+
+def _fields(item: Any, kind: type) -> dict[str, Any] | None:
+    """The state of an object that is nothing but its fields; None for any other."""
+    if issubclass(kind, tuple) and hasattr(kind, "_fields"):
+        return dict(zip(kind._fields, item, strict=False))
+    if dataclasses.is_dataclass(kind):
+        names = {field.name for field in dataclasses.fields(kind)}
+        state = getattr(item, "__dict__", None)
+        if state is not None and not names.issuperset(state):
+            return None
+        return {key: getattr(item, key) for key in names if hasattr(item, key)}
+    pydantic = sys.modules.get("pydantic")
+    if pydantic is not None and isinstance(item, pydantic.BaseModel):
+        private = getattr(item, "__pydantic_private__", None)
+        return None if private else dict(item.__dict__)
+    return None
