@@ -12,6 +12,7 @@ import pickle
 import sys
 import weakref
 from contextvars import ContextVar
+from importlib import import_module
 from typing import Any, Final
 
 # Modules that hold something else, or nothing, in a worker.
@@ -105,6 +106,22 @@ def _by_value_modules() -> Any:
     return cloudpickle.list_registry_pickle_by_value() if cloudpickle is not None else ()
 
 
+_KEPT_OF_TYPED_DICTS = ("__module__", "__qualname__", "__doc__", "__total__", "__required_keys__", "__optional_keys__")
+
+
+def _described(kind: Any) -> tuple[Any, ...]:
+    """What makes a TypedDict. cloudpickle's way, through its bases, fails before Python 3.12 for one that has others."""
+    kept = {name: getattr(kind, name) for name in _KEPT_OF_TYPED_DICTS}
+    return type(kind).__module__, kind.__name__, dict(kind.__annotations__), kept
+
+
+def _typed_dict(module: str, name: str, fields: dict[str, Any], kept: dict[str, Any]) -> Any:
+    kind = import_module(module).TypedDict(name, fields)
+    for attribute, value in kept.items():
+        setattr(kind, attribute, value)
+    return kind
+
+
 _pickler_class: Any = None
 
 
@@ -120,6 +137,9 @@ def _pickler() -> Any:
                 if isinstance(value, type) and value not in _being_pickled and not is_importable(value):
                     if value.__module__ != "builtins":  # type(None) and its like have a way of their own
                         return load_class, pickle_class(value)
+                if type(value).__name__ == "_TypedDictMeta" and not getattr(value, "__parameters__", ()):
+                    if not is_importable(value):
+                        return _typed_dict, _described(value)
                 if type(value) is ContextVar:
                     from mpflow._wire import variables
 

@@ -16,7 +16,7 @@ import time
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypedDict
 
 import pytest
 
@@ -58,6 +58,19 @@ def test_closures_local_classes_and_their_instances_travel(pool: WorkerPool) -> 
     factor = 3
     [result] = Drive(pool).values(Node(lambda p: Point(p.x * factor)), [Point(2)])
     assert result == Point(6) and type(result) is Point
+
+
+def test_local_typed_dicts_with_bases_travel(pool: WorkerPool) -> None:
+    class Base(TypedDict):
+        a: int
+
+    class Derived(Base, total=False):
+        b: Annotated[list, len]
+
+    def described(_: Any) -> Any:
+        return sorted(Derived.__annotations__), sorted(Derived.__required_keys__), Derived.__total__, Derived(a=1)
+
+    assert Drive(pool).values(Node(described), [0]) == [(["a", "b"], ["a"], False, {"a": 1})]
 
 
 def test_a_task_gets_pristine_values(pool: WorkerPool) -> None:
