@@ -783,3 +783,61 @@ def test_outcomes_that_a_run_gets_twice_or_in_disorder_are_dropped_by_their_atte
     monkeypatch.setattr(Mailbox, "take", shuffled)
     for _ in range(3):
         assert compiled.invoke({"log": []})["log"] == [(n, 2 if n == 7 else 1) for n in range(40)]
+
+
+class Unread:
+    """Keeps everybody from reading what workers send, for as long as it is entered."""
+
+    def __init__(self, pool: WorkerPool) -> None:
+        self._leader = pool._polling._leader
+
+    def __enter__(self) -> None:
+        self._leader[0] = self  # type: ignore[assignment]
+
+    def __exit__(self, *_: Any) -> None:
+        del self._leader[0]
+
+
+def counting(directory: Path, deadly: int = -1) -> Node:
+    def work(x: int) -> int:
+        with open(directory / str(x), "a") as file:
+            file.write("x")
+        if x == deadly:
+            time.sleep(0.05)  # what was finished before is sent before a slow task
+            die()
+        return x
+
+    return Node(work)
+
+
+def test_what_a_dead_worker_has_sent_counts(tmp_path: Path) -> None:
+    """FAULTS row 2: it is drained before what the worker held is placed elsewhere."""
+    node = counting(tmp_path, deadly=9)
+    with WorkerPool(1) as pool:
+        drive = Drive(pool)
+        drive.values(node, range(100, 300))  # from now on batches are long
+        drive.outcomes.clear()
+        with Unread(pool):
+            drive.submit(node, range(10))
+            [worker] = pool._roster.crew
+            assert len(worker.window) == 10 and wait_until(lambda: not is_alive(worker.pid), 10.0)
+        ended = {attempt.task: kind for kind, attempt, *_ in drive.finish(10)}
+    assert ended == {x: LOST if x == 9 else DONE for x in range(10)}
+    assert [(tmp_path / str(x)).read_text() for x in range(10)] == ["x"] * 10, "something ran twice"
+
+
+def test_what_is_finished_and_unread_is_not_given_to_another_worker(pool: WorkerPool, tmp_path: Path) -> None:
+    drive = Drive(pool)
+    node = counting(tmp_path)
+    drive.values(node, range(100, 300))
+    drive.outcomes.clear()
+    with Unread(pool):
+        drive.submit(node, range(20))
+        crew = [worker for worker in pool._roster.crew if worker.window]
+        sent = sum(len(worker.window) for worker in crew)
+        assert sent > len(crew) and wait_until(lambda: sum(1 for _ in tmp_path.iterdir()) == 200 + sent, 10.0)
+        assert wait_until(lambda: all(worker.running == 0 for worker in crew), 10.0)
+        with pool._lock:
+            assert [pool._foreman._take_back(worker, lambda _: False) for worker in crew] == [0] * len(crew)
+    assert kinds(drive.finish(20)) == {DONE}
+    assert [(tmp_path / str(x)).read_text() for x in range(20)] == ["x"] * 20
