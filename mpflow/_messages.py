@@ -125,6 +125,8 @@ class Attempt:
     timeout_s: float | None = None
     alone = False
     rerun_on_loss = True
+    is_called = False
+    """Another task called it and waits for its result."""
     held: Any = None
     plain = False
     """It is a first try without limits or answers: but for the task, its path and its input it is like others of its node."""

@@ -324,6 +324,7 @@ def _rule(attempt: Attempt, task: Task) -> None:
     node = task.node
     attempt.number = task.failures + len(task.deaths) + 1
     attempt.alone = bool(task.deaths)
+    attempt.is_called = task.caller is not None
     attempt.rerun_on_loss = node.rerun_on_loss
     attempt.timeout_s = node.timeout_s
     if task.facts is not None:

@@ -6,17 +6,20 @@ Where nobody could serve the call it runs in place. Only the run's driver settle
 from __future__ import annotations
 
 import concurrent.futures
-from collections.abc import Generator
+import sys
+from collections.abc import Callable, Generator
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
 from mpflow._core.retry import interval_s
 from mpflow._engine.calls import fail
+from mpflow._exec.calling import TaskCallable
 from mpflow._messages import EVENT
 from mpflow.errors import GraphBubbleUp
 
 if TYPE_CHECKING:
     from mpflow._core.plan import NodePlan
+    from mpflow._messages import Attempt
     from mpflow._scope import TaskScope
 
 
@@ -35,14 +38,23 @@ def call(scope: TaskScope, node: NodePlan, input: tuple[Any, Any]) -> Any:
     Raises RuntimeError for an async task where nothing can await it.
     """
     attempt = scope.attempt
-    if attempt is None or attempt.outbox is None:  # in a worker, or in the driver's own thread: nobody could serve it
-        return _in_place(scope, node, input)
     local = scope.facts.local
+    if attempt is None and local is not None and local.is_away:
+        return _call_home(scope, node, input)
+    if attempt is None or attempt.outbox is None:  # in the driver's own thread, say: nobody could serve it
+        return _in_place(scope, node, input)
     loop = local.loop
     if node.program.is_async and loop is None:
         raise _cannot_await(node)
     future: Any = loop.create_future() if loop is not None and _running_loop() is loop else TaskFuture()
-    outbox = attempt.outbox
+    _post(attempt, node, input, scope.next_call(), future)
+    return future
+
+
+def _post(attempt: Attempt, node: NodePlan, input: tuple[Any, Any], index: int, future: Any) -> None:
+    """Let the run of `attempt` know that it calls a task, and who is to be told the result."""
+    local = attempt.facts.local
+    outbox: Any = attempt.outbox
     local.calls.add(future)
 
     def settled(_: Any) -> None:
@@ -51,10 +63,64 @@ def call(scope: TaskScope, node: NodePlan, input: tuple[Any, Any]) -> Any:
             outbox.post((EVENT, attempt, ("drop", (future,)), 0.0))
 
     future.add_done_callback(settled)
-    outbox.post((EVENT, attempt, ("call", (node, input, scope.next_call(), future)), 0.0))
+    outbox.post((EVENT, attempt, ("call", (node, input, index, future)), 0.0))
     if local.over:  # whoever ended the run may have looked before this future was there
         future.cancel()
-    return future
+
+
+def _call_home(scope: TaskScope, node: NodePlan, input: tuple[Any, Any]) -> Any:
+    """Call a task from a worker: it is the run's, which the parent drives, and its result comes back here."""
+    future = TaskFuture()
+
+    def told(is_value: bool, answer: Any) -> None:
+        if future.cancelled():
+            return
+        if is_value:
+            future.set_result(answer)
+        elif isinstance(answer, concurrent.futures.CancelledError):
+            future.cancel()
+        else:
+            fail(future, answer)
+
+    scope.facts.local.ask_later("call", _named(node), input, scope.next_call(), told=told)
+    if _running_loop() is None:
+        return future
+    from asyncio import wrap_future
+
+    return wrap_future(future)
+
+
+def _named(node: NodePlan) -> Any:
+    """The task by the name under which its module holds it; by value if it does not."""
+    source = node.program.callables.source
+    module, name = getattr(source, "__module__", ""), getattr(source, "__qualname__", "")
+    return (module, name) if _found(module, name) is node else node
+
+
+def _found(module: str, name: str) -> NodePlan | None:
+    held = getattr(sys.modules.get(module), name, None)
+    return getattr(held, "_plan", None) if isinstance(held, TaskCallable) else None
+
+
+def serve_call(attempt: Attempt, named: Any, input: tuple[Any, Any], index: int, *, done: Callable[..., None]) -> None:
+    """Have the run of `attempt`, whose node calls a task in a worker, run that; `done` is told what comes of it."""
+    node = _found(*named) if isinstance(named, tuple) else named
+    if node is None:
+        raise RuntimeError(f"the task {'.'.join(named)}, called in a worker, is not to be found in the parent process")
+    if node.program.is_async and attempt.facts.local.loop is None:
+        raise _cannot_await(node)
+    future = TaskFuture()
+
+    def settled(_: Any) -> None:
+        if future.cancelled():
+            done(None, concurrent.futures.CancelledError())
+        elif (error := future.exception()) is not None:
+            done(None, error)
+        else:
+            done(future.result())
+
+    future.add_done_callback(settled)
+    _post(attempt, node, input, index, future)
 
 
 def _running_loop() -> Any:

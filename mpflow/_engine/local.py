@@ -12,6 +12,7 @@ from mpflow._messages import Luggage
 
 if TYPE_CHECKING:
     from mpflow._engine.persistence import Replay
+    from mpflow._messages import Attempt
     from mpflow._scope import TaskScope
 
 Done = Callable[..., None]
@@ -90,9 +91,14 @@ class Local:
             )
         return self._luggage
 
-    def serve(self, target: str, request: tuple[Any, ...], done: Done) -> None:
+    def serve(self, attempt: Attempt, target: str, request: tuple[Any, ...], done: Done) -> None:
         """Do what a task in a worker asked for, on the run's event loop or in a thread, then call `done`. Never blocks."""
         loop = self.loop
+        if target == "call":
+            from mpflow._engine.futures import serve_call
+
+            serve_call(attempt, *request, done=done)
+            return
         if loop is None or target == "replay":
             THREADS.start(partial(_serve, self, target, request, done))
             return

@@ -27,9 +27,10 @@ class Away:
     loop = None
     over = False
 
-    def __init__(self, luggage: Luggage, ask: Ask, control: Callable[[], Any]) -> None:
+    def __init__(self, luggage: Luggage, ask: Ask, ask_later: Ask, control: Callable[[], Any]) -> None:
         self._luggage = luggage
         self._ask = ask
+        self.ask_later = ask_later
         self._control = control
         self.durability = luggage.durability
         self.answers_by_id = luggage.answers_by_id

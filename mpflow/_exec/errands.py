@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Callable
 from itertools import count
 from typing import Any
 
@@ -17,11 +18,17 @@ from mpflow._wire.codec import Codec
 Frame = tuple[int, Any]
 
 
-class _Question:
-    __slots__ = ("answer", "bell")
+Told = Callable[[bool, Any], None]
+"""``told(True, value)`` or ``told(False, error)``."""
 
-    def __init__(self) -> None:
-        self.bell = threading.Event()
+
+class _Question:
+    __slots__ = ("answer", "bell", "told")
+
+    def __init__(self, bell: threading.Event, told: Told | None = None) -> None:
+        self.bell = bell
+        """Rung when it is answered, and for whoever waits for it to read."""
+        self.told = told
         self.answer: tuple[bool, Any] | None = None
 
 
@@ -36,14 +43,17 @@ class Errands:
         self._open: dict[int, _Question] = {}
         self._turn = threading.Lock()
         self._aside: deque[Frame] = deque()
+        self._is_wanted = False
+        """The worker's own thread waits for its turn, which goes before that of our reader."""
+        self._reader: threading.Thread | None = None
+        self._reader_bell = threading.Event()
+        self._books = threading.Lock()
 
     def ask(self, task: int, target: str, *arguments: Any) -> Any:
         """What `task`'s run answers; raises what it raises. Blocks; from any thread. OSError when the parent is gone."""
-        number = next(self._numbers)
-        question = self._open[number] = _Question()
-        data = self._codec.encode(arguments, path=f"what a task asked of its run's {target}")
+        question = _Question(threading.Event())
+        number = self._put(question, task, target, arguments)
         try:
-            self._send(link.ASK, batches.pack((task, number, target, data)))
             while question.answer is None:
                 if self._turn.acquire(blocking=False):
                     try:
@@ -62,8 +72,41 @@ class Errands:
             return answer
         raise answer
 
+    def ask_later(self, task: int, target: str, *arguments: Any, told: Told) -> None:
+        """As `ask`, but `told` gets the answer, in a thread of its own that reads until all such answers are here."""
+        self._put(_Question(self._reader_bell, told), task, target, arguments)
+        with self._books:
+            if self._reader is None:
+                self._reader = threading.Thread(target=self._read_on, name="mpflow-answers", daemon=True)
+                self._reader.start()
+
+    def _put(self, question: _Question, task: int, target: str, arguments: tuple[Any, ...]) -> int:
+        data = self._codec.encode(arguments, path=f"what a task asked of its run's {target}")
+        number = next(self._numbers)
+        self._open[number] = question
+        self._send(link.ASK, batches.pack((task, number, target, data)))
+        return number
+
+    def _read_on(self) -> None:
+        while True:
+            with self._books:
+                if all(question.told is None for question in tuple(self._open.values())):
+                    self._reader = None
+                    return
+            if not self._is_wanted and self._turn.acquire(blocking=False):
+                try:
+                    self._read()
+                except OSError:  # the parent is gone, and so are we
+                    return
+                finally:
+                    self._turn.release()
+            else:
+                self._reader_bell.wait()
+                self._reader_bell.clear()
+
     def next_frame(self) -> Frame | None:
         """The next frame that is no answer; None when the parent is gone. For the worker's own thread, between tasks."""
+        self._is_wanted = True
         try:
             with self._turn:
                 if self._aside:
@@ -74,6 +117,7 @@ class Errands:
                         return frame
                     self._take(frame[1])
         finally:
+            self._is_wanted = False
             self._hand_over()
 
     def _read(self) -> None:
@@ -89,7 +133,10 @@ class Errands:
         number, data = batches.unpack(body)
         question = self._open.get(number)
         if question is not None:
-            question.answer = tuple(self._codec.decode(data))
+            question.answer = answer = tuple(self._codec.decode(data))
+            if question.told is not None:
+                del self._open[number]
+                question.told(*answer)
             question.bell.set()
 
     def _hand_over(self) -> None:

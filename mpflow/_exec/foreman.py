@@ -146,20 +146,24 @@ class Foreman:
         # A fresh worker that waits for an attempt to take it alone must get its turn.
         limit = self._max - (1 if queue.alone and any(w.is_fresh for w in ready) else 0)
         for worker in ready:
-            if queue and busy < limit and not worker.window:
+            if busy < limit and not worker.window and self._has_work():
                 self._give(worker, self._next_batch(worker))
                 busy += bool(worker.window)
         if limit == self._max:
             for worker in ready:
-                while queue and self._has_room(worker):
+                while self._has_work() and self._has_room(worker):
                     self._give(worker, self._next_batch(worker))
-        head = queue.head()
+        head = queue.head() if self._has_work() else None
         if head is not None or queue.alone:
             shipment = self._parcels.shipments.of(head.program) if head is not None else None
             backlog_s = shipment.mean_s * len(queue) if shipment is not None and shipment.seen else float("inf")
             self._roster.recruit(len(queue) + len(queue.alone), len(queue.alone), busy, backlog_s, len(stalls))
         else:
             self._even_out()
+
+    def _has_work(self) -> bool:
+        """Whether something may be given. While as many callers wait as there may be workers, only what was called."""
+        return bool(self._queue) and (self._stalls.callers < self._max or self._queue.turn_to_called())
 
     def _has_room(self, worker: Worker) -> bool:
         """Whether a busy worker may be given tasks ahead, so that it need not wait for us between batches."""
@@ -294,7 +298,7 @@ class Foreman:
             self._end(rest, CANCELLED, None)
         else:
             self._queue.put_back(rest)
-        self._stalls.ended(worker)
+        self._stalls.died(worker)
         self._parcels.arena.forget(worker.pid)
         self.outgoing.append((outcomes.close, worker.mappings))
         self._give_up(self._roster.lost(worker, death, was_starting, was_asked))
@@ -380,6 +384,9 @@ class Foreman:
             number, question, target, data = batches.unpack(body)
             if target == link.CONSUMER:
                 self._roster.alarm(self._stalls.began(worker, monotonic()))
+            elif target == link.CALL:
+                self._stalls.called(worker)
+                self._take_back(worker, lambda _: False)
             answer = partial(self._answer, worker, question, target)
             self.outgoing.append(
                 (outcomes.errand, (self._parcels.codec, worker.window.get(number), target, data, answer))
@@ -408,11 +415,14 @@ class Foreman:
 
     def _send_answer(self, answer: tuple[Worker, bytes, str]) -> None:
         worker, body, target = answer
+        if worker.state == GONE:
+            return
         if target == link.CONSUMER:
             self._stalls.ended(worker)
-        if worker.state != GONE:
-            worker.writer.add(link.ANSWER, body)
-            self._roster.push(worker)
+        elif target == link.CALL:
+            self._stalls.returned(worker)
+        worker.writer.add(link.ANSWER, body)
+        self._roster.push(worker)
 
     def _take_results(self, worker: Worker, body: Any) -> None:
         head, tail = batches.part(body)

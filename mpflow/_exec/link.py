@@ -33,6 +33,8 @@ LOG = 20  # msgpack: fields of a log record
 OUTPUT = 21  # msgpack: "stdout" or "stderr", text
 CONSUMER = "consumer"
 """Whom a task asks to take what it has said so far."""
+CALL = "call"
+"""What a task asks to have a task run that it calls; the answer is its result."""
 ASK = 22  # msgpack: task number, number of the question, whom it is for, encoded arguments
 
 # Both ways.

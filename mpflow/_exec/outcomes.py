@@ -180,7 +180,7 @@ def errand(what: tuple[Codec, Attempt | None, str, bytes, Callable[[bytes], None
     try:
         if attempt is None:
             raise RuntimeError(f"a task that has ended asked for its run's {target}")
-        attempt.facts.local.serve(target, codec.decode(data), done)
+        attempt.facts.local.serve(attempt, target, codec.decode(data), done)
     except Exception as error:
         done(None, error)
 

@@ -41,7 +41,10 @@ class Queue:
                 if run is None:
                     run = runs[id(outbox)] = deque()
                     self._turns.append(id(outbox))
-            run.append(attempt)
+            if attempt.is_called:  # somebody waits for it, and holds a worker
+                run.appendleft(attempt)
+            else:
+                run.append(attempt)
             self._size += 1
 
     def put_back(self, attempts: Iterable[Attempt]) -> None:
@@ -78,6 +81,14 @@ class Queue:
     def head(self) -> Attempt | None:
         """What `take` would begin with."""
         return self._runs[self._turns[0]][0] if self._turns else None
+
+    def turn_to_called(self) -> bool:
+        """Let the next turn be that of a run in which somebody waits for a task that it called; whether there is one."""
+        for turn, key in enumerate(self._turns):
+            if self._runs[key][0].is_called:
+                self._turns.rotate(-turn)
+                return True
+        return False
 
     def take(self, limit: int) -> list[Attempt]:
         """Up to `limit` attempts of one program of the run whose turn it is; then it is the next run's turn."""

@@ -75,7 +75,9 @@ class WorkerScope(TaskScope):
     def _unpack(self, luggage: Luggage) -> Any:
         from mpflow._exec.away import Away
 
-        return Away(luggage, partial(self._group.errands.ask, self._task), partial(control_of, self))
+        errands = self._group.errands
+        ask, ask_later = partial(errands.ask, self._task), partial(errands.ask_later, self._task)
+        return Away(luggage, ask, ask_later, partial(control_of, self))
 
     def enter(self) -> None:
         """Prepare the context that this is called in for the task."""

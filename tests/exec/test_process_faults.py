@@ -62,8 +62,9 @@ def test_killed_worker_costs_its_running_task_alone(pool: WorkerPool) -> None:
             die()
         return x
 
-    drive.values(Node(lambda x: x), range(100))  # both workers are up, and batches are long
-    results = drive.all(Node(work), range(100))
+    node = Node(work)
+    drive.values(node, range(100, 300))  # both workers are up, and batches are long
+    results = drive.all(node, range(100))
     assert [index for index, (kind, _) in enumerate(results) if kind != DONE] == [50]
     kind, death = results[50]
     assert (kind, death.signal, death.reason) == (LOST, signal.SIGKILL, "died")
