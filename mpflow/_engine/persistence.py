@@ -172,6 +172,7 @@ class Persistence:
         self.metadata: dict[str, Any] = {}
         self.saved_versions: dict[str, Any] = {}
         self.pending: list[tuple[str, str, Any]] = []
+        self._heard: set[str] = set()
         self.known = False
         self._delayed: list[Call] = []
         self.untracked = frozenset(key for key, channel in plan.channels.items() if isinstance(channel, UntrackedValue))
@@ -238,6 +239,7 @@ class Persistence:
         self.parent_id = ((saved.parent_config or {}).get(CONF) or {}).get(CHECKPOINT_ID)
         self.saved_versions = dict(checkpoint["channel_versions"])
         self.pending = [(task_id, name, value) for task_id, name, value in saved.pending_writes or ()]
+        self._heard.update(write[0] for write in self.pending)
         self.where = {**self.where, **(saved.config.get(CONF) or {})}
         self.where[CHECKPOINT_ID] = checkpoint["id"]
         return int(saved.metadata.get("step", -2)) + 1
@@ -249,7 +251,7 @@ class Persistence:
 
     def checkpoint(
         self, state: ChannelState, source: str, step: int, merged: Merge | None = None, tasks: Sequence[Task] = ()
-    ) -> Iterator[Call]:
+    ) -> Iterable[Call]:
         """A new checkpoint of the state: the calls that save it, now or when the run ends.
 
         `merged` is what the step did to the channels, `tasks` are those that it was made of.
@@ -258,15 +260,16 @@ class Persistence:
         self.checkpoint_id = new_checkpoint_id(step)
         if source != "fork":
             self.pending = []
+            self._heard.clear()
         self._delayed = []
-        yield from self._save_step(state, merged, tasks)
+        return self._save_step(state, merged, tasks)
 
-    def _save_step(self, state: ChannelState, merged: Merge | None, tasks: Sequence[Task]) -> Iterator[Call]:
+    def _save_step(self, state: ChannelState, merged: Merge | None, tasks: Sequence[Task]) -> Iterable[Call]:
         call = self._put(state, None if merged is None else merged.updated)
-        if self.durability == "exit":
-            self._last = call
-        else:
-            yield call
+        if self.durability != "exit":
+            return (call,)
+        self._last = call
+        return ()
 
     _last: Call | None = None
 
@@ -310,7 +313,7 @@ class Persistence:
 
     def task_ended(self, task_id: str, path: str, writes: Writes, node: str = "") -> Iterable[Call]:
         """Remember what a task of `node` wrote (or its error, or its questions) until the next checkpoint (CP-6)."""
-        if all(name in WRITES_IDX_MAP for name, _ in writes):
+        if writes[0][0] in WRITES_IDX_MAP and all(name in WRITES_IDX_MAP for name, _ in writes):
             writes = list({name: (name, value) for name, value in writes}.values())
         if task_id == NULL_TASK_ID:
             # These add up. A saver knows them by their place, where the special ones, which replace each other, are last.
@@ -318,9 +321,13 @@ class Persistence:
             self.pending.extend((task_id, *write) for write in sorted(writes, key=_is_special))
             writes = [write[1:] for write in self.pending if write[0] == task_id]
         else:
-            self.pending = [write for write in self.pending if write[0] != task_id]
-            self.pending.extend((task_id, name, value) for name, value in writes)
-        saved = [(name, self._trackable(value)) for name, value in writes if name not in self.untracked]
+            if task_id in self._heard:
+                self.pending = [write for write in self.pending if write[0] != task_id]
+            self.pending += [(task_id, name, value) for name, value in writes]
+        self._heard.add(task_id)
+        saved = writes
+        if self.untracked:
+            saved = [(name, self._trackable(value)) for name, value in writes if name not in self.untracked]
         return self._save_writes(task_id, path, saved, node, writes)
 
     def _save_writes(self, task_id: str, path: str, saved: Writes, node: str, writes: Writes) -> Iterable[Call]:
@@ -333,7 +340,7 @@ class Persistence:
 
     def _trackable(self, value: Any) -> Any:
         """A pending Send without the values of untracked channels, which are never saved (ST-9)."""
-        if self.untracked and isinstance(value, Send) and isinstance(value.arg, dict):
+        if isinstance(value, Send) and isinstance(value.arg, dict):
             arg = {key: item for key, item in value.arg.items() if key not in self.untracked}
             return Send(value.node, arg, timeout=value.timeout)
         return value

@@ -115,16 +115,15 @@ class Recording(Persistence):
         rows, self.unsaved = self.unsaved, []
         return "append" if self.durability == "sync" else "post", (self.thread_id, rows)
 
-    def _save_step(self, state: ChannelState, merged: Merge | None, tasks: Sequence[Task]) -> Iterator[Call]:
+    def _save_step(self, state: ChannelState, merged: Merge | None, tasks: Sequence[Task]) -> Iterable[Call]:
         parent_id = self.parent_id = self.where.get(CHECKPOINT_ID)
         if self.durability == "exit":
             self._last_checkpoint = checkpoint_of(state, self.checkpoint_id, None if merged is None else merged.updated)
             self._numbers.clear()
             self._put_off_results.clear()
-            return
+            return ()
         self._add_step(state, parent_id, merged, tasks)
-        if self._is_eager:
-            yield self.commit()
+        return (self.commit(),) if self._is_eager else ()
 
     _last_checkpoint: dict[str, Any] | None = None
 
@@ -162,14 +161,13 @@ class Recording(Persistence):
         ops: list[Op],
         updated: Collection[str] | None,
     ) -> None:
-        metadata = {**self._own_metadata, **self.metadata}
         step = Step(
             self.checkpoint_id,
             parent_id,
             whole=tip is None,
             v=LATEST_VERSION,
             ts=now_iso(),
-            metadata=self.saver.coder.pack(metadata, "the run's metadata"),
+            metadata=self.saver.coder.pack_plain({**self._own_metadata, **self.metadata}),
             versions=dict(versions),  # the state goes on changing its own
             gone=(),
             seen={node: dict(one) for node, one in seen.items()},
@@ -187,7 +185,7 @@ class Recording(Persistence):
     def _new_seen(self, state: ChannelState, tasks: Sequence[Task]) -> dict[str, Any]:
         """What nodes have seen since the last save: those that ran, or any where no task says which."""
         seen, before = state.seen, self._saved_seen
-        names = {task.name for task in tasks if task.pulled} if tasks else seen
+        names = [task.name for task in tasks if task.pulled] if tasks else list(seen)
         found = {name: seen[name] for name in names if name in seen and before.get(name) != seen[name]}
         if INTERRUPT in seen and before.get(INTERRUPT) != seen[INTERRUPT]:
             found[INTERRUPT] = seen[INTERRUPT]
@@ -222,7 +220,7 @@ class Recording(Persistence):
             self._put_off_results.append((task_id, path, saved, node))
             return ()
         number = self._add_result(task_id, path, saved, node)
-        if saved and not any(name in SPECIAL for name, _ in saved):
+        if saved and SPECIAL.isdisjoint(dict(saved)):
             self._numbers[id(writes)] = writes, number
         return (self.commit(),) if self._is_eager else ()
 

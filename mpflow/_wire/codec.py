@@ -77,7 +77,7 @@ class Codec:
             encoding = Encoding(self.registry, self.trust, self._arena, self._limits)
         try:
             data = encoding.encode(value)
-            if not self.trust:
+            if not self.trust and not self._limits.always_hold(len(data)):
                 # What could not be read again is refused now, not when a run is resumed.
                 limits.check(data, self._limits)
         # Pickling runs the user's code, which may raise anything, exit included.

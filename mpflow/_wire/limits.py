@@ -37,6 +37,10 @@ class Limits:
     memory_bytes: int = 256 << 20
     memory_per_byte: int = 32
 
+    def always_hold(self, size_bytes: int) -> bool:
+        """Whether no message of that size that the packer made can exceed them: it minds the depth itself."""
+        return size_bytes * CONTAINER_BYTES <= self.memory_bytes and size_bytes <= self.size_bytes
+
     def allowance_bytes(self, size_bytes: int) -> int:
         return max(self.memory_bytes, size_bytes * self.memory_per_byte)
 

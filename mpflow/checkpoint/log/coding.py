@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from copy import deepcopy
 from typing import Any, Protocol
 
 from mpflow._seal import seal
@@ -15,6 +16,10 @@ class Coder(Protocol):
 
     def pack(self, value: Any, path: str) -> Packed:
         """`value` as data. `path` names it in errors: ``node 'n', channel 'c'``."""
+        ...
+
+    def pack_plain(self, value: dict[str, Any]) -> Packed:
+        """A new dict of nothing but texts, numbers, booleans and dicts of such: it may be left as it is."""
         ...
 
     def unpack(self, packed: Packed) -> Any:
@@ -33,10 +38,16 @@ class DataCoder:
         self.types = frozenset(types)
         codec = Codec(types=self.types, trust=False, inert=True)
         self._encode = codec.encode
-        self.unpack = codec.decode
+        self._decode = codec.decode
 
     def pack(self, value: Any, path: str) -> bytes:
         return self._encode(value, path=path)
+
+    def pack_plain(self, value: dict[str, Any]) -> Packed:
+        return value
+
+    def unpack(self, packed: Packed) -> Any:
+        return deepcopy(packed) if type(packed) is dict else self._decode(packed)
 
 
 class SerdeCoder:
@@ -49,6 +60,9 @@ class SerdeCoder:
     def pack(self, value: Any, path: str) -> bytes:
         kind, data = self.serde.dumps_typed(value)
         return self._envelope.encode([kind, data], path=path)
+
+    def pack_plain(self, value: dict[str, Any]) -> bytes:
+        return self.pack(value, "the metadata")
 
     def unpack(self, packed: bytes) -> Any:
         pair = self._envelope.decode(packed)
@@ -63,5 +77,8 @@ class AnyCoder:
     def pack(self, value: Any, path: str) -> Any:
         return seal(value)
 
+    def pack_plain(self, value: dict[str, Any]) -> Any:
+        return value
+
     def unpack(self, packed: Any) -> Any:
-        return packed()
+        return deepcopy(packed) if type(packed) is dict else packed()

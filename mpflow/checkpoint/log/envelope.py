@@ -6,8 +6,9 @@ inside stay packed and are not looked at.
 
 from __future__ import annotations
 
-import zlib
+from functools import lru_cache
 from typing import Any, Final
+from zlib import crc32
 
 import msgpack
 
@@ -17,6 +18,7 @@ from mpflow.checkpoint.log.records import DROP, FORMAT, OPERATIONS, PATCH, SET, 
 from mpflow.errors import CheckpointCorruptError, CheckpointVersionError
 
 _SUM_BYTES: Final = 4
+_KEPT_BYTES: Final = 1 << 20
 
 
 def size_of(row: Row) -> int:
@@ -56,14 +58,26 @@ def _grouped(versions: Any) -> list[Any]:
     return [item for pair in groups.items() for item in pair]
 
 
+# Packers are no safe company for several threads, and making one takes longer than a row. A list's pop is atomic.
+_packers: list[msgpack.Packer] = []
+
+
 def _sealed(body: list[Any], thread_id: str, ns: str, checkpoint_id: str, kind: int, base: str) -> bytes:
-    data: bytes = msgpack.packb(body, unicode_errors="surrogatepass")
+    packer = _packers.pop() if _packers else msgpack.Packer(unicode_errors="surrogatepass", buf_size=4096)
+    data: bytes = packer.pack(body)
+    if len(data) <= _KEPT_BYTES:
+        _packers.append(packer)
     return data + _sum(data, thread_id, ns, checkpoint_id, kind, base)
 
 
 def _sum(data: bytes | memoryview, thread_id: str, ns: str, checkpoint_id: str, kind: int, base: str) -> bytes:
-    address = f"{thread_id}\x1f{ns}\x1f{checkpoint_id}\x1f{kind}\x1f{base}".encode("utf-8", "surrogatepass")
-    return zlib.crc32(data, zlib.crc32(address)).to_bytes(_SUM_BYTES, "little")
+    rest = f"{checkpoint_id}\x1f{kind}\x1f{base}".encode("utf-8", "surrogatepass")
+    return crc32(data, crc32(rest, _sum_of_space(thread_id, ns))).to_bytes(_SUM_BYTES, "little")
+
+
+@lru_cache(maxsize=256)
+def _sum_of_space(thread_id: str, ns: str) -> int:
+    return crc32(f"{thread_id}\x1f{ns}\x1f".encode("utf-8", "surrogatepass"))
 
 
 def load_step(thread_id: str, row: Row) -> Step:
@@ -72,7 +86,9 @@ def load_step(thread_id: str, row: Row) -> Step:
     try:
         _, parent_id, whole, v, ts, metadata, versions, gone, seen, updated, ops = body
         _expect(parent_id is None or type(parent_id) is str, whole is True or whole is False, type(v) is int)
-        _expect(type(ts) is str, type(metadata) is bytes, _are_names(gone), updated is None or _are_names(updated))
+        _expect(
+            type(ts) is str, type(metadata) in (bytes, dict), _are_names(gone), updated is None or _are_names(updated)
+        )
         _expect(type(seen) is dict and _are_names(seen), type(ops) is list)
         return Step(
             row.checkpoint_id,
