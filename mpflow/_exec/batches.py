@@ -18,6 +18,10 @@ from mpflow._messages import Attempt
 
 TARGET_S = 0.003
 """What a batch aims to take. A frame costs some 20 us on both sides together: below one percent."""
+WINDOW_S = 0.03
+"""Work for this long lies ready at each worker while there is plenty, so that none waits for us when we are busy."""
+UNEVEN_S = 0.003
+"""What waits at a busy worker for longer than this is worth the way to an idle one."""
 LEAST_S = 0.0005
 """Less work than this is not split further: its frames would cost more than an uneven end."""
 LIMIT = 1024
@@ -42,6 +46,11 @@ def size(seen: int, mean_s: float, waiting: int, workers: int) -> int:
     least = int(LEAST_S / mean_s) if mean_s > 0 else LIMIT
     share = max(-(-waiting // (2 * workers)), least)
     return max(1, min(fitting, seen * GROWTH, share, waiting, LIMIT))
+
+
+def window_s(backlog_s: float, workers: int) -> float:
+    """How much work may lie ready at a busy worker while there is so much in the queue."""
+    return min(WINDOW_S, max(TARGET_S, backlog_s / (2 * workers)))
 
 
 # -- tasks: [forward output, log level, ticket, all inputs, [group, ...]], then the large inputs -----------------------------------

@@ -167,17 +167,21 @@ class Foreman:
 
     def _has_room(self, worker: Worker) -> bool:
         """Whether a busy worker may be given tasks ahead, so that it need not wait for us between batches."""
-        if not worker.window or worker.exclusive or worker.state != READY or worker.spent:
+        held = len(worker.window)
+        if not held or held > 2 * batches.LIMIT or worker.exclusive or worker.state != READY or worker.spent:
             return False
-        if len(worker.window) > 2 * batches.LIMIT:
-            return False
-        if len(worker.window) * worker.mean_s >= batches.TARGET_S and (
-            # One long task may wait at a busy worker while there are more for everybody; at the end it is taken back.
-            len(worker.window) > 1 or len(self._queue) <= self._max
-        ):
+        # What would only lie in a socket, or go through it for want of shared memory, waits here.
+        if worker.wants_out or self._parcels.arena.is_full:
             return False
         head = self._queue.head()
-        return head is not None and head.rerun_on_loss and self._parcels.shipments.of(head.program).seen > 0
+        if head is None or not head.rerun_on_loss:
+            return False
+        shipment = self._parcels.shipments.of(head.program)
+        # One long task may wait at a busy worker while there are more for everybody; at the end it is taken back.
+        if held > 1 or len(self._queue) <= self._max:
+            if held * worker.mean_s >= batches.window_s(shipment.mean_s * len(self._queue), self._max):
+                return False
+        return shipment.seen > 0
 
     def _next_batch(self, worker: Worker) -> list[Attempt]:
         head = self._queue.head()
@@ -244,7 +248,10 @@ class Foreman:
     # -- attempts come back --------------------------------------------------------------------------------------------
 
     def _even_out(self) -> None:
-        """When a worker is idle and nothing is queued: take back what waits behind a task that turned out to be long."""
+        """When a worker is idle and nothing is queued: take back some of what waits at another.
+
+        Half of it, if it is known to be worth the way; all of it behind a task that turned out to be long.
+        """
         if not any(w.state == READY and not w.window and not w.spent for w in self._roster.crew):
             return
         if sum(1 for w in self._roster.crew if w.window) >= self._max:
@@ -252,6 +259,12 @@ class Foreman:
         now = monotonic()
         for worker in self._roster.crew:
             if len(worker.window) > 1 and worker.state == READY and not worker.taken_back:
+                waiting = len(worker.window) - 1
+                if waiting * worker.mean_s >= batches.UNEVEN_S:
+                    if self._take_back(worker, lambda _: False, keep=waiting // 2):
+                        self.dispatch()
+                        return
+                    continue
                 running = worker.running
                 since = worker.started_at if running in worker.window else worker.sent_at
                 if now - since < STUCK_S:
@@ -260,12 +273,15 @@ class Foreman:
                     self.dispatch()
                     return
 
-    def _take_back(self, worker: Worker, cancelled: Callable[[Attempt], bool]) -> int:
-        """Withdraw what `worker` has not started: cancel some, queue the others again. Returns how many it were."""
+    def _take_back(self, worker: Worker, cancelled: Callable[[Attempt], bool], keep: int = 0) -> int:
+        """Withdraw what `worker` has not started, but for the next few: cancel some, queue the others again.
+
+        Returns how many it were.
+        """
         if not worker.window or worker.taken_back:
             return 0
         # What it has finished may still be in its socket: it counts as started, or it would run twice.
-        first = max(worker.page.last_started + 1, next(iter(worker.window)))
+        first = max(worker.page.last_started + 1, next(iter(worker.window))) + keep
         started = worker.page.take_back(first, worker.next_number)
         numbers = [number for number in worker.window if number > started and number >= first]
         if not numbers:

@@ -199,6 +199,8 @@ class Arena:
         is_possible = enabled and sys.platform == "linux" and hasattr(os, "memfd_create")
         default = limit_bytes() // 4 if budget_bytes is None else budget_bytes
         self.budget_bytes = default if is_possible else 0
+        self.is_full = False
+        """The last buffer found no room, and nothing was given back since."""
         self._lock = threading.Lock()
         self._pid = os.getpid()
         self._files: list[_File] = []
@@ -366,6 +368,7 @@ class Arena:
             block.holders -= 1
             if block.holders == 0 and (self._files or type(block) is _Guest):
                 block.free()
+                self.is_full = False
 
     def _collect(self) -> None:
         while self._abandoned:
@@ -380,6 +383,8 @@ class Arena:
         else:
             new = self._add_file(room_bytes)
             if new is None:
+                # With nothing given out there is nothing to wait for.
+                self.is_full = not all(file.is_free for file in self._files)
                 return None
             file, offset = new, new.take(room_bytes) or 0
         self._generation += 1
