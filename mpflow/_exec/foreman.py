@@ -258,27 +258,28 @@ class Foreman:
             return
         now = monotonic()
         for worker in self._roster.crew:
-            if len(worker.window) > 1 and worker.state == READY and not worker.taken_back:
-                waiting = len(worker.window) - 1
-                if waiting * worker.mean_s >= batches.UNEVEN_S:
-                    if self._take_back(worker, lambda _: False, keep=waiting // 2):
-                        self.dispatch()
-                        return
-                    continue
-                running = worker.running
-                since = worker.started_at if running in worker.window else worker.sent_at
-                if now - since < STUCK_S:
-                    self._roster.alarm(max(since, worker.sent_at) + STUCK_S)
-                elif self._take_back(worker, lambda _: False):
-                    self.dispatch()
-                    return
+            waiting = len(worker.window) - 1
+            if waiting < 1 or worker.state != READY:
+                continue
+            running = worker.running
+            since = worker.started_at if running in worker.window else worker.sent_at
+            taken = 0
+            if now - since >= STUCK_S:
+                taken = self._take_back(worker, lambda _: False)
+            else:
+                self._roster.alarm(max(since, worker.sent_at) + STUCK_S)
+                if waiting * worker.mean_s >= batches.UNEVEN_S and not worker.taken_back:
+                    taken = self._take_back(worker, lambda _: False, keep=waiting // 2)
+            if taken:
+                self.dispatch()
+                return
 
     def _take_back(self, worker: Worker, cancelled: Callable[[Attempt], bool], keep: int = 0) -> int:
         """Withdraw what `worker` has not started, but for the next few: cancel some, queue the others again.
 
         Returns how many it were.
         """
-        if not worker.window or worker.taken_back:
+        if not worker.window:
             return 0
         # What it has finished may still be in its socket: it counts as started, or it would run twice.
         first = max(worker.page.last_started + 1, next(iter(worker.window))) + keep

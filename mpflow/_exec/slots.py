@@ -56,9 +56,12 @@ class Page:
         finds nobody: harmless.
         """
         words = self.words
-        words[TAKEN_TO] = 0
-        words[TAKEN_FROM] = first
-        words[TAKEN_TO] = end
+        if words[TAKEN_TO] == end:  # more of what was forbidden already
+            words[TAKEN_FROM] = min(first, words[TAKEN_FROM])
+        else:
+            words[TAKEN_TO] = 0
+            words[TAKEN_FROM] = first
+            words[TAKEN_TO] = end
         fence()
         return self.last_started
 
