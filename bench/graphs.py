@@ -96,6 +96,36 @@ def batch(name: str, inputs: int) -> Callable[[], Any]:
     return lambda: app.batch(given)
 
 
+def whole_runs(name: str, runs: int) -> Callable[[], Any]:
+    """`runs` runs of a graph of two nodes, one after the other, by ``invoke``."""
+    lib = library(name)
+    graph = lib.StateGraph(Count)
+    graph.add_sequence([("a", add_one), ("b", add_one)])
+    graph.add_edge(lib.START, "a")
+    graph.add_edge("b", lib.END)
+    app = graph.compile()
+
+    def run() -> None:
+        for _ in range(runs):
+            app.invoke({"n": 0})
+
+    return run
+
+
+def calls(name: str, count: int) -> Callable[[], Any]:
+    """An entrypoint that calls a trivial task `count` times, and waits for each."""
+    func = import_module(f"{name}.func")
+    step = func.task(lambda n: n + 1, name="step")
+
+    def all_of_them(start: int) -> int:
+        for _ in range(count):
+            start = step(start).result()
+        return start
+
+    app = func.entrypoint()(all_of_them)
+    return lambda: app.invoke(0)
+
+
 # -- fan-out -----------------------------------------------------------------------------------------------------------
 
 
