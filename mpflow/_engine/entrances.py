@@ -23,10 +23,10 @@ def entrances(run: Run) -> tuple[Entrance, ...]:
         found.append(partial(variables.unpack, carried))
     if headers := traceparent.pack(context):
         found.append(partial(traceparent.unpack, headers))
-    tells = run.streams.wants("messages")
+    heard = run.streams.heard
     is_called_back = run.user_config.get("callbacks") is not None
-    if tells or is_called_back:
+    if heard or is_called_back:
         from mpflow._engine.messages import enter_away
 
-        found.append(partial(enter_away, tells, is_called_back))
+        found.append(partial(enter_away, heard, is_called_back))
     return tuple(found)

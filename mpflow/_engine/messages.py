@@ -6,7 +6,7 @@ The one place of the engine that knows langchain-core, which it imports when the
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
@@ -24,40 +24,45 @@ Told = tuple[Any, dict[str, Any]]
 """A message, or a piece of one, and the metadata of the task that it comes from."""
 
 
-def entrance(wants_messages: bool) -> Callable[[TaskScope], None]:
-    """What prepares a task for langchain: its models find the task's config, and tell the run their tokens.
+def entrance(heard: Collection[str]) -> Callable[[TaskScope], None]:
+    """What prepares a task for langchain: its models and tools find the task's config, and tell the run what is `heard`.
 
-    Raises ImportError when messages are wanted of langchain-core and it is not installed.
+    Raises ImportError when something is to be heard of langchain-core and it is not installed.
     """
     try:
         import langchain_core.runnables.config  # noqa: F401 - asks whether it is there
     except ImportError as missing:
-        if not wants_messages:
+        if not heard:
             return _nothing
         raise ImportError(
-            "stream_mode='messages' needs langchain-core, which is not installed: "
+            f"stream_mode='{min(heard)}' needs langchain-core, which is not installed: "
             'pip install "mpflow-engine[langchain]"'
         ) from missing
 
-    return partial(_enter, wants_messages)
+    return partial(_enter, tuple(heard))
 
 
-def _enter(wants_messages: bool, scope: TaskScope) -> None:
+def _enter(heard: Collection[str], scope: TaskScope) -> None:
     from langchain_core.runnables.config import var_child_runnable_config
 
     config: Any = scope.config
-    if wants_messages and scope.emit is not None:
-        config["callbacks"] = _with(config.get("callbacks"), _handler_class()(scope.emit))
+    if scope.emit is not None:
+        if "messages" in heard:
+            config["callbacks"] = _with(config.get("callbacks"), _handler_class()(scope.emit))
+        if "tools" in heard:
+            from mpflow._engine.tools import tool_handler_class
+
+            config["callbacks"] = _with(config.get("callbacks"), tool_handler_class()(scope.emit))
     var_child_runnable_config.set(config)
 
 
-def enter_away(wants_messages: bool, is_called_back: bool, scope: TaskScope) -> None:
+def enter_away(heard: Collection[str], is_called_back: bool, scope: TaskScope) -> None:
     """The same in a worker, where the run's own callbacks are not: what they would be told is sent to them."""
     if is_called_back and scope.emit is not None:
         from mpflow._engine.callbacks import relay_class
 
         scope.config["callbacks"] = _with(scope.config.get("callbacks"), relay_class()(scope.emit))
-    _enter(wants_messages, scope)
+    _enter(heard, scope)
 
 
 def _nothing(scope: TaskScope) -> None:
@@ -78,13 +83,16 @@ def without_ours(callbacks: Any) -> Any:
     """Callbacks that a task handed on, without what tells the run of that task: a nested run tells for itself."""
     if callbacks is None or "langchain_core" not in sys.modules:
         return callbacks
-    ours = _handler_class()
     if isinstance(callbacks, list):
-        return [handler for handler in callbacks if not isinstance(handler, ours)] or None
+        return [handler for handler in callbacks if not _is_ours(handler)] or None
     manager = callbacks.copy()
     for held in (manager.handlers, manager.inheritable_handlers):
-        held[:] = [handler for handler in held if not isinstance(handler, ours)]
+        held[:] = [handler for handler in held if not _is_ours(handler)]
     return manager
+
+
+def _is_ours(handler: Any) -> bool:
+    return getattr(handler, "tells_its_run", False) is True
 
 
 @lru_cache(maxsize=1)
@@ -101,6 +109,7 @@ def _handler_class() -> Any:
         """Tells the run of one task what the models called in it say."""
 
         run_inline = True
+        tells_its_run = True
 
         def __init__(self, emit: Emit) -> None:
             self._emit = emit

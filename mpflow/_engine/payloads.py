@@ -68,7 +68,7 @@ def task_started(task: Task, task_id: str, config: Mapping[str, Any]) -> dict[st
     from mpflow.checkpoint.base import EXCLUDED_METADATA_KEYS  # most runs load no saver's contract
 
     program = task.node.program
-    input = task.input.input if isinstance(task.input, Handled) else task.input
+    input = task.input.input if isinstance(task.input, Handled) else _given(task)
     payload = {"id": task_id, "name": task.name, "input": input, "triggers": tuple(task.triggers)}
     metadata = {**(config.get("metadata") or {}), **(program.metadata or {})}
     metadata = {key: value for key, value in metadata.items() if key not in EXCLUDED_METADATA_KEYS}
@@ -78,6 +78,17 @@ def task_started(task: Task, task_id: str, config: Mapping[str, Any]) -> dict[st
     if metadata:
         payload["metadata"] = metadata
     return payload
+
+
+def _given(task: Task) -> Any:
+    """What the node is called with: an instance of its schema, where it has one that can be made."""
+    coerce = getattr(task.node.program, "coerce", None)
+    if coerce is None or not task.pulled:
+        return task.input
+    try:
+        return coerce(task.input)
+    except Exception:  # the task is about to fail with it
+        return task.input
 
 
 def user_tags(tags: Sequence[str] | None) -> list[str]:

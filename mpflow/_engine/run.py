@@ -159,10 +159,10 @@ class Run:
         emits = upward is not None or self.streams.wants_events
         emitters = Emitters(self.mailbox, self.streams) if emits else None
         self.performer = Performer(plan, self.state, copy_context(), self.warn, emitters)
-        if called_back or self.streams.wants("messages"):
+        if called_back or self.streams.heard:
             from mpflow._engine.messages import entrance
 
-            self.performer.enter = entrance(self.streams.wants("messages"))
+            self.performer.enter = entrance(self.streams.heard)
         self.facts: StepFacts | None = None
         self.result: Any = None
         self.result_is_open = True

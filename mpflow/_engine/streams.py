@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ("MODES", "Streams", "result_of", "update_of")
 
-MODES = ("values", "updates", "custom", "messages", "tasks", "checkpoints", "debug")
+MODES = ("values", "updates", "custom", "messages", "tools", "tasks", "checkpoints", "debug")
 TYPED = "typed"
 """Among the modes that a nested run is asked for: whether states are to come with their schemas (SM-12)."""
 
@@ -56,6 +56,7 @@ class Streams:
         "_seen",
         "_typed",
         "channels",
+        "heard",
         "modes",
         "ns",
         "output",
@@ -94,6 +95,8 @@ class Streams:
         self.upward = upward
         self.shape: Shape = shape_of(modes, subgraphs, version)
         self._emit = self.modes | self.passed | self.printing
+        self.heard = tuple(mode for mode in ("messages", "tools") if mode in self._emit) if self._emit else ()
+        """The modes that langchain's models and tools tell of."""
         self._seen: set[str] = set()
         self._typed = version == "v2" or TYPED in self.passed
 
@@ -108,12 +111,7 @@ class Streams:
     @property
     def wants_events(self) -> bool:
         """Whether tasks must tell what happens while they run."""
-        return (
-            "custom" in self._emit
-            or "messages" in self._emit
-            or bool(self.passed)
-            or (self.subgraphs and bool(self.modes))
-        )
+        return "custom" in self._emit or bool(self.heard) or bool(self.passed) or (self.subgraphs and bool(self.modes))
 
     @property
     def wanted_below(self) -> tuple[str, ...]:
@@ -149,6 +147,9 @@ class Streams:
                 self._deliver(tuple(ns), mode, chunk, make)
             elif mode in self.passed and self.upward is not None:
                 self.upward("stream", data)
+        elif kind == "tool":
+            if self.wants("tools"):
+                self.put("tools", data)
         elif self.wants("messages"):  # pieces of one message have its id; the whole is not told after its pieces
             if kind == "message" or data[0].id not in self._seen:
                 self._seen.add(data[0].id)
