@@ -19,6 +19,7 @@ Explain = Callable[[str], str]
 
 
 _NONE: AbstractSet[str] = frozenset()
+_NOTHING: Mapping[str, Any] = {}
 
 
 class Merge:
@@ -32,10 +33,16 @@ class Merge:
         self.unknown = unknown
 
 
-def merge(state: ChannelState, tasks: Sequence[Task], explain: Explain | None = None) -> Merge:
+def merge(
+    state: ChannelState,
+    tasks: Sequence[Task],
+    explain: Explain | None = None,
+    folded: Mapping[str, BinaryOperatorAggregate[Any]] = _NOTHING,
+) -> Merge:
     """Apply the writes of `tasks`, given in path order, to `state`; all or nothing.
 
-    The first task says for all of them whether their writes end a step. `explain` tells who wrote a channel.
+    The first task says for all of them whether their writes end a step. `explain` tells who wrote a channel. `folded` are
+    channels that have taken all of the step's writes already, to be put in the place of the state's.
 
     Raises InvalidUpdateError as the channels do, ReducerError when a reducer raised; the values are then what they were.
     """
@@ -51,11 +58,13 @@ def merge(state: ChannelState, tasks: Sequence[Task], explain: Explain | None = 
         if ends_step:
             _note_seen(state, tasks)
     bare = plan.bare
-    if not (
+    if folded or not (
         plan.simple and len(last) == len(writes) and bare.issuperset(last) and (not reset or bare.issuperset(reset))
     ):
         grouped = _grouped(writes, last)
-        last, merged = _change_objects(state, version, tasks if ends_step else (), grouped, last, reset, explain)
+        last, merged = _change_objects(
+            state, version, tasks if ends_step else (), grouped, last, reset, explain, folded
+        )
     else:
         merged = Merge(last, last.keys(), ())
 
@@ -119,6 +128,7 @@ def _change_objects(
     last: Mapping[str, Any],
     reset: Collection[str],
     explain: Explain | None,
+    folded: Mapping[str, BinaryOperatorAggregate[Any]],
 ) -> tuple[dict[str, Any], Merge]:
     """Update the channels that are kept as objects; if one fails, all are what they were.
 
@@ -139,7 +149,7 @@ def _change_objects(
             bare[name] = last[name]
             if len(written) > 1:
                 _check_several(state, name, written, explain)
-    merged = Merge([*bare, *objects], set(bare), unknown)
+    merged = Merge([*bare, *objects, *folded], set(bare), unknown)
     change = _Change(state, version, merged.updated)  # type: ignore[arg-type]  # the set that was just made
     name = ""
     try:
@@ -149,6 +159,8 @@ def _change_objects(
                 change.consume(name)
         for name in objects:
             change.update(name, grouped[name])
+        for name, channel in folded.items():
+            change.take_over(name, channel)
         for name in [name for name in state.resetting if name in reset]:
             if kinds[name] == OBJECT:
                 change.update(name, ())
@@ -191,6 +203,12 @@ class _Change:
         self._note(name, channel.value if type(channel) is BinaryOperatorAggregate else channel.copy())
         if channel.update(written):
             self._changed(name)
+
+    def take_over(self, name: str, folded: BinaryOperatorAggregate[Any]) -> None:
+        channel: Any = self._state.object(name)
+        self._note(name, channel.value)
+        channel.value = folded.value
+        self._changed(name)
 
     def finish(self, name: str) -> None:
         self._note(name, self._state.object(name).copy())

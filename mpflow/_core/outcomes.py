@@ -192,6 +192,10 @@ def add_handling(scheduler: Scheduler, task: Task) -> Task:
 def give_up(scheduler: Scheduler, out: list[Instruction], *, kill: bool) -> None:
     """Drop what has not started and cancel what runs; the step ends when the last place has answered."""
     scheduler.phase = ENDING
+    flow = scheduler.flow
+    if flow is not None and flow.is_open:
+        flow.close()
+        scheduler.open -= 1
     running = []
     for task in scheduler.tasks:
         if task.state == RUNNING:

@@ -11,11 +11,12 @@ Task states and stimuli are the rows of `TRANSITIONS`; what is not in it is our 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mpflow._core import outcomes
 from mpflow._core.calls import drop, ignore, refuse, spawn
+from mpflow._core.flow import flow_of
 from mpflow._core.merge import merge
 from mpflow._core.protocol import (
     ADVANCE,
@@ -45,11 +46,12 @@ from mpflow._core.resuming import is_breakpoint, keep
 from mpflow._core.steps import due_tasks
 from mpflow._core.task import INTERRUPTED, READY, RUNNING, WAITING, Task
 from mpflow._messages import CANCELLED, CLOSED, CLOSED_MANY, FAILED, LOST, Attempt, StepFacts
-from mpflow._names import INTERRUPT
+from mpflow._names import INTERRUPT, TASKS
 from mpflow._scope import task_id_of
 from mpflow.errors import ErrorCode, GraphDrained, GraphRecursionError, InternalError, create_error_message
 
 if TYPE_CHECKING:
+    from mpflow._core.flow import Flow
     from mpflow._core.plan import Plan
     from mpflow._core.resuming import Kept
     from mpflow._core.state import ChannelState
@@ -107,6 +109,7 @@ class Scheduler:
         self.kept: Kept | None = None
         self.called: dict[tuple[Any, ...], Any] = {}  # by path, what tasks of the step `called_in` called
         self.called_in: int | None = None
+        self.flow: Flow | None = None  # the step's sends that are still to be made
         self.lent = 0  # tasks that run, but only wait for what they called
 
     def start_at(self, step: int) -> None:
@@ -137,7 +140,7 @@ class Scheduler:
         if row is None:
             raise InternalError(f"stimulus {kind} is not possible for {task!r}", [*task.story, task.state])
         row(self, task, stimulus, out)
-        if self.ready or self.open == 0:
+        if self.ready or self.open == 0 or self.flow is not None:
             self._settle(out)
         return out
 
@@ -154,10 +157,26 @@ class Scheduler:
 
     def _settle(self, out: list[Instruction]) -> None:
         """After tasks have changed: dispatch those that may run now, and end the step with its last one."""
+        if self.flow is not None and self.phase is STEPPING:
+            self._flow_on(self.flow, out)
         if self.ready and self.phase is STEPPING:
             self.dispatch(out)
         if self.open == 0:
             self._end_step(out)
+
+    def _flow_on(self, flow: Flow, out: list[Instruction]) -> None:
+        """Fold what has finished, and take the next sends once there is room for a good number of them."""
+        was_open = flow.is_open
+        try:
+            flow.fold(self, out)
+            tasks = flow.take(self.running + len(self.ready), len(self.tasks), self.max_concurrency)
+        except Exception as error:
+            self.error = self.error or error
+            outcomes.give_up(self, out, kill=self.kill_on_failure)
+            return
+        self.tasks += tasks
+        self.ready += tasks
+        self.open += len(tasks) - (was_open and not flow.is_open)
 
     # -- the run ------------------------------------------------------------------------------------------------------
 
@@ -185,14 +204,16 @@ class Scheduler:
             self._break(_recursion_error(self.recursion_limit), out)
             return
         tasks = due_tasks(self.plan, self.state, self.step, self.stop, self.updated, self.warn)
-        if not tasks:
+        flow = flow_of(self.plan, self.state) if TASKS in self.state.values else None
+        if not tasks and flow is None:
             self.phase = FINAL
             out.append((OVER,))
             return
         self.facts = stimulus[1]
         self.tasks = tasks
+        self.flow = flow
         self.recorded = False
-        self.open = len(tasks)
+        self.open = len(tasks) + (flow is not None)
         self.phase = STEPPING
         kept: Kept | None = stimulus[2]
         if kept:
@@ -202,17 +223,17 @@ class Scheduler:
         if self.pause_before and is_breakpoint(self, self.pause_before):
             self.phase = FINAL
             out.append((PAUSED, ()))
-        elif not tasks:
+        elif not tasks and flow is None:
             self._end_step(out)
         elif len(stimulus) > 3:
             self.tasks = []
             self._break(stimulus[3], out)
         else:
             self.ready.extend(tasks)
-            self.dispatch(out)
+            self._settle(out)
 
     def _go_on(self, stimulus: Stimulus, out: list[Instruction]) -> None:
-        self.dispatch(out)
+        self._settle(out)
 
     def _over(self, stimulus: Stimulus, out: list[Instruction]) -> None:
         """What was to be dispatched has been dropped since."""
@@ -229,6 +250,8 @@ class Scheduler:
             self._end_step(out)
 
     def _break(self, error: BaseException, out: list[Instruction]) -> None:
+        if self.flow is not None:
+            self.flow.close()
         self.phase = FINAL
         self.error = error
         out.append((BROKEN, error))
@@ -262,7 +285,7 @@ class Scheduler:
         if attempts:
             self.running = running + len(attempts)
             out.append((DISPATCH, attempts))
-            if ready and len(attempts) == most:
+            if (ready and len(attempts) == most) or self.flow is not None:
                 out.append((MORE,))
 
     def _admits(self, task: Task) -> bool:
@@ -288,10 +311,15 @@ class Scheduler:
             # What a called task asked is asked by its caller too, unless that one would not hear of it.
             out.append((PAUSED, [task for task in asking if task.caller is None] or asking))
             return
+        folded: Mapping[str, Any] = {}
         try:
-            if self.recorded:
+            if self.flow is not None:
+                self.flow.fold(self, out, all=True)
+                tasks, folded = self.flow.finish(tasks)
+                self.flow = None
+            elif self.recorded:
                 out.extend((ENDED_TASK, task) for task in place_records(tasks, self.state))
-            merged = merge(self.state, tasks, self._writers)
+            merged = merge(self.state, tasks, self._writers, folded)
         except Exception as error:
             self._break(error, out)
             return

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from mpflow._core.task import Task
 from mpflow._messages import Handled
 from mpflow._names import PUSH, TASKS
+from mpflow._sends import SendIterator
 from mpflow.errors import NodeError
 from mpflow.types import Send
 
@@ -84,6 +85,8 @@ def _add_sends(plan: Plan, sends: list[Any], tasks: list[Task], warn: Callable[[
     nodes = plan.nodes
     for index, packet in enumerate(sends):
         if not isinstance(packet, Send):
+            if isinstance(packet, SendIterator):  # it and what follows are taken as there is room: see `flow`
+                return
             warn(f"Ignoring invalid packet type {type(packet).__name__} in pending sends")
             continue
         node = nodes.get(packet.node)

@@ -37,6 +37,7 @@ class Local:
         "over",
         "replay",
         "saver",
+        "shows_tasks",
         "state",
         "store",
     )
@@ -49,6 +50,8 @@ class Local:
         self.answers_by_id: dict[str, Any] = {}
         self.around: TaskScope | None = None
         self.cache: Any = None
+        self.shows_tasks = False
+        """A stream is to show all tasks of a step before they run."""
         self.replay: Replay | None = None
         self.calls: set[Any] = set()
         """The futures of called tasks that somebody may be waiting for."""
@@ -66,6 +69,11 @@ class Local:
     def is_away(self) -> bool:
         """Whether the run is in another process, and this only stands for what it has."""
         return False
+
+    @property
+    def sees_all(self) -> bool:
+        """Whether all sends of a step must be there when it starts: to be saved, or to be shown."""
+        return self.saver is not None or self.shows_tasks
 
     def drainable(self) -> Any:
         """The run's `RunControl`; made when the first task asks for it, if the run was given none."""

@@ -142,6 +142,7 @@ class Run:
         saver = saver_of(checkpointer, parent)
         self.cache = self._take_in(around, store, cache, control, saver, durability)
         self.local.around = outside
+        self.local.shows_tasks = self.streams.wants("tasks") or self.streams.wants("debug")
         self.resuming: bool | None = None
         self.forks = False
         self._null: list[Any] | None = None

@@ -23,6 +23,7 @@ class Away:
     """Stands for the run's `Local` in a worker."""
 
     is_away = True
+    sees_all = True
     around = None
     loop = None
     over = False

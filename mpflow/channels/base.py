@@ -93,6 +93,10 @@ class BaseChannel(ABC, Generic[Value, Update, Checkpoint]):
         writes cannot be merged.
         """
 
+    def condensed(self, values: Sequence[Update]) -> Sequence[Update]:
+        """Fewer writes that `update` would take for the same, or refuse for the same reason; at best a bounded number."""
+        return values
+
     def consume(self) -> bool:
         """Called when a task that this channel triggered is due; return True if the channel changed by it."""
         return False
@@ -178,6 +182,9 @@ class GuardedChannel(ValueChannel[Value]):
             )
         self.value = values[-1]
         return True
+
+    def condensed(self, values: Sequence[Value]) -> Sequence[Value]:
+        return values[:2] if self.guard else values[-1:]
 
 
 def at_key(key: str) -> str:

@@ -166,18 +166,26 @@ class BinaryOperatorAggregate(ValueChannel[Value]):
         self.value = value
         return True
 
+    def overwrites(self, values: Sequence[Any]) -> bool:
+        """Whether one of a step's writes replaces the value. Raises InvalidUpdateError for a second one."""
+        return self._find_overwrite(values)[0]
+
+    def second_overwrite(self) -> InvalidUpdateError:
+        """The error of a step with more than one `Overwrite`."""
+        return InvalidUpdateError(
+            create_error_message(
+                message=at_key(self.key) + "Can receive only one Overwrite value per super-step.",
+                error_code=ErrorCode.INVALID_CONCURRENT_GRAPH_UPDATE,
+            )
+        )
+
     def _find_overwrite(self, values: Sequence[Any]) -> tuple[bool, Any]:
         replaced, by = False, None
         for value in values:
             if isinstance(value, (Overwrite, dict)):
                 overwrites, other = overwrite_of(value)
                 if overwrites and replaced:
-                    raise InvalidUpdateError(
-                        create_error_message(
-                            message=at_key(self.key) + "Can receive only one Overwrite value per super-step.",
-                            error_code=ErrorCode.INVALID_CONCURRENT_GRAPH_UPDATE,
-                        )
-                    )
+                    raise self.second_overwrite()
                 if overwrites:
                     replaced, by = True, other
         return replaced, by

@@ -39,6 +39,9 @@ class LastValue(ValueChannel[Value]):
         self.value = values[0]
         return True
 
+    def condensed(self, values: Sequence[Value]) -> Sequence[Value]:
+        return values[:2]
+
 
 class LastValueAfterFinish(ValueChannel[Value]):
     """Keeps the last value written, shows it only once the run would otherwise end, then drops it (ST-10)."""
@@ -80,6 +83,9 @@ class LastValueAfterFinish(ValueChannel[Value]):
         self.value = values[-1]
         self.finished = False
         return True
+
+    def condensed(self, values: Sequence[Value | Any]) -> Sequence[Value | Any]:
+        return values[-1:]
 
     def consume(self) -> bool:
         if not self.finished:

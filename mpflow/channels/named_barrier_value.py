@@ -64,6 +64,9 @@ class _Barrier(BaseChannel[Value, Value, Any], Generic[Value]):
         self.seen = seen
         return changed
 
+    def condensed(self, values: Sequence[Value]) -> Sequence[Value]:
+        return list(set(values))
+
 
 class NamedBarrierValue(_Barrier[Value]):
     """Becomes available (with the value None) when every name was written; empty again once consumed (ST-10)."""

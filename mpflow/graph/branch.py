@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 from mpflow._names import BRANCH_TO, TASKS
 from mpflow._scope import TaskScope
+from mpflow._sends import SendIterator, packets_of
 from mpflow.constants import END, START
 from mpflow.errors import InvalidUpdateError
 from mpflow.runnables.base import Callables, coerce, is_invokable
@@ -94,29 +95,33 @@ class Branch:
                 "Run the graph with ainvoke or astream"
             )
         if self.callables.inject:
-            return self.writes(func(value, **self.callables.arguments(scope)))
-        return self.writes(func(value))
+            return self.writes(func(value, **self.callables.arguments(scope)), scope)
+        return self.writes(func(value), scope)
 
     async def arun(self, value: Any, scope: TaskScope) -> list[tuple[str, Any]]:
         func = self.callables.afunc
         if func is None:
             return self.run(value, scope)
-        return self.writes(await func(value, **self.callables.arguments(scope)))
+        return self.writes(await func(value, **self.callables.arguments(scope)), scope)
 
-    def writes(self, result: Any) -> list[tuple[str, Any]]:
+    def writes(self, result: Any, scope: TaskScope) -> list[tuple[str, Any]]:
         """The writes that send control where the path's answer says. They may be the same list each time."""
         if type(result) is str:
             named = self._named.get(result)
             if named is None:
-                named = self._named[result] = self._writes(result)
+                named = self._named[result] = self._writes([result])
             return named
-        return self._writes(result)
+        if isinstance(result, (list, tuple)):
+            return self._writes(result)
+        return self._writes(packets_of(result, scope) if isinstance(result, Iterator) else [result])
 
-    def _writes(self, result: Any) -> list[tuple[str, Any]]:
-        answers = result if isinstance(result, (list, tuple)) else [result]
+    def _writes(self, answers: Sequence[Any]) -> list[tuple[str, Any]]:
         ends = self.ends
         found: list[tuple[str, Any]] = []
         for answer in answers:
+            if isinstance(answer, SendIterator):
+                found.append((TASKS, answer))
+                continue
             if isinstance(answer, Send):
                 if answer.node == END:
                     raise InvalidUpdateError(

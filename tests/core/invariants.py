@@ -13,7 +13,8 @@ def invariants(scheduler: Scheduler) -> list[str]:
     broken = []
     tasks = scheduler.tasks
     if scheduler.phase in (STEPPING, ENDING):
-        if scheduler.open != sum(task.state not in ENDED for task in tasks):
+        still_to_be_made = scheduler.flow is not None and scheduler.flow.is_open
+        if scheduler.open != sum(task.state not in ENDED for task in tasks) + still_to_be_made:
             broken.append(f"open counts {scheduler.open}")
         if scheduler.running != sum(task.weight for task in tasks if task.state == RUNNING):
             broken.append(f"running counts {scheduler.running}")

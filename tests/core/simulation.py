@@ -32,6 +32,7 @@ from mpflow._core.state import ChannelState
 from mpflow._core.task import FINISHED, Task
 from mpflow._messages import CANCELLED, CLOSED, CLOSED_MANY, FAILED, LOST, Attempt, StepFacts, WorkerDeath
 from mpflow._names import BRANCH_TO, TASKS
+from mpflow._sends import SendIterator
 from mpflow.channels import (
     AnyValue,
     BinaryOperatorAggregate,
@@ -63,6 +64,8 @@ class World:
     salt: str
     limit: int | None
     fatal: float = 0.0
+    lazy: bool = False
+    """The sends of a task are made while they run."""
 
     def diff(self, task: Task, step: int) -> list[tuple[str, Any]]:
         """What the task returns: the same for the same step, path and input, whoever runs it and however often."""
@@ -84,6 +87,10 @@ class World:
             writes.append((BRANCH_TO + dice.choice(names), None))
         while dice.random() < 0.3:
             writes.append((TASKS, Send(dice.choice(names), {"sent": dice.randrange(9)})))
+        sends = [packet for name, packet in writes if name == TASKS]
+        if self.lazy and sends:
+            writes = [(name, value) for name, value in writes if name != TASKS]
+            writes.append((TASKS, SendIterator(iter(sends))))
         return writes
 
 
@@ -166,6 +173,7 @@ class _Play:
         self.past: list[Attempt] = []
         self.echoes = 30
         self.ended: list[Task] = []
+        self.told: list[tuple[Any, ...]] = []
         self.stop_after = dice.randrange(40) if dice is not None and stop else None
 
     def run(self) -> Trace:
@@ -183,7 +191,7 @@ class _Play:
         assert not self.scheduler.running, "the run is over, but something runs"
         if self.past and self.dice is not None:  # what arrives late changes nothing
             assert self.scheduler.handle((CLOSED, self.dice.choice(self.past), [("log", ["late"])], 0.0)) == []
-        self.trace.values = dict(self.state.values)
+        self.trace.values = {name: value for name, value in self.state.values.items() if name != TASKS}
         self.trace.versions = dict(self.state.versions)
         return self.trace
 
@@ -252,13 +260,16 @@ class _Play:
             for task in instruction[1:]:
                 assert task not in self.ended, "a task ended twice"
                 self.ended.append(task)
+                self.told.append((task.path, sorted_repr(task.input), repr(list(task.writes))))
         elif kind is MERGED:
             tasks = instruction[1]
-            assert {id(task) for task in self.ended} == {id(task) for task in tasks}
-            assert all(task.state == FINISHED for task in tasks)
-            self.ended = []
-            trace.steps.append(tuple((task.path, sorted_repr(task.input)) for task in tasks))
-            trace.updates.append(tuple(sorted(repr((task.path, list(task.writes))) for task in tasks)))
+            if not self.world.lazy:
+                assert {id(task) for task in self.ended} == {id(task) for task in tasks}
+            assert all(task.state == FINISHED for task in self.ended)
+            told = sorted(self.told, key=repr)
+            self.ended, self.told = [], []
+            trace.steps.append(tuple((path, input) for path, input, _ in told))
+            trace.updates.append(tuple((path, writes) for path, _, writes in told))
         elif kind is CANCEL:
             assert instruction[1], "a cancel of nothing"
         elif kind is OVER:

@@ -1,0 +1,180 @@
+"""Sends that are made while they run: a step that takes its tasks from an iterator as there is room for them.
+
+Their writes are folded in path order as prefixes of finished tasks complete, into values that the state does not show
+until the step ends and that a failed step leaves behind. So the memory of a step with a million sends is that of its
+result and of a bounded number of tasks; one slow task holds back the sends that are too far ahead of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+from mpflow._core.protocol import ENDED_TASK
+from mpflow._core.records import place_records
+from mpflow._core.task import ENDED, Task
+from mpflow._names import PUSH, TASKS
+from mpflow._sends import SendIterator
+from mpflow.channels.binop import BinaryOperatorAggregate
+from mpflow.constants import END
+from mpflow.errors import InvalidUpdateError, ReducerError
+from mpflow.types import Send
+
+if TYPE_CHECKING:
+    from mpflow._core.plan import Plan
+    from mpflow._core.protocol import Instruction
+    from mpflow._core.scheduler import Scheduler
+    from mpflow._core.state import ChannelState
+
+WINDOW = 8192
+"""How many tasks may be taken and not yet folded: what runs, and what waits for an earlier one to finish."""
+AHEAD = 4096
+"""How many tasks are kept running or about to, so that the places to run need not wait for the next ones."""
+CHUNK = 512
+"""So many sends are taken at once, and finished tasks folded; fewer only where the step would stand still."""
+
+
+def flow_of(plan: Plan, state: ChannelState) -> Flow | None:
+    """The flow of the queued sends, if some of them are still to be made: those after the first such come from it too."""
+    sends = state.values.get(TASKS, ())
+    for index, packet in enumerate(sends):
+        if isinstance(packet, SendIterator):
+            return Flow(plan, index, sends[index:])
+    return None
+
+
+def _each(packet: Any) -> Iterator[Any]:
+    return packet.sends if isinstance(packet, SendIterator) else iter((packet,))
+
+
+class Flow:
+    """The sends of a step that are still to be made, and what has become of the writes of those that finished."""
+
+    __slots__ = ("_at", "_folded", "_index", "_overwritten", "_packets", "_plan", "_rest", "_sends", "is_open")
+
+    def __init__(self, plan: Plan, index: int, packets: Sequence[Any]) -> None:
+        self._plan = plan
+        self._index = index
+        self._packets = packets
+        self._sends = chain.from_iterable(map(_each, packets))
+        self._at = 0
+        self._folded: dict[str, BinaryOperatorAggregate[Any]] = {}
+        self._overwritten: set[str] = set()
+        self._rest: dict[str, list[Any]] = {}
+        self.is_open = True
+        """There may be more sends."""
+
+    def take(self, ahead: int, held: int, limit: int | None) -> list[Task]:
+        """The next tasks, if there is room for a good number: beside those `ahead`, which run or are about to, and those
+        `held` for the sake of earlier ones. At most `limit` are to run at once. Raises what the iterator raises.
+        """
+        most = AHEAD if limit is None else min(AHEAD, limit)
+        room = min(most - ahead, WINDOW - held)
+        tasks: list[Task] = []
+        if not self.is_open or room < min(CHUNK, (most + 3) // 4):
+            return tasks
+        for _ in range(min(room, CHUNK)):
+            packet = next(self._sends, None)
+            if packet is None:
+                self.is_open = False
+                break
+            tasks.append(self._task(packet))
+        return tasks
+
+    def _task(self, packet: Any) -> Task:
+        if not isinstance(packet, Send):
+            raise InvalidUpdateError(
+                f"An iterator of sends gave {type(packet).__name__} {packet!r}; expected Send objects"
+            )
+        node = self._plan.nodes.get(packet.node)
+        if node is None or packet.node == END:
+            raise InvalidUpdateError(f"An iterator of sends gave one to '{packet.node}', which is no node of the graph")
+        if packet.timeout is not None:
+            node = node.timed(packet.timeout)
+        self._index += 1
+        return Task(node, (PUSH, self._index - 1, False), packet.arg)
+
+    def close(self) -> None:
+        """No more sends are to be made."""
+        self.is_open = False
+        for packet in self._packets:
+            close = getattr(packet.sends, "close", None) if isinstance(packet, SendIterator) else None
+            if close is not None:
+                close()
+
+    def fold(self, scheduler: Scheduler, out: list[Instruction], *, all: bool = False) -> None:
+        """Fold the writes of the finished tasks that come first, if they are many or `all` is asked for, and let go of
+        them.
+
+        Raises ReducerError, InvalidUpdateError, and the failure of a task whose record has no place.
+        """
+        tasks = scheduler.tasks
+        at, count = self._at, len(tasks)
+        while at < count and tasks[at].state in ENDED:
+            at += 1
+        self._at = at
+        if at < CHUNK and count < WINDOW and not all:
+            return
+        if scheduler.recorded:
+            unplaced = [task for task in tasks if task.state in ENDED and (task.record is None or not task.writes)]
+            out.extend((ENDED_TASK, task) for task in place_records(unplaced, scheduler.state))
+        prefix = tasks[:at]
+        grouped: dict[str, list[Any]] = {}
+        for task in prefix:
+            for name, value in task.writes:
+                if name in grouped:
+                    grouped[name].append(value)
+                else:
+                    grouped[name] = [value]
+        for name, values in grouped.items():
+            self._fold(scheduler.state, name, values)
+        pulled = [task for task in prefix if task.pulled]
+        for task in pulled:
+            task.writes = ()
+        tasks[:at] = pulled
+        self._at = len(pulled)
+
+    def _fold(self, state: ChannelState, name: str, values: list[Any]) -> None:
+        prototype = self._plan.channels.get(name)
+        if type(prototype) is BinaryOperatorAggregate:
+            self._reduce(state, name, values)
+        else:
+            rest = self._rest.get(name, []) + values
+            self._rest[name] = rest if prototype is None else list(prototype.condensed(rest))
+
+    def _reduce(self, state: ChannelState, name: str, values: list[Any]) -> None:
+        channel: Any = self._folded.get(name)
+        if channel is None:
+            channel = self._folded[name] = state.object(name).copy()  # type: ignore[assignment]
+        replaces = channel.overwrites(values)
+        if name in self._overwritten:
+            if replaces:
+                raise channel.second_overwrite()
+            return  # lost, as all other writes of a step with an Overwrite are
+        if replaces:
+            self._overwritten.add(name)
+        try:
+            channel.update(values)
+        except InvalidUpdateError:
+            raise
+        except Exception as error:
+            raise ReducerError(name, f"{type(error).__name__}: {error}") from error
+
+    def finish(self, tasks: Sequence[Task]) -> tuple[list[Any], dict[str, Any]]:
+        """All is folded: what is left of the step's writes to be merged, and the channels that they were folded into."""
+        return [*tasks, _Rest([(name, value) for name, values in self._rest.items() for value in values])], self._folded
+
+
+class _Rest:
+    """The writes of a flow that were not folded, as a merge sees them."""
+
+    __slots__ = ("writes",)
+
+    ends_step = True
+    name = ""
+    pulled = False
+    triggers = ()
+
+    def __init__(self, writes: Sequence[tuple[str, Any]]) -> None:
+        self.writes = writes
