@@ -185,6 +185,10 @@ class Race:
             )
         )
 
+    def tell(self, name: str, against: str, note: str, met: bool | None = None) -> None:
+        """Add a row of words, for what is counted instead of timed."""
+        self._add(Row(name, None, against, None, note=note if met is None else f"{note}: {'yes' if met else '**no**'}"))
+
     def _wait_for_quiet(self) -> None:
         """Wait until other programs leave the processors alone for a moment, or patience ends."""
         deadline = time.monotonic() + self.patience_s
