@@ -22,6 +22,7 @@ from mpflow._scope import current_scope
 from mpflow.channels.ephemeral_value import EphemeralValue
 from mpflow.channels.last_value import LastValue
 from mpflow.constants import END, START
+from mpflow.pregel.kept import TASKS
 from mpflow.pregel.main import CompiledGraph, Pregel
 from mpflow.runnables.base import coerce, name_of
 from mpflow.schema import callable_hints
@@ -58,6 +59,7 @@ class _Task(TaskCallable, Generic[P, T]):
     ) -> None:
         update_wrapper(self, function)
         self.func = function
+        TASKS.add(self)
         self.name = name or name_of(function)
         self.__name__ = self.name
         self.retry_policy = tuple(retry)
@@ -182,7 +184,8 @@ class entrypoint:
 
     ``previous`` is what the last run on the same thread returned, or saved by `entrypoint.final`; ``config``,
     ``runtime``, ``store`` and ``writer`` are the run's. `executor` is the default place of the tasks it calls, and `pool`
-    their worker processes; the function itself runs in a thread or, if it is async, on the event loop.
+    their worker processes; the function itself runs in a thread or, if it is async, on the event loop. `types` are
+    classes whose objects checkpoints may hold besides those that annotations lead to.
     """
 
     def __init__(
@@ -197,7 +200,9 @@ class entrypoint:
         *,
         executor: Executor | None = None,
         pool: WorkerPool | None = None,
+        types: Sequence[type] = (),
     ) -> None:
+        self.types = tuple(types)
         self.checkpointer = ensure_valid_checkpointer(checkpointer)
         self.store = store
         self.cache = cache
@@ -251,7 +256,7 @@ class entrypoint:
             store=self.store,
             cache=self.cache,
             checkpointer=self.checkpointer,
-            options={"executor": self.executor, "pool": self.pool},
+            options={"executor": self.executor, "pool": self.pool, "types": self.types},
         )
         return graph
 

@@ -99,6 +99,7 @@ class Run:
         cache: Any = None,
         control: Any = None,
         checkpointer: Any = None,
+        types_of: Callable[[], Collection[type]] | None = None,
         durability: str | None = None,
         pause_before: Collection[str] = (),
         pause_after: Collection[str] = (),
@@ -140,6 +141,8 @@ class Run:
         if below := self.streams.wanted_below:
             self.user_config["configurable"][PASSED_KEY] = below
         saver = saver_of(checkpointer, parent)
+        if types_of is not None and getattr(saver, "keeps_log", False):
+            saver = saver.for_types(types_of)
         self.cache = self._take_in(around, store, cache, control, saver, durability)
         self.local.around = outside
         self.local.shows_tasks = self.streams.wants("tasks") or self.streams.wants("debug")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -92,7 +92,7 @@ class InMemorySaver(LogSaver):
     async def adelete_thread(self, thread_id: str) -> None:
         self.delete_thread(thread_id)
 
-    def for_types(self, types: Collection[type]) -> Self:
+    def for_types(self, types_of: Callable[[], Collection[type]]) -> Self:
         return self
 
     def append(self, thread_id: str, rows: Sequence[Row]) -> None:

@@ -58,6 +58,7 @@ class CompiledStateGraph(Pregel, Generic[StateT, ContextT, InputT, OutputT]):
         if not isinstance(options.get("executor"), (str, type(None))):
             options["executor"] = None
         state["_options"] = options
+        state["_kept_types"] = None
         return _rebuild, (type(self), state)
 
     def _declared(self) -> Mapping[str, Any]:

@@ -287,6 +287,7 @@ class StateGraph(Generic[StateT, ContextT, InputT, OutputT]):
         strict: bool = False,
         fail_fast: str | None = None,
         on_error: str | None = None,
+        types: Sequence[type] = (),
     ) -> CompiledStateGraph[StateT, ContextT, InputT, OutputT]:
         """Check the graph and return it in a form that runs. Later changes to the builder do not change it.
 
@@ -294,6 +295,7 @@ class StateGraph(Generic[StateT, ContextT, InputT, OutputT]):
         if None). ``strict=True`` makes errors of what is otherwise one logged warning each: unknown keys and targets,
         unreachable nodes, dead ends. ``fail_fast="kill"`` ends running siblings of a failed task instead of waiting
         for them. ``on_error="record"`` keeps failed Sends, and failed inputs of `batch`, as `FailureRecord`s.
+        `types` are classes whose objects checkpoints may hold besides those that the schemas and annotations lead to.
 
         Raises ValueError for a malformed graph, TypeError for a checkpointer that is none, StrictGraphError.
         """
@@ -318,6 +320,7 @@ class StateGraph(Generic[StateT, ContextT, InputT, OutputT]):
             cache=cache,
             fail_fast=fail_fast,
             on_error=on_error,
+            types=tuple(types),
             debug=debug,
             checkpointer=checkpointer,
             interrupt_before=interrupt_before,

@@ -84,6 +84,17 @@ class CompiledGraph(DescribedGraph, Runnable[Any, Any]):
         self.interrupt_after_nodes = interrupt_after_nodes or []
         self.step_timeout = step_timeout
         self._options = dict(options or {})
+        self._kept_types: frozenset[type] | None = None
+        self._kept_messages = False
+
+    def _types(self) -> frozenset[type]:
+        """The classes that checkpoints may hold; found at the first run that saves."""
+        from mpflow.pregel.kept import knows_messages, types_of
+
+        messages = knows_messages(self)
+        if self._kept_types is None or messages != self._kept_messages:  # a node may have brought them since
+            self._kept_types, self._kept_messages = types_of(self), messages
+        return self._kept_types
 
     @property
     def name(self) -> str:
@@ -194,6 +205,7 @@ class CompiledGraph(DescribedGraph, Runnable[Any, Any]):
             cache=self.cache,
             control=control,
             checkpointer=self.checkpointer,
+            types_of=self._types,
             durability=durability,
             pause_before=_names(interrupt_before or self.interrupt_before_nodes),
             pause_after=_names(interrupt_after or self.interrupt_after_nodes),

@@ -24,6 +24,9 @@ class StatefulGraph:
     checkpointer: Any
     config: RunnableConfig | None
 
+    def _types(self) -> frozenset[type]:
+        raise NotImplementedError
+
     def get_subgraphs(self, *, namespace: str | None = None, recurse: bool = False) -> Iterator[tuple[str, Any]]:
         """The graphs that are nodes of this one, or that a node's function refers to, with their namespaces (SG-5)."""
         for name, node in self._plan.nodes.items():
@@ -182,7 +185,8 @@ class StatefulGraph:
         from mpflow._scope import current
 
         if self.checkpointer not in (None, False, True):
-            return self.checkpointer
+            saver = self.checkpointer
+            return saver.for_types(self._types) if getattr(saver, "keeps_log", False) else saver
         scope = current.get()
         local = None if scope is None else scope.facts.local
         return None if local is None else local.saver

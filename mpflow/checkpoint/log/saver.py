@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 from mpflow.checkpoint.base import (
@@ -92,11 +92,13 @@ class LogSaver(BaseCheckpointSaver[str]):
 
     # -- the engine's way ---------------------------------------------------------------------------------------------
 
-    def for_types(self, types: Collection[type]) -> LogSaver:
-        """A saver on the same log that keeps objects of these classes too."""
-        if not isinstance(self.coder, DataCoder) or self.coder.types.issuperset(types):
+    def for_types(self, types_of: Callable[[], Collection[type]]) -> LogSaver:
+        """A saver on the same log that keeps objects of these classes too. They are asked for if that matters."""
+        if not isinstance(self.coder, DataCoder):
             return self
-        wanted = frozenset(types) | self.coder.types
+        wanted = self.coder.types | frozenset(types_of())
+        if wanted == self.coder.types:
+            return self
         twin = self._twins.get(wanted)
         if twin is None:
             twin = object.__new__(type(self))
