@@ -45,13 +45,15 @@ def closed(scheduler: Scheduler, task: Task, stimulus: Stimulus, out: list[Instr
 
 def closed_many(
     scheduler: Scheduler, attempts: Sequence[Attempt], diffs: Sequence[Any], out: list[Instruction]
-) -> None:
-    """As one `CLOSED` each, with what they have in common done once. Stale ones among them change nothing."""
+) -> bool:
+    """As one `CLOSED` each, with what they have in common done once. Stale ones change nothing; whether others did."""
     ended: list[Task] = []
+    changed = False
     for attempt, writes in zip(attempts, diffs, strict=True):
         task: Task = attempt.task
         if task.attempt is not attempt:
             continue
+        changed = True
         task.writes = writes
         if task.plain and task.node.plain:
             task.state = FINISHED
@@ -63,6 +65,7 @@ def closed_many(
     scheduler.open -= len(ended)
     if ended and scheduler.tells_ends:
         out.append((ENDED_TASK, *ended))
+    return changed
 
 
 def failed(scheduler: Scheduler, task: Task, stimulus: Stimulus, out: list[Instruction]) -> None:

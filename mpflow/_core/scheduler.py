@@ -147,8 +147,8 @@ class Scheduler:
     def _handle_others(self, kind: int, stimulus: Stimulus, out: list[Instruction]) -> None:
         """What concerns no single task: the run, or many tasks at once."""
         if kind == CLOSED_MANY:
-            outcomes.closed_many(self, stimulus[1], stimulus[2], out)
-            self._settle(out)
+            if outcomes.closed_many(self, stimulus[1], stimulus[2], out):
+                self._settle(out)
             return
         row = RUN_TRANSITIONS.get((self.phase, kind))
         if row is None:

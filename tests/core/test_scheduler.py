@@ -25,7 +25,7 @@ from mpflow._core.protocol import (
 from mpflow._core.scheduler import Scheduler
 from mpflow._core.state import ChannelState
 from mpflow._core.task import FINISHED, WAITING
-from mpflow._messages import CANCELLED, CLOSED, DONE, FAILED, LOST, Attempt, StepFacts, WorkerDeath
+from mpflow._messages import CANCELLED, CLOSED, CLOSED_MANY, DONE, FAILED, LOST, Attempt, StepFacts, WorkerDeath
 from mpflow._names import TASKS
 from mpflow.channels import BinaryOperatorAggregate, EphemeralValue, Topic
 from mpflow.constants import START
@@ -111,6 +111,15 @@ def test_an_outcome_of_an_attempt_that_is_over_changes_nothing(kind: int) -> Non
     assert m.feed(kind, first, [("log", ["twice"])], 0.0) == []
     m.answer(CLOSED, [])
     assert m.state.values["log"] == ["kept"]
+
+
+def test_a_combined_outcome_that_comes_twice_ends_one_step() -> None:
+    m = Machine(2)
+    both = list(m.attempts)
+    diffs = [[("log", ["a"])], [("log", ["b"])]]
+    assert m.feed(CLOSED_MANY, both, [list(diff) for diff in diffs])
+    assert m.feed(CLOSED_MANY, both, [list(diff) for diff in diffs]) == []
+    assert m.state.values["log"] == ["a", "b"]
 
 
 def test_a_due_that_comes_twice_starts_one_attempt() -> None:

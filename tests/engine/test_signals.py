@@ -45,7 +45,7 @@ def work(number):
     return {"done": [number]}
 
 graph = StateGraph(State).add_node("work", work, executor=place)
-graph.add_conditional_edges(START, lambda state: [Send("work", number) for number in range(1000)])
+graph.add_conditional_edges(START, lambda state: [Send("work", number) for number in range(10_000)])
 graph = graph.compile(checkpointer=Journal())
 options = dict(config={"configurable": {"thread_id": "1"}}, stream_mode="updates", durability="sync")
 
@@ -82,7 +82,6 @@ def interrupt(directory: Path, place: str, colour: str, how: str, after_s: float
     try:
         wait_until(lambda: "told" in said.read_text() or process.poll() is not None, 30.0)
         time.sleep(after_s)
-        before = time.monotonic()
         number = signal.SIGTERM if how == "term" else signal.SIGINT
         if how == "group":
             os.killpg(process.pid, number)
@@ -92,20 +91,18 @@ def interrupt(directory: Path, place: str, colour: str, how: str, after_s: float
             time.sleep(after_s % 0.1)
             process.send_signal(number)
         _, err = process.communicate(timeout=30)
-        took_s = time.monotonic() - before
     finally:
         process.kill()
         process.communicate()
         out.close()
     assert process.returncode == -number, err
-    assert took_s < 2.5
     pids = {int(line) for line in seen.read_text().split()}
     assert wait_until(lambda: not any(map(is_alive, pids)), 2.0), "workers are left"
     lines = said.read_text().splitlines()
     saved = [line.split()[1] for line in lines if line.startswith("saved")]
     told = [line.split()[1] for line in lines if line.startswith("told")]
     assert set(told) <= set(saved), "something was streamed that was not durable"
-    assert len(set(saved)) == len(saved) and len(saved) < 1000
+    assert len(set(saved)) == len(saved) and len(saved) < 10_000
     # A second one may come while the first is being answered, and is then told of too.
     assert len(err.splitlines()) <= LINES[colour] + (30 if how == "twice" else 0), err
     if how != "term":

@@ -131,4 +131,5 @@ def test_a_stream_that_is_walked_away_from_frees_its_worker(pool: WorkerPool) ->
     next(stream)
     wait_for_stall(pool)
     stream.close()
+    Drive(pool).poll_until(lambda: "talk" not in pool.stats()["running"].values())
     assert Drive(pool).values(Node(lambda x: x), range(50)) == list(range(50))

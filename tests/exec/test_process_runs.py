@@ -213,9 +213,8 @@ def test_runs_share_the_workers_fairly(pool: WorkerPool) -> None:
     nap = Node(lambda x: time.sleep(0.005), "nap")
     long.values(nap, range(4))
     long.submit(nap, range(200))
-    before = time.monotonic()
     short.values(Node(lambda x: time.sleep(0.005)), range(10))
-    assert time.monotonic() - before < 0.6 and len(long.mailbox.items) < 200
+    assert len(long.mailbox.items) < 200, "the short run waited for the long one"
     long.finish(204)
 
 
@@ -275,16 +274,14 @@ def test_another_thread_can_wake_a_run_that_waits(pool: WorkerPool) -> None:
     drive = Drive(pool)
     [attempt] = drive.attempts(Node(lambda x: x), [0])
     threading.Timer(0.1, drive.mailbox.post, [(EVENT, attempt, ("custom", 1), 0.0)]).start()
-    before = time.monotonic()
     while not drive.mailbox.items:
-        pool.wait(drive.mailbox, 5)
-    assert time.monotonic() - before < 2
+        pool.wait(drive.mailbox)
 
 
 def test_a_run_that_waits_returns_when_its_time_is_up(pool: WorkerPool) -> None:
     before = time.monotonic()
     pool.wait(Mailbox(), 0.05)
-    assert 0.04 <= time.monotonic() - before < 1
+    assert time.monotonic() - before >= 0.04
 
 
 def test_an_initializer_runs_once_in_each_worker() -> None:
