@@ -202,7 +202,7 @@ def unpack(data: Any) -> Any:
 
 
 # -- results: (rss, releases, skipped numbers, numbers, nanoseconds, channel, payloads or all of them, positions failed, tickets,
-# answers); with a channel, what came back is that channel's values
+# answers, bytes copied into shared memory); with a channel, what came back is that channel's values
 
 
 def flat(diff: Sequence[tuple[str, Any]]) -> list[Any]:
@@ -305,7 +305,7 @@ class Results:
             self.payloads[:] = [begin + value for value in self.payloads]
         self.channel = None
 
-    def parts(self, rss_bytes: int, releases: list[int]) -> list[bytes]:
+    def parts(self, rss_bytes: int, releases: list[int], shared_bytes: int) -> list[bytes]:
         """The parts of a frame."""
         if self.channel and self.size_bytes > WHOLE_BYTES:
             self.open_up()
@@ -318,6 +318,6 @@ class Results:
             payloads, large = split(payloads)
         head = (
             rss_bytes, releases, self.skipped, self.numbers, self.times_ns, self.channel or "", payloads, whole,
-            self.failed, self.tickets, self.answers,
+            self.failed, self.tickets, self.answers, shared_bytes,
         )  # fmt: skip
         return join(head, large)

@@ -117,6 +117,7 @@ class Worker:
     def send_batch(self, inputs: Inputs, shipment: Shipment, parcels: Parcels, lease: Lease | None) -> None:
         """Queue a batch and whatever of its program, facts and shared files this worker lacks. `flush` sends it."""
         attempts = inputs.attempts
+        queued_bytes = self.writer.queued
         writer = self.writer
         if shipment.number not in self.programs:
             self.programs.add(shipment.number)
@@ -139,6 +140,7 @@ class Worker:
         self.next_number = first + len(attempts)
         self.window.update(zip(range(first, self.next_number), attempts, strict=True))
         writer.add(link.TASKS, *parts)
+        shipment.traffic.bytes_out += writer.queued - queued_bytes
         self.given += len(attempts)
         self.is_fresh = False
         self.mean_s = shipment.mean_s if shipment.seen else float("inf")

@@ -118,7 +118,11 @@ class Foreman:
 
     def stats(self) -> dict[str, Any]:
         """See `WorkerPool.stats`."""
-        return {**self._roster.stats(), "queued": len(self._queue) + len(self._queue.alone)}
+        return {
+            **self._roster.stats(),
+            "queued": len(self._queue) + len(self._queue.alone),
+            "nodes": self._parcels.shipments.traffic(),
+        }
 
     # -- attempts go out -----------------------------------------------------------------------------------------------
 
@@ -212,8 +216,10 @@ class Foreman:
             rest = self._queue.remove(lambda attempt: attempt.program is program)
             self._end([*batch, *rest], FAILED, error)
             return
+        copied_bytes = parcels.arena.copied_bytes
         with parcels.arena.scope() as lease:
             inputs = parcels.inputs(batch, shipment, self._queue.head())
+        shipment.traffic.shared_out += parcels.arena.copied_bytes - copied_bytes
         for attempt, refusal in inputs.refused:
             self._end([attempt], FAILED, refusal)
         good = inputs.attempts
@@ -443,7 +449,9 @@ class Foreman:
 
     def _take_results(self, worker: Worker, body: Any) -> None:
         head, tail = batches.part(body)
-        rss_bytes, releases, skipped, numbers, times_ns, channel, payloads, whole, failed, tickets, answers = head
+        rss_bytes, releases, skipped, numbers, times_ns, channel, payloads, whole, failed, tickets, answers, shared = (
+            head
+        )
         if releases:
             self._parcels.arena.release(worker.pid, releases)
         window = worker.window
@@ -463,7 +471,10 @@ class Foreman:
             self._roster.counts["ended"] += len(numbers)
             first = attempts[0]
             if first is not None:
-                self._parcels.shipments.of(first.program).measured(len(numbers), sum(times_ns) / 1e9)
+                shipment = self._parcels.shipments.of(first.program)
+                shipment.measured(len(numbers), sum(times_ns) / 1e9)
+                shipment.traffic.bytes_in += len(body)
+                shipment.traffic.shared_in += shared
             self._roster.did_work()
         if worker.taken_back:
             last = max(skipped[-1:] + numbers[-1:], default=0)

@@ -19,10 +19,34 @@ from mpflow.errors import NodeNotPicklableError
 _numbers = count(1)
 
 
+class Traffic:
+    """What the tasks of a node have moved: bytes through sockets and bytes copied into shared memory, out and back in."""
+
+    __slots__ = ("bytes_in", "bytes_out", "run_s", "shared_in", "shared_out", "tasks")
+
+    def __init__(self) -> None:
+        self.tasks = 0
+        self.run_s = 0.0
+        self.bytes_out = 0
+        self.bytes_in = 0
+        self.shared_out = 0
+        self.shared_in = 0
+
+    def add(self, other: Traffic) -> None:
+        for name in self.__slots__:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
+    def as_dict(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in ("tasks", "run_s", *_MOVED)}
+
+
+_MOVED = ("bytes_out", "bytes_in", "shared_out", "shared_in")
+
+
 class Shipment:
     """A program as it travels: its number, its bytes, their hash, and how long its tasks take."""
 
-    __slots__ = ("checked", "data", "digest", "has_plain_inputs", "mean_s", "number", "seen", "supports")
+    __slots__ = ("checked", "data", "digest", "has_plain_inputs", "mean_s", "number", "seen", "supports", "traffic")
 
     def __init__(self) -> None:
         self.number = 0
@@ -31,6 +55,7 @@ class Shipment:
         self.seen = 0
         """How many of its tasks were measured."""
         self.mean_s = 0.0
+        self.traffic = Traffic()
         self.has_plain_inputs = True
         """Its inputs were plain data so far."""
         self.supports: list[Any] = []
@@ -46,6 +71,8 @@ class Shipment:
         else:
             self.mean_s += (mean - self.mean_s) * 0.3
         self.seen += count
+        self.traffic.tasks += count
+        self.traffic.run_s += total_s
 
 
 class Shipments:
@@ -66,6 +93,15 @@ class Shipments:
                 holder = program
             found = self._by_id[key] = (holder, Shipment())
         return found[1]
+
+    def traffic(self) -> dict[str, dict[str, Any]]:
+        """What was moved for each node, by its name, of the programs that are still there."""
+        found: dict[str, Traffic] = {}
+        for holder, shipment in list(self._by_id.values()):
+            program = holder() if isinstance(holder, weakref.ref) else holder
+            if program is not None and shipment.traffic.bytes_out:
+                found.setdefault(program.name, Traffic()).add(shipment.traffic)
+        return {name: traffic.as_dict() for name, traffic in found.items()}
 
     def packed(self, program: Any, run: Any) -> Shipment:
         """The shipment of `program` for a run, pickled if need be. Raises NodeNotPicklableError."""

@@ -99,19 +99,22 @@ class Reader:
 class Writer:
     """Frames on their way out over a non-blocking socket."""
 
-    __slots__ = ("_queue", "_rights", "sent")
+    __slots__ = ("_queue", "_rights", "queued", "sent")
 
     def __init__(self) -> None:
         self._queue: deque[memoryview] = deque()
         self._rights: dict[int, list[int]] = {}
         """Descriptors that go with the first byte of a queued view, by its identity."""
         self.sent = 0
+        self.queued = 0
+        """Bytes queued since the beginning, sent or not."""
 
     def add(self, kind: int, *parts: Any, fds: list[int] | None = None) -> None:
         """Queue a frame; `flush` sends it."""
         views = [memoryview(part) for part in frame(kind, *parts)]
         if fds:
             self._rights[id(views[0])] = fds
+        self.queued += sum(map(len, views))
         self._queue.extend(views)
 
     def flush(self, sock: socket.socket) -> bool:

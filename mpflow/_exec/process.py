@@ -127,7 +127,11 @@ class WorkerPool:
             self._polling.once(self, attends=True)
 
     def stats(self) -> dict[str, Any]:
-        """Counts since the pool was made, and its workers now."""
+        """Counts since the pool was made, and its workers now.
+
+        ``nodes`` has for each node its ``tasks``, the seconds they ran (``run_s``), and what they moved: ``bytes_out`` to
+        workers and ``bytes_in`` from them through sockets, ``shared_out`` and ``shared_in`` copied into shared memory.
+        """
         return self._foreman.stats()
 
     def close(self, *, kill: bool = False) -> None:

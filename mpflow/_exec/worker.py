@@ -110,6 +110,8 @@ class Worker:
         self._set_log_level: Callable[[int], None] | None = None
         self._wants_rss = False
         self._rss_bytes = 0
+        self._shared_bytes = 0
+        """Of the arena's, those that the parent was told of."""
         self._rss_at = 0
 
     def set_up(self) -> None:
@@ -387,7 +389,8 @@ class Worker:
         if results.numbers or results.skipped:
             if self._wants_rss:
                 self._measure()
-            self._send(link.RESULTS, *results.parts(self._rss_bytes, self._mappings.take_releases()))
+            shared_bytes, self._shared_bytes = self._arena.copied_bytes - self._shared_bytes, self._arena.copied_bytes
+            self._send(link.RESULTS, *results.parts(self._rss_bytes, self._mappings.take_releases(), shared_bytes))
             results.clear()
         words = self._words
         if words[slots.RUNNING]:

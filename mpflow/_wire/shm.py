@@ -199,6 +199,8 @@ class Arena:
         is_possible = enabled and sys.platform == "linux" and hasattr(os, "memfd_create")
         default = limit_bytes() // 4 if budget_bytes is None else budget_bytes
         self.budget_bytes = default if is_possible else 0
+        self.copied_bytes = 0
+        """Bytes copied into blocks since the beginning."""
         self.is_full = False
         """The last buffer found no room, and nothing was given back since."""
         self._lock = threading.Lock()
@@ -272,6 +274,7 @@ class Arena:
             start = block.offset + HEADER_BYTES
             block.file.view[start : start + data.nbytes] = data
             HEADER.pack_into(block.file.view, block.offset, MAGIC, 0, block.generation, block.size_bytes)
+            self.copied_bytes += data.nbytes
         return block
 
     def _pass_on(self, data: memoryview) -> _Guest | None:

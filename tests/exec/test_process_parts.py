@@ -179,7 +179,7 @@ def test_results_that_run_no_code_are_decoded_in_one_call_or_cut_apart() -> None
     for diff in ([("a", 1)], [], [("a", (1, 2)), ("b", {"c": None})]):
         results.payloads.append(codec.encode(batches.flat(diff)))
         results.numbers.append(len(results.numbers))
-    head, _ = batches.part(memoryview(b"".join(results.parts(0, []))))
+    head, _ = batches.part(memoryview(b"".join(results.parts(0, [], 0))))
     whole = head[7]
     values = [batches.diff_of(items) for items in codec.decode(whole)]
     assert values == [[("a", 1)], [], [("a", (1, 2)), ("b", {"c": None})]]

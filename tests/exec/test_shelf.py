@@ -114,6 +114,21 @@ def test_a_channel_written_anew_is_sent_anew(run: Run, pool: WorkerPool) -> None
     assert result["log"] == [1000, 1001, 1002, 1003, 1004]
 
 
+def test_what_a_node_moved_is_counted(run: Run, pool: WorkerPool) -> None:
+    def sizes(given: Any) -> Any:
+        return {"log": [bytes(given["n"])]}
+
+    graph = StateGraph(State).add_node("sizes", sizes, executor="process")
+    sends = [Send("sizes", {"n": n, "own": bytes(n)}) for n in (10, 100_000, 500_000)]
+    graph.add_conditional_edges(START, lambda state: sends, ["sizes"])
+    app = graph.compile(pool=pool)
+    run.invoke(app, {"log": []})
+    moved = pool.stats()["nodes"]["sizes"]
+    assert moved["tasks"] == 3 and moved["run_s"] > 0
+    assert 100_000 < moved["bytes_out"] < 110_000 and 100_000 < moved["bytes_in"] < 110_000
+    assert moved["shared_out"] == moved["shared_in"] == 500_000
+
+
 # -- the shelf alone ---------------------------------------------------------------------------------------------------
 
 
