@@ -166,13 +166,14 @@ class Worker:
         if numbers:
             self.writer.add(link.DROP_FILES, batches.pack(numbers))
 
-    def forget(self, numbers: Iterable[int]) -> bool:
-        """Queue word of values that no task will name again; whether it had been sent any of them."""
-        mine = self.values.intersection(numbers)
-        if mine:
+    def forget(self, values: Iterable[int], programs: Iterable[int]) -> bool:
+        """Queue word of values and programs that no task will name again; whether it had been sent any of them."""
+        mine, ran = self.values.intersection(values), self.programs.intersection(programs)
+        if mine or ran:
             self.values -= mine
-            self.writer.add(link.FORGET, batches.pack(list(mine)))
-        return bool(mine)
+            self.programs -= ran
+            self.writer.add(link.FORGET, batches.pack((list(mine), list(ran))))
+        return bool(mine or ran)
 
     def release(self) -> None:
         """Queue word of the blocks of this worker's arena that nobody here reads any more."""

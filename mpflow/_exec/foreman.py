@@ -244,12 +244,13 @@ class Foreman:
         self._forget_dropped()
 
     def _forget_dropped(self) -> None:
-        dropped = self._parcels.shelf.dropped
-        if dropped:
+        parcels = self._parcels
+        if parcels.shelf.dropped or parcels.shipments.dropped:
+            values, parcels.shelf.dropped = parcels.shelf.dropped, []
+            programs, parcels.shipments.dropped = parcels.shipments.dropped, []
             for worker in self._roster.crew:
-                if worker.state == READY and worker.forget(dropped):
+                if worker.state == READY and worker.forget(values, programs):
                     self._roster.push(worker)
-            dropped.clear()
 
     # -- attempts come back --------------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""Node programs as bytes: pickled at their first dispatch, named by a hash, and again when what they close over is replaced.
+"""Node programs as bytes: pickled at their first dispatch, named by a number, and again when what they close over is replaced.
 
 Owns the parent's side. A change made in place to what a function holds (a list appended to, a class patched) is not
 seen; a name, a cell or a default that is bound to another object is.
@@ -10,7 +10,6 @@ import sys
 import types
 import weakref
 from collections.abc import Iterator
-from hashlib import blake2b
 from itertools import count
 from typing import Any
 
@@ -44,14 +43,13 @@ _MOVED = ("bytes_out", "bytes_in", "shared_out", "shared_in")
 
 
 class Shipment:
-    """A program as it travels: its number, its bytes, their hash, and how long its tasks take."""
+    """A program as it travels: its number, its bytes, and how long its tasks take."""
 
-    __slots__ = ("checked", "data", "digest", "has_plain_inputs", "mean_s", "number", "seen", "supports", "traffic")
+    __slots__ = ("checked", "data", "has_plain_inputs", "mean_s", "number", "seen", "supports", "traffic")
 
     def __init__(self) -> None:
         self.number = 0
         self.data = b""
-        self.digest = b""
         self.seen = 0
         """How many of its tasks were measured."""
         self.mean_s = 0.0
@@ -80,19 +78,26 @@ class Shipments:
 
     def __init__(self) -> None:
         self._by_id: dict[int, tuple[Any, Shipment]] = {}
+        self.dropped: list[int] = []
+        """Numbers of programs that are gone; workers are to be told."""
 
     def of(self, program: Any) -> Shipment:
         """The shipment of `program`, not yet packed if it is new."""
         found = self._by_id.get(id(program))
         if found is None:
             key = id(program)
-            by_id = self._by_id
             try:
-                holder: Any = weakref.ref(program, lambda _: by_id.pop(key, None) and None)
+                holder: Any = weakref.ref(program, lambda _: self._drop(key))
             except TypeError:  # slots without __weakref__: it stays for as long as the pool
                 holder = program
             found = self._by_id[key] = (holder, Shipment())
         return found[1]
+
+    def _drop(self, key: int) -> None:
+        """A program has died: called anywhere, so it only takes note."""
+        found = self._by_id.pop(key, None)
+        if found is not None and found[1].number:
+            self.dropped.append(found[1].number)
 
     def traffic(self) -> dict[str, dict[str, Any]]:
         """What was moved for each node, by its name, of the programs that are still there."""
@@ -112,11 +117,11 @@ class Shipments:
         before = shipment.supports
         if not shipment.number or len(before) != len(supports) or any(map(_is_not, before, supports)):
             data = pack(program)
-            digest = blake2b(data, digest_size=16).digest()
-            if digest != shipment.digest:
+            if data != shipment.data:
+                if shipment.number:
+                    self.dropped.append(shipment.number)
                 shipment.number = next(_numbers)
                 shipment.data = data
-                shipment.digest = digest
             shipment.supports = supports
         shipment.checked = run
         return shipment

@@ -22,7 +22,7 @@ TASKS = 4  # see `batches`
 CLOSE = 5  # end when the tasks before it are done
 ANSWER = 7  # msgpack: number of a question, encoded pair of whether it is a value and that, or the exception
 VALUE = 8  # number (8 bytes), ticket of its shared memory or 0 (8 bytes), encoded value
-FORGET = 9  # msgpack: numbers of values that no task will name again
+FORGET = 9  # msgpack: numbers of values, and of programs, that no task will name again
 
 # From the worker.
 HELLO = 16  # msgpack: peak memory at its start

@@ -148,7 +148,7 @@ class Worker:
                 self._run_batch(body)
             elif kind == link.PROGRAM:
                 # Not unpickled yet: if that kills us, it must be while the page names a task.
-                self._programs[int.from_bytes(body[:8], "little")] = bytes(body[8:])
+                self._programs[int.from_bytes(body[:8], "little")] = body[8:]
             elif kind == link.FACTS:
                 self._facts[int.from_bytes(body[:8], "little")] = bytes(body[8:])
                 if len(self._facts) > KEPT:
@@ -157,7 +157,7 @@ class Worker:
                 number, ticket = int.from_bytes(body[:8], "little"), int.from_bytes(body[8:16], "little")
                 self._values[number] = (body[16:], self._mappings.hold(ticket) if ticket else None)
             elif kind == link.FORGET:
-                self._forget(batches.unpack(body))
+                self._forget(*batches.unpack(body))
             elif kind == link.RELEASE:
                 self._arena.release(_PARENT, batches.unpack(body))
             elif kind == link.FILES:
@@ -266,8 +266,11 @@ class Worker:
             number += 1
         self._means[program_number] = mean_ns
 
-    def _forget(self, numbers: tuple[int, ...]) -> None:
-        for number in numbers:
+    def _forget(self, values: tuple[int, ...], programs: tuple[int, ...]) -> None:
+        for number in programs:
+            del self._programs[number]
+            self._means.pop(number, None)
+        for number in values:
             _, held = self._values.pop(number)
             if held is not None:
                 held.close()
@@ -294,7 +297,7 @@ class Worker:
 
     def _program(self, number: int) -> Any:
         program = self._programs[number]
-        if type(program) is bytes:
+        if type(program) is memoryview:
             import pickle
 
             program = self._programs[number] = pickle.loads(program)

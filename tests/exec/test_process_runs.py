@@ -238,6 +238,41 @@ def test_many_threads_wait_at_once(pool: WorkerPool) -> None:
     assert not failures and not any(thread.is_alive() for thread in threads)
 
 
+def test_a_worker_lets_go_of_nodes_that_are_gone(pool: WorkerPool) -> None:
+    class Heavy:
+        def __reduce__(self) -> Any:
+            return _Loaded, ()
+
+    def alive(_: Any) -> int:
+        import gc
+
+        from tests.exec.test_process_runs import _Loaded
+
+        gc.collect()
+        return _Loaded.alive
+
+    def run_a_node_that_holds(heavy: Heavy) -> None:
+        Drive(pool).values(Node(lambda x: heavy and x), range(20))
+
+    drive, counting = Drive(pool), Node(alive)
+    for _ in range(3):
+        run_a_node_that_holds(Heavy())
+    gc.collect()
+    assert set(drive.values(counting, range(20))) == {0}
+
+
+class _Loaded:
+    """Counts itself in each process."""
+
+    alive = 0
+
+    def __init__(self) -> None:
+        _Loaded.alive += 1
+
+    def __del__(self) -> None:
+        _Loaded.alive -= 1
+
+
 def test_an_event_loop_drains(pool: WorkerPool) -> None:
     async def main() -> list[Any]:
         loop = asyncio.get_running_loop()
