@@ -35,12 +35,15 @@ CHUNK = 512
 """So many sends are taken at once, and finished tasks folded; fewer only where the step would stand still."""
 
 
-def flow_of(plan: Plan, state: ChannelState) -> Flow | None:
-    """The flow of the queued sends, if some of them are still to be made: those after the first such come from it too."""
+def flow_of(plan: Plan, state: ChannelState, tasks: Sequence[Task]) -> Flow | None:
+    """The flow of the queued sends beside the step's other `tasks`, if some sends are still to be made.
+
+    Those queued after the first such come from it too.
+    """
     sends = state.values.get(TASKS, ())
     for index, packet in enumerate(sends):
         if isinstance(packet, SendIterator):
-            return Flow(plan, index, sends[index:])
+            return Flow(plan, index, sends[index:], sum(task.pulled for task in tasks))
     return None
 
 
@@ -51,13 +54,25 @@ def _each(packet: Any) -> Iterator[Any]:
 class Flow:
     """The sends of a step that are still to be made, and what has become of the writes of those that finished."""
 
-    __slots__ = ("_at", "_folded", "_index", "_overwritten", "_packets", "_plan", "_rest", "_sends", "is_open")
+    __slots__ = (
+        "_at",
+        "_folded",
+        "_index",
+        "_overwritten",
+        "_packets",
+        "_plan",
+        "_rest",
+        "_sends",
+        "_window",
+        "is_open",
+    )
 
-    def __init__(self, plan: Plan, index: int, packets: Sequence[Any]) -> None:
+    def __init__(self, plan: Plan, index: int, packets: Sequence[Any], pulled: int) -> None:
         self._plan = plan
         self._index = index
         self._packets = packets
         self._sends = chain.from_iterable(map(_each, packets))
+        self._window = WINDOW + pulled  # these stay, for what they have seen
         self._at = 0
         self._folded: dict[str, BinaryOperatorAggregate[Any]] = {}
         self._overwritten: set[str] = set()
@@ -70,7 +85,7 @@ class Flow:
         `held` for the sake of earlier ones. At most `limit` are to run at once. Raises what the iterator raises.
         """
         most = AHEAD if limit is None else min(AHEAD, limit)
-        room = min(most - ahead, WINDOW - held)
+        room = min(most - ahead, self._window - held)
         tasks: list[Task] = []
         if not self.is_open or room < min(CHUNK, (most + 3) // 4):
             return tasks
@@ -114,7 +129,7 @@ class Flow:
         while at < count and tasks[at].state in ENDED:
             at += 1
         self._at = at
-        if at < CHUNK and count < WINDOW and not all:
+        if at < CHUNK and count < self._window and not all:
             return
         if scheduler.recorded:
             unplaced = [task for task in tasks if task.state in ENDED and (task.record is None or not task.writes)]

@@ -204,7 +204,7 @@ class Scheduler:
             self._break(_recursion_error(self.recursion_limit), out)
             return
         tasks = due_tasks(self.plan, self.state, self.step, self.stop, self.updated, self.warn)
-        flow = flow_of(self.plan, self.state) if TASKS in self.state.values else None
+        flow = flow_of(self.plan, self.state, tasks) if TASKS in self.state.values else None
         if not tasks and flow is None:
             self.phase = FINAL
             out.append((OVER,))
