@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mpflow._engine.profiles import profile
     from mpflow._exec.process import WorkerPool
     from mpflow._wire.variables import carry
     from mpflow.comparison.measure import compare
@@ -31,6 +32,7 @@ __all__ = (
     "from_langgraph",
     "carry",
     "compare",
+    "profile",
 )
 
 _HOMES = {
@@ -39,6 +41,7 @@ _HOMES = {
     "Command": "mpflow.types",
     "FailureRecord": "mpflow.types",
     "Send": "mpflow.types",
+    "profile": "mpflow._engine.profiles",
     "StateGraph": "mpflow.graph.state",
     "from_langgraph": "mpflow.interop.langgraph",
     "Trace": "mpflow.observe.trace",

@@ -9,6 +9,7 @@ from weakref import WeakKeyDictionary
 
 from mpflow._exec.patience import check_timeout
 from mpflow._exec.place import in_worker
+from mpflow._exec.placement import profile as profiles
 from mpflow._exec.placement.profile import Profile
 from mpflow._exec.thread import ThreadPlace, default_threads
 from mpflow._messages import Attempt, Outcome
@@ -33,7 +34,7 @@ class Routes(dict["NodePlan", Any]):
 
     def __init__(self) -> None:
         super().__init__()
-        self.auto: list[NodePlan] = []
+        self.auto: set[NodePlan] = set()
 
 
 _found: WeakKeyDictionary[Plan, dict[tuple[Any, ...], Routes]] = WeakKeyDictionary()
@@ -80,8 +81,10 @@ class Places:
             return
         if node.meter is None:
             node.meter = Profile(node.name)
+            if profiles.recall is not None:
+                profiles.recall(node.meter, node.program.callables.source)
         if route is THREAD and (node.executor or self.default or "auto") == "auto":
-            self.routes.auto.append(node)
+            self.routes.auto.add(node)
 
     def _direct(self) -> None:
         """Have the tasks of this run placed one by one from now on."""
@@ -90,7 +93,7 @@ class Places:
         if may_move():
             self.director = Director(self)
         else:
-            self.auto = []
+            self.auto = set()
 
     def heard(self, outcomes: list[Outcome]) -> list[Outcome]:
         """What has come, less what is to be run once more elsewhere."""

@@ -54,10 +54,11 @@ class Director:
         groups: dict[NodePlan, list[Attempt]] = {}
         for attempt in attempts:
             groups.setdefault(attempt.task.node, []).append(attempt)
+        auto = self._places.auto
         heavy = sum(len(group) for node, group in groups.items() if _is_heavy(node))
         stay: list[Attempt] = []
         for node, group in groups.items():
-            if not _is_heavy(node):
+            if node not in auto or not _is_heavy(node):
                 stay += group
             elif group[0].alone and node.meter.standing is not None and node.meter.standing.guarded is not None:
                 self._send(node, group)  # it may have killed a worker: not here
@@ -84,7 +85,8 @@ class Director:
 
     def _judge(self, node: NodePlan, standing: Standing, tasks: int) -> Verdict:
         """What to do with so many tasks now; walks over the node only if it would move."""
-        costs = self._book().costs()
+        # To be tried costs nobody anything but the pool's start: that is weighed in `_missed`.
+        costs = self._book().costs()._replace(is_started=self._book().is_started or not standing.proven)
         figures = figures_of(node.meter)
         place = standing.place
         verdict = decide(figures, costs, tasks, cores=self._cores, has_gil=True, place=place, held=standing.held)
@@ -110,7 +112,8 @@ class Director:
         if standing.held is not None or standing.trial is not None:
             return
         hoped = figures_of(node.meter)._replace(sent=0)
-        verdict = decide(hoped, book.costs(), tasks, cores=self._cores, has_gil=True, place=THREAD, held=None)
+        costs = book.costs()._replace(is_started=True)
+        verdict = decide(hoped, costs, tasks, cores=self._cores, has_gil=True, place=THREAD, held=None)
         if verdict.place is THREAD:
             return
         standing.missed_s += verdict.thread_s - verdict.process_s
@@ -225,7 +228,7 @@ class Director:
             peek(unseen)
         heavy = sum(len(group) for node, group in waiting.items() if _is_heavy(node)) + len(away) + _running_heavy()
         for node, group in waiting.items():
-            if not _is_heavy(node) or not self._is_auto(node):
+            if not _is_heavy(node) or node not in self._places.auto:
                 continue
             standing = standing_of(node.meter)
             if self._judge(node, standing, heavy).place is THREAD or not standing.proven:
@@ -243,9 +246,6 @@ class Director:
             if reserve and self._judge(node, standing_of(node.meter), heavy).place is THREAD:
                 self._bring_back([*reserve])
                 reserve.clear()
-
-    def _is_auto(self, node: NodePlan) -> bool:
-        return node in self._places.auto
 
     def patience_s(self) -> float | None:
         """How long the driver may wait before it should look again; None for as long as it likes."""

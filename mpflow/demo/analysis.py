@@ -18,7 +18,7 @@ import token
 import tokenize
 import warnings
 from collections import Counter
-from typing import Any, TypedDict
+from typing import TypedDict
 
 from mpflow.demo.similarity import signature
 
@@ -27,9 +27,9 @@ MOST_COMPLEX_KEPT = 5
 """Functions kept from each file: a report shows few, and what travels back stays small."""
 
 _SOURCE_NAME = "<analysed source>"
-# The compiler's warnings about analysed code are that code's affair. A filter by name, put in once, is safe beside other
-# threads, which warnings.catch_warnings() is not.
-_QUIET: Any = ("ignore", None, Warning, re.compile(re.escape(_SOURCE_NAME)), 0)
+# The compiler's warnings about analysed code are that code's affair. A filter by name, put in once in each process, is
+# safe beside other threads, which warnings.catch_warnings() is not.
+warnings.filterwarnings("ignore", module=re.escape(_SOURCE_NAME))
 
 # Up to 3.11.7 and 3.12.1 two threads that build trees share one count of their depth and may fail over the other's
 # (SystemError). The interpreter's own lock lets only one of them run anyway.
@@ -181,9 +181,6 @@ def _read(path: str) -> bytes:
 
 
 def _parse(source: bytes) -> ast.Module:
-    filters: Any = warnings.filters
-    if _QUIET not in filters:
-        filters.insert(0, _QUIET)
     with _PARSER:
         return ast.parse(source, _SOURCE_NAME)
 

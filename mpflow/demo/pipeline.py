@@ -43,7 +43,7 @@ def report(state: State) -> dict[str, Any]:
     return {"report": summarise(state["analyses"], state["pairs"])}
 
 
-def build(executor: Literal["process", "thread", "inline"]) -> Any:
+def build(executor: Literal["auto", "process", "thread", "inline"] = "auto") -> Any:
     """The compiled graph; `executor` says where its analyses run."""
     graph: StateGraph[State, None, State, State] = StateGraph(State)
     graph.add_node("find_files", find_files)

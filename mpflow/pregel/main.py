@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from mpflow._exec.process import WorkerPool
     from mpflow.channels.base import BaseChannel
     from mpflow.config import RunnableConfig
+    from mpflow.observe.explain import Explanation
     from mpflow.pregel.nodes import NodeBuilder, PregelNode
     from mpflow.runtime import RunControl
     from mpflow.types import All, CachePolicy, Checkpointer, Durability, RetryPolicy, StreamMode
@@ -119,6 +120,15 @@ class CompiledGraph(DescribedGraph, Runnable[Any, Any]):
                 )
             setattr(twin, name, value)
         return twin
+
+    def explain(self) -> Explanation:
+        """Where each node runs and why, in one sentence with the numbers measured in all runs of this graph so far.
+
+        Before the first run: which nodes may move to workers, and what holds the others. Print it for a table.
+        """
+        from mpflow._engine.explaining import explain
+
+        return explain(self._plan, self._options.get("executor"), self._options.get("pool"))
 
     def with_config(self, config: RunnableConfig | None = None, **kwargs: Any) -> Self:
         """A copy of this graph with `config` merged into its own (CF-1)."""

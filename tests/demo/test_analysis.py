@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 import tokenize
-import warnings
 from textwrap import dedent
 
 import pytest
@@ -127,10 +126,11 @@ def test_a_name_that_is_no_text_is_shown_escaped(tmp_path):
 
 def test_warnings_about_the_analysed_code_are_not_ours(tmp_path):
     (tmp_path / "m.py").write_text("x = '\\d'\nassert (x, 'always true')\n")
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        assert analyse_file(str(tmp_path), "m.py")["problem"] is None
-    assert caught == []
+    program = (
+        f"from mpflow.demo.analysis import analyse_file; print(analyse_file({str(tmp_path)!r}, 'm.py')['problem'])"
+    )
+    done = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("None\n", "")
 
 
 def test_the_node_adds_one_analysis(tmp_path):

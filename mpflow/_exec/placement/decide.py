@@ -102,7 +102,7 @@ def decide(
 
 
 def process_time_s(figures: Figures, costs: Costs, tasks: int) -> float:
-    """How long the pool would take over `tasks` calls, once it stands."""
+    """How long the pool would take over `tasks` calls, its start included if it is yet to come."""
     if figures.sent:
         each_s = figures.away_s
     else:
@@ -111,7 +111,8 @@ def process_time_s(figures: Figures, costs: Costs, tasks: int) -> float:
     lanes = min(costs.workers, tasks)
     # Few tasks do not divide evenly; of many the last ones hardly count.
     rounds = ceil(tasks / lanes) if tasks < 4 * lanes else tasks / lanes
-    return max(rounds * each_s, tasks * parent_s) + costs.trip_s
+    start_s = 0.0 if costs.is_started else costs.start_s
+    return max(rounds * each_s, tasks * parent_s) + costs.trip_s + start_s
 
 
 def ms(seconds: float) -> str:

@@ -21,6 +21,8 @@ _EVERY = 8
 """So many first calls are all measured."""
 _PEEK_S = 0.02
 
+recall: Callable[[Profile, Any], None] | None = None
+"""Fills a new profile with what an earlier run of the program learnt of the node's callable, if that is kept."""
 Call = tuple["Profile", int, float, float]
 """A call under way: profile, thread, and what the clocks showed at its start."""
 running: dict[int, Call] = {}
@@ -52,6 +54,7 @@ class Profile:
     """The figures of one node. Shared by the runs of a graph; a lost update between threads does no harm."""
 
     __slots__ = (
+        "__weakref__",
         "away_cpu_s",
         "away_s",
         "calls",
@@ -63,6 +66,7 @@ class Profile:
         "left",
         "name",
         "output_bytes",
+        "proven_as",
         "seen",
         "sent",
         "skip",
@@ -96,6 +100,8 @@ class Profile:
         """What one takes of this process to be sent."""
         self.input_bytes = 0.0
         self.output_bytes = 0.0
+        self.proven_as: str | None = None
+        """What the walk found when the node was tried by an earlier run of the program."""
         self.standing: Standing | None = None
         """What is known of its fitness to move, once that was worth finding out."""
 
@@ -140,8 +146,12 @@ class Profile:
         if turn_s:
             self.company += 1
             self.turn_s += (turn_s - self.turn_s) * max(0.125, 1 / self.company)
+        self.settle()
+
+    def settle(self) -> None:
+        """Draw the conclusions for how often to measure."""
         self.is_heavy = self.cpu_s >= HEAVY_S
-        if seen >= _EVERY:
+        if self.seen >= _EVERY:
             # Of heavy ones each is measured: how many there are at once is part of the figures.
             self.skip = 0 if self.is_heavy else 3 if self.cpu_s > _LIGHT_S else 31
             self.left = min(self.left, self.skip)

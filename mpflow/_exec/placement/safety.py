@@ -118,6 +118,10 @@ class Clearance:
                 return "a variable of an outer function"
         return None
 
+    def digest(self) -> str:
+        """Of the entries: equal for the same code and constants."""
+        return blake2b(repr(sorted(self.entries.items())).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
     def difference(self, other: Mapping[str, str]) -> str | None:
         """The name of the first thing that another walk, of the same node, saw otherwise; None if they agree."""
         for name, text in self.entries.items():
@@ -194,7 +198,9 @@ class _Walker:
                 self._once(type(value), lambda: self._class(type(value), f"the class of {what}", reached))
             self._note(what, text)
             if isinstance(value, (tuple, frozenset)):
-                for part in value:
+                # A set's order is another in each process.
+                parts = value if isinstance(value, tuple) else sorted(value, key=_name_of)
+                for part in parts:
                     if isinstance(part, (type, types.FunctionType, types.BuiltinFunctionType)):
                         self.look(part, f"a part of {what}", reached)
             return
@@ -504,6 +510,10 @@ def _is_of_its_module(function: types.FunctionType) -> bool:
 
 def _has_plain_state(value: Any) -> bool:
     return type(value).__module__ != "builtins" and type(getattr(value, "__dict__", None)) is dict
+
+
+def _name_of(value: Any) -> str:
+    return f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', '')}"
 
 
 def _is_generated(value: Any) -> bool:

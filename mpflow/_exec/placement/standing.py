@@ -43,6 +43,8 @@ class Standing:
         self.held: str | None = None
         self.proven = False
         self.guarded: GuardedProgram | None = None
+        self.digest = ""
+        """Of all that the walk let through: tried once, the node need not be tried again while this is the same."""
         self.trial: Trial | None = None
         self.missed_s = 0.0
         """What its tasks would have been done earlier by, had they not run in threads."""
@@ -87,6 +89,8 @@ class Standing:
             self._clearance = clearance = walk(program.callables.source)
             reason = clearance.held
             self.guarded = GuardedProgram(program, clearance.entries)
+            self.digest = clearance.digest()
+            self.proven = reason is None and self.digest == self.profile.proven_as
         if reason is not None:
             self.hold(reason)
 
