@@ -169,6 +169,62 @@ def test_an_imported_thread_goes_on(database: Path) -> None:
     assert after["point"] == Point(1, [2])
 
 
+def test_a_thread_that_waits_goes_on_where_it_is_with_its_graph(database: Path) -> None:
+    from mpflow.types import Command
+
+    saver = InMemorySaver()
+    graph = ours(saver)
+    import_sqlite(database, saver, types=[Point], graph=graph)
+    state = graph.get_state(at("waits"))
+    assert (state.next, [one.value for one in state.interrupts]) == (("last",), ["why?"])
+    assert state.values["log"][-1] == "beside"
+    question = state.interrupts[0].id
+    assert graph.invoke(Command(resume={question: "because"}), at("waits"))["log"][-2:] == ["beside", "because"]
+
+
+def test_a_thread_that_failed_keeps_what_was_done(database: Path) -> None:
+    saver = InMemorySaver()
+    graph = ours(saver, fails=False)
+    import_sqlite(database, saver, types=[Point], graph=graph)
+    before = graph.get_state(at("failed"))
+    assert "no luck" in str(before.tasks[0].error)
+    assert graph.invoke(None, at("failed"))["log"][-2:] == ["beside", "last"]
+
+
+def test_a_graph_of_another_saver_is_refused(database: Path) -> None:
+    with pytest.raises(ValueError, match=r"compile\(checkpointer=saver\)"):
+        import_sqlite(database, InMemorySaver(), graph=ours(InMemorySaver()))
+
+
+@pytest.mark.parametrize("lasting", [False, True])
+def test_a_question_of_a_graph_within_a_graph_is_answered_after_the_import(tmp_path: Path, lasting: bool) -> None:
+    from langgraph.checkpoint.sqlite import SqliteSaver
+
+    from mpflow.types import Command
+    from tests.differential.scenarios import Library
+    from tests.differential.test_states import nested
+
+    path = tmp_path / "theirs.db"
+    with SqliteSaver.from_conn_string(str(path)) as source:
+        graph = nested(Library("langgraph", lambda: source), lasting=lasting, depth=2)
+        graph.invoke({"log": ["in"]}, at("t"))
+        expected = graph.get_state(at("t"), subgraphs=True)
+    saver = InMemorySaver()
+    graph = nested(Library("mpflow", lambda: saver), lasting=lasting, depth=2)
+    report = import_sqlite(path, saver, graph=graph)
+    assert (report.threads, report.refused) == (1, {})
+    found = graph.get_state(at("t"), subgraphs=True)
+    while expected.tasks and found.tasks:
+        assert (found.values, found.next) == (expected.values, expected.next)
+        if not hasattr(expected.tasks[0].state, "tasks"):
+            break
+        expected, found = expected.tasks[0].state, found.tasks[0].state
+    assert found.next == ("ask",)
+    question = graph.get_state(at("t")).interrupts[0].id
+    result = graph.invoke(Command(resume={question: "yes"}), at("t"))
+    assert (result["log"][-1], result["log"].count("first")) == ("ask: yes", 1)
+
+
 def test_some_threads_of_a_database(database: Path) -> None:
     saver = InMemorySaver()
     report = import_sqlite(database, saver, thread_ids=["it's", "nobody"], types=[Point])

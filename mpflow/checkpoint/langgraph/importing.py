@@ -13,6 +13,7 @@ from typing import Any
 from mpflow._names import TASKS
 from mpflow._wire.errors import DecodeError, WireError
 from mpflow.checkpoint.base import LATEST_VERSION, BaseCheckpointSaver, Checkpoint
+from mpflow.checkpoint.langgraph.renaming import Names
 from mpflow.checkpoint.serde.base import SerializerProtocol
 from mpflow.checkpoint.serde.jsonplus import JsonPlusSerializer
 from mpflow.config import RunnableConfig
@@ -21,7 +22,9 @@ __all__ = ("ImportReport", "import_sqlite")
 
 _CHECKPOINTS = (
     "SELECT checkpoint_ns, checkpoint_id, parent_checkpoint_id, type, checkpoint, metadata FROM checkpoints "
-    "WHERE thread_id = ? ORDER BY checkpoint_ns, checkpoint_id"
+    # Graphs within come after those around them: what they are called depends on these.
+    "WHERE thread_id = ? ORDER BY length(checkpoint_ns) - length(replace(checkpoint_ns, '|', '')), "
+    "checkpoint_ns <> '', checkpoint_ns, checkpoint_id"
 )
 _WRITES = (
     "SELECT task_id, {path}, channel, type, value FROM writes "
@@ -50,14 +53,19 @@ def import_sqlite(
     thread_ids: Collection[str] | None = None,
     types: Iterable[type] = (),
     serde: SerializerProtocol | None = None,
+    graph: Any = None,
 ) -> ImportReport:
     """Copy threads out of the SQLite database that LangGraph keeps at `path` into `saver`, with their history.
 
     All threads, or those of `thread_ids`; each whole or not at all. Ids of checkpoints stay what they are. `types` are
-    the classes of the values; `serde` reads another format, such as an encrypted one. A thread that `saver` has
-    already, or whose values cannot be read, is refused: the report says why. Blocks until done; run it while nothing
-    else uses either. Raises FileNotFoundError, and what `saver` raises.
+    the classes of the values; `serde` reads another format, such as an encrypted one. With `graph`, compiled with
+    `saver`, steps that are not finished go on where they are and questions wait for their answers; without it the tasks
+    of such steps run again. A thread that `saver` has already, or whose values cannot be read, is refused: the report
+    says why. Blocks until done; run it while nothing else uses either. Raises FileNotFoundError, ValueError for a graph
+    with another saver, and what `saver` raises.
     """
+    if graph is not None and graph.checkpointer is not saver:
+        raise ValueError("compile the graph with the saver that the threads go to: compile(checkpointer=saver)")
     if not Path(path).is_file():
         raise FileNotFoundError(f"no database at {os.fspath(path)}")
     reader = JsonPlusSerializer(types=types) if serde is None else serde
@@ -68,7 +76,7 @@ def import_sqlite(
         known = [row[0] for row in connection.execute("SELECT DISTINCT thread_id FROM checkpoints ORDER BY thread_id")]
         for thread_id in known if thread_ids is None else thread_ids:
             try:
-                _Thread(connection, thread_id, reader, saver).copy(report)
+                _Thread(connection, thread_id, reader, saver, Names(graph)).copy(report)
             except _Refused as refusal:
                 report.refused[thread_id] = str(refusal)
             else:
@@ -81,38 +89,46 @@ def import_sqlite(
 class _Thread:
     """One thread on its way."""
 
-    def __init__(self, connection: sqlite3.Connection, thread_id: str, serde: SerializerProtocol, saver: Any) -> None:
+    def __init__(
+        self, connection: sqlite3.Connection, thread_id: str, serde: SerializerProtocol, saver: Any, names: Names
+    ) -> None:
         self._connection = connection
         self._thread_id = thread_id
         self._serde = serde
         self._saver = saver
+        self._names = names
         columns = {row[1] for row in connection.execute("PRAGMA table_info(writes)")}
         self._path_column = "task_path" if "task_path" in columns else "''"
 
     def copy(self, report: ImportReport) -> None:
         if next(iter(self._saver.list({"configurable": {"thread_id": self._thread_id}}, limit=1)), None) is not None:
             raise _Refused("the saver has a thread of this id already")
-        checkpoints = writes = 0
         try:
-            versions: dict[tuple[str, str | None], dict[str, Any]] = {}
-            for ns, checkpoint_id, parent_id, checkpoint, metadata in self._checkpoints():
-                before = versions.get((ns, parent_id), {})
-                mine = checkpoint["channel_versions"]
-                versions[ns, checkpoint_id] = mine
-                changed = {name: version for name, version in mine.items() if before.get(name) != version}
-                self._saver.put(self._config(ns, parent_id), checkpoint, metadata, changed)
-                checkpoints += 1
-                writes += self._copy_writes(ns, checkpoint_id)
-            if not checkpoints:
+            addresses = self._copy_checkpoints()
+            writes = sum(self._copy_writes(ns, checkpoint_id) for ns, checkpoint_id in addresses)
+            if not addresses:
                 raise _Refused("the database has no thread of this id")
         except BaseException:
             self._saver.delete_thread(self._thread_id)
             raise
-        report.checkpoints += checkpoints
+        report.checkpoints += len(addresses)
         report.writes += writes
 
+    def _copy_checkpoints(self) -> list[tuple[str, str]]:
+        addresses: list[tuple[str, str]] = []
+        versions: dict[tuple[str, str | None], dict[str, Any]] = {}
+        for ns, checkpoint_id, parent_id, checkpoint, metadata in self._checkpoints():
+            before = versions.get((ns, parent_id), {})
+            mine = checkpoint["channel_versions"]
+            versions[ns, checkpoint_id] = mine
+            changed = {name: version for name, version in mine.items() if before.get(name) != version}
+            self._saver.put(self._config(ns, parent_id), checkpoint, self._names.metadata(metadata), changed)
+            self._names.learn(self._config(ns, checkpoint_id), list(self._writes(ns, checkpoint_id)))
+            addresses.append((ns, checkpoint_id))
+        return addresses
+
     def _config(self, ns: str, checkpoint_id: str | None) -> RunnableConfig:
-        where = {"thread_id": self._thread_id, "checkpoint_ns": ns}
+        where = {"thread_id": self._thread_id, "checkpoint_ns": self._names.ns(ns)}
         if checkpoint_id:
             where["checkpoint_id"] = checkpoint_id
         return {"configurable": where}
@@ -153,7 +169,7 @@ class _Thread:
     def _copy_writes(self, ns: str, checkpoint_id: str) -> int:
         tasks: dict[tuple[str, str], list[tuple[str, Any]]] = {}
         for task_id, path, channel, value in self._writes(ns, checkpoint_id):
-            tasks.setdefault((task_id, path), []).append((channel, value))
+            tasks.setdefault((self._names.task(task_id), path), []).append((channel, self._names.value(channel, value)))
         for (task_id, path), writes in tasks.items():
             self._saver.put_writes(self._config(ns, checkpoint_id), writes, task_id, path)
         return sum(map(len, tasks.values()))
