@@ -383,14 +383,3 @@ class Persistence:
 
 def _is_special(write: tuple[str, Any]) -> bool:
     return write[0] in WRITES_IDX_MAP
-
-
-def path_text(path: tuple[Any, ...]) -> str:
-    """A task's path as savers sort it: numbers padded, parts joined."""
-    return "~" + ", ".join(_part(part) for part in path)
-
-
-def _part(part: Any) -> str:
-    if isinstance(part, tuple):
-        return path_text(part)
-    return f"{part:010d}" if isinstance(part, int) else str(part)

@@ -320,7 +320,7 @@ class Run:
             self.local.replay = Replay(persistence.replay_from)
 
     def path_text(self, task: Task) -> str:
-        from mpflow._engine.persistence import path_text
+        from mpflow.checkpoint.base import path_text  # most runs load no saver's contract
 
         return path_text(task.path)
 

@@ -177,6 +177,17 @@ def writes_sort_key(task_path: str, task_id: str = "", idx: int = 0) -> tuple[st
     return (task_path, task_id, idx)
 
 
+def path_text(path: tuple[Any, ...]) -> str:
+    """A task's path as savers are given it and sort it: numbers padded, parts joined."""
+    return "~" + ", ".join(_part(part) for part in path)
+
+
+def _part(part: Any) -> str:
+    if isinstance(part, tuple):
+        return path_text(part)
+    return f"{part:010d}" if isinstance(part, int) else str(part)
+
+
 def next_version(current: Any) -> str:
     """Return a version that sorts after `current`: a counter of 32 digits, a dot, and a random part (CP-4)."""
     count = 0 if current is None else current if isinstance(current, int) else int(str(current).split(".")[0])

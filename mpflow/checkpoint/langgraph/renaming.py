@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from mpflow._names import INTERRUPT
+from mpflow.checkpoint.base import path_text
 from mpflow.types import Interrupt
 
 _LEVEL, _ID = "|", ":"
@@ -63,14 +64,3 @@ class Names:
                 for one in value:
                     # A question of a graph within is told at each level: the innermost, which comes last, asked it.
                     self._questions[one.id] = Interrupt.from_ns(None, where).id
-
-
-def path_text(path: tuple[Any, ...]) -> str:
-    """A task's path as savers are given it: numbers padded, parts joined."""
-    return "~" + ", ".join(_part_text(part) for part in path)
-
-
-def _part_text(part: Any) -> str:
-    if isinstance(part, tuple):
-        return path_text(part)
-    return f"{part:010d}" if isinstance(part, int) else str(part)
