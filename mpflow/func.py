@@ -218,7 +218,7 @@ class entrypoint:
 
         __slots__ = ()
 
-        def __init__(self, value: R, save: S) -> None:
+        def __init__(self, *, value: R, save: S) -> None:
             super().__init__(value, save)
 
     def __call__(self, func: Callable[..., Any]) -> Pregel:

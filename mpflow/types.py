@@ -246,7 +246,9 @@ class Interrupt(Generic[ResponseT]):
     @property
     def interrupt_id(self) -> str:
         """Deprecated: `id`."""
-        warn("Interrupt.interrupt_id is deprecated: read Interrupt.id", DeprecationWarning, stacklevel=2)
+        from mpflow.warnings import LangGraphDeprecatedSinceV10
+
+        warn(LangGraphDeprecatedSinceV10("Interrupt.interrupt_id is deprecated: read Interrupt.id"), stacklevel=2)
         return self.id
 
 
@@ -352,11 +354,10 @@ class GraphOutput(Generic[OutputT]):
 
     @staticmethod
     def _deprecated(what: str) -> None:
-        warn(
-            f"GraphOutput: {what} is deprecated, use output.value and output.interrupts",
-            DeprecationWarning,
-            stacklevel=3,
-        )
+        from mpflow.warnings import LangGraphDeprecatedSinceV11
+
+        text = f"GraphOutput: {what} is deprecated, use output.value and output.interrupts"
+        warn(LangGraphDeprecatedSinceV11(text), stacklevel=3)
 
 
 def ensure_valid_checkpointer(checkpointer: Checkpointer) -> Checkpointer:

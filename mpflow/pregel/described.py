@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from mpflow.pregel.picture import Graph
     from mpflow.types import All
 
-_GOING = "{} is deprecated: a run takes its context as `context=`, whose schema get_context_jsonschema() gives"
-
 
 class DescribedGraph(StatefulGraph):
     """What can be asked about a graph without running it."""
@@ -137,12 +135,12 @@ class DescribedGraph(StatefulGraph):
 
     def config_schema(self, *, include: Sequence[str] | None = None) -> type[BaseModel]:
         """Deprecated: a pydantic model of the config, with the context under ``configurable``."""
-        warnings.warn(_GOING.format("config_schema"), DeprecationWarning, stacklevel=2)
+        warnings.warn(_going("config_schema"), stacklevel=2)
         return self._config_model(include)
 
     def get_config_jsonschema(self, *, include: Sequence[str] | None = None) -> dict[str, Any]:
         """Deprecated: the same as a JSON schema."""
-        warnings.warn(_GOING.format("get_config_jsonschema"), DeprecationWarning, stacklevel=2)
+        warnings.warn(_going("get_config_jsonschema"), stacklevel=2)
         return self._config_model(include).model_json_schema()
 
     def _config_model(self, include: Sequence[str] | None) -> type[BaseModel]:
@@ -186,6 +184,14 @@ class DescribedGraph(StatefulGraph):
         except Exception:  # an image is a courtesy
             pass
         return shown
+
+
+def _going(name: str) -> Warning:
+    from mpflow.warnings import LangGraphDeprecatedSinceV10
+
+    return LangGraphDeprecatedSinceV10(
+        f"{name} is deprecated: a run takes its context as `context=`, whose schema get_context_jsonschema() gives"
+    )
 
 
 def _listed(keys: Reads) -> str | list[str]:

@@ -109,14 +109,14 @@ def _closing(path: str, start: int) -> int:
     raise ValueError(f"path {path!r}: the {opens!r} at {start} is not closed")
 
 
-def get_text_at_path(value: Any, path: str | list[str]) -> list[str]:
-    """Return the texts found at `path` in `value`.
+def get_text_at_path(obj: Any, path: str | list[str]) -> list[str]:
+    """Return the texts found at `path` in `obj`.
 
     A step is a key, ``[i]`` or ``[*]`` for lists, ``*`` for all values, or ``{a,b}`` for several paths at once;
     ``$`` is the whole. What is found and not a string is given as JSON; None and what is not there are left out.
     """
     steps = tokenize_path(path) if isinstance(path, str) else path
-    return [] if value is None else list(_texts(value, [] if steps == ["$"] else steps))
+    return [] if obj is None else list(_texts(obj, [] if steps == ["$"] else steps))
 
 
 def _texts(value: Any, steps: list[str]) -> Iterator[str]:

@@ -1,0 +1,205 @@
+"""The public names and signatures of LangGraph are there, under the same paths (MOD-1 to MOD-13)."""
+
+from __future__ import annotations
+
+import inspect
+from importlib import import_module
+from typing import Any
+from warnings import catch_warnings, simplefilter
+
+import pytest
+
+MODULES = [
+    "cache.base",
+    "cache.memory",
+    "cache.sqlite",
+    "channels",
+    "channels.any_value",
+    "channels.base",
+    "channels.binop",
+    "channels.delta",
+    "channels.ephemeral_value",
+    "channels.last_value",
+    "channels.named_barrier_value",
+    "channels.topic",
+    "channels.untracked_value",
+    "checkpoint.base",
+    "checkpoint.memory",
+    "checkpoint.sqlite",
+    "checkpoint.sqlite.aio",
+    "config",
+    "constants",
+    "errors",
+    "func",
+    "graph",
+    "graph.message",
+    "graph.state",
+    "managed",
+    "managed.base",
+    "managed.is_last_step",
+    "pregel",
+    "pregel.main",
+    "runtime",
+    "store.base",
+    "store.memory",
+    "store.sqlite",
+    "types",
+    "typing",
+    "warnings",
+]
+
+# What is otherwise, and why.
+NOT_OURS = {
+    # Deprecated long ago.
+    "graph.MessageGraph",
+    "graph.message.MessageGraph",
+    # Constants and workings of LangGraph's own that its modules happen to show.
+    "constants.CONFIG_KEY_CHECKPOINTER",
+    "checkpoint.base.EmptyChannelError",
+    "checkpoint.base.create_checkpoint",
+    "checkpoint.base.get_serializable_checkpoint_metadata",
+    "checkpoint.memory.PersistentDict",
+    "checkpoint.sqlite.aio.T",
+    "checkpoint.sqlite.SqliteSaver.cursor",
+    "graph.state.CompiledStateGraph.attach_branch",
+    "graph.state.CompiledStateGraph.attach_edge",
+    "graph.state.CompiledStateGraph.attach_node",
+    "store.sqlite.AsyncSqliteStore.MIGRATIONS",
+    "store.sqlite.AsyncSqliteStore.VECTOR_MIGRATIONS",
+    "store.sqlite.SqliteStore.MIGRATIONS",
+    "store.sqlite.SqliteStore.VECTOR_MIGRATIONS",
+    # The log keeps what a DeltaChannel asks savers for (ST-12).
+    "checkpoint.base.DeltaChannelHistory",
+    "*.get_delta_channel_history",
+    "*.aget_delta_channel_history",
+    # The protocol of LangGraph's platform (SM-15).
+    "*.stream_events",
+    "*.astream_events",
+}
+OTHER_PARAMETERS = {
+    # Made by `compile`, not by users.
+    "graph.state.CompiledStateGraph",
+    # Of LangGraph's own making of graphs, and of its platform.
+    "pregel.Pregel.stream_transformers",
+    "pregel.Pregel.node_error_handler_map",
+    # What LangGraph names in three ways: keys, mapping, pairs.
+    "cache.memory.InMemoryCache.set.keys",
+    "cache.memory.InMemoryCache.aset.keys",
+    "cache.sqlite.SqliteCache.set.mapping",
+    "cache.sqlite.SqliteCache.aset.mapping",
+    # Internal names of what is only given by position.
+    "func.task.__func_or_none__",
+    # Savers and stores of ours keep data only, so their serializers and factories are others.
+    "checkpoint.memory.InMemorySaver.factory",
+    "checkpoint.memory.MemorySaver.factory",
+    "store.sqlite.AsyncSqliteStore.deserializer",
+    "store.sqlite.SqliteStore.deserializer",
+    "store.base.Embeddings",
+}
+OPEN = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+
+
+def _public(module: Any) -> list[str]:
+    names = getattr(module, "__all__", None)
+    if names is None:
+        names = [
+            name
+            for name, value in vars(module).items()
+            if not name.startswith("_") and getattr(value, "__module__", None) == module.__name__
+        ]
+    return sorted(name for name in names if hasattr(module, name))
+
+
+def _signature(value: Any) -> Any:
+    try:
+        return inspect.signature(value).parameters
+    except (TypeError, ValueError):
+        return None
+
+
+def _default(value: Any) -> str:
+    return getattr(value, "__name__", None) or repr(value)
+
+
+def _differs(path: str, theirs: Any, ours: Any) -> list[str]:
+    """What a call written for LangGraph may pass and ours does not take, or takes otherwise."""
+    expected, found = _signature(theirs), _signature(ours)
+    if expected is None or found is None or path in OTHER_PARAMETERS:
+        return []
+    takes_any = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in found.values())
+    wrong = []
+    for position, (name, parameter) in enumerate(expected.items()):
+        if parameter.kind in OPEN or f"{path}.{name}" in OTHER_PARAMETERS:
+            continue
+        mine = found.get(name)
+        if mine is None:
+            if not takes_any:
+                wrong.append(f"{path}: no parameter {name!r}")
+            continue
+        if parameter.kind is not parameter.KEYWORD_ONLY and list(found)[position : position + 1] != [name]:
+            wrong.append(f"{path}: {name!r} is not at place {position}")
+        is_private = _default(parameter.default).startswith("_")
+        if (
+            not is_private
+            and parameter.default is not mine.default
+            and _default(parameter.default) != _default(mine.default)
+        ):
+            wrong.append(f"{path}: {name!r} is {mine.default!r} by default, not {parameter.default!r}")
+    for name, parameter in found.items():
+        if name not in expected and parameter.default is parameter.empty and parameter.kind not in OPEN:
+            if not any(f"{path}.{other}" in OTHER_PARAMETERS for other in expected):
+                wrong.append(f"{path}: asks for {name!r}")
+    return wrong
+
+
+def _is_left_out(path: str) -> bool:
+    return path in NOT_OURS or f"*.{path.rpartition('.')[2]}" in NOT_OURS
+
+
+def _owner(cls: type, name: str) -> str:
+    return next((base.__module__ for base in cls.__mro__ if name in vars(base)), "")
+
+
+def _compare_class(path: str, theirs: type, ours: type) -> list[str]:
+    wrong = []
+    for name in dir(theirs):
+        if name.startswith("_") or not _owner(theirs, name).startswith("langgraph") or _is_left_out(f"{path}.{name}"):
+            continue
+        if not hasattr(ours, name):
+            if not _is_set_by_init(ours, name):
+                wrong.append(f"{path}: no attribute {name!r}")
+            continue
+        if callable(getattr(theirs, name)):
+            wrong += _differs(f"{path}.{name}", getattr(theirs, name), getattr(ours, name))
+    return wrong
+
+
+def _is_set_by_init(cls: type, name: str) -> bool:
+    """Whether instances have what the class itself does not show."""
+    return any(
+        name in getattr(base, "__annotations__", {})
+        or ("__init__" in vars(base) and name in base.__init__.__code__.co_names)
+        for base in cls.__mro__
+        if base.__module__.startswith("mpflow")
+    )
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_what_langgraph_has_is_there(name: str) -> None:
+    with catch_warnings():
+        simplefilter("ignore")
+        theirs, ours = import_module(f"langgraph.{name}"), import_module(f"mpflow.{name}")
+        wrong = []
+        for public in _public(theirs):
+            path = f"{name}.{public}"
+            if _is_left_out(path):
+                continue
+            if not hasattr(ours, public):
+                wrong.append(f"{path} is missing")
+                continue
+            their, our = getattr(theirs, public), getattr(ours, public)
+            if callable(their) and callable(our):
+                wrong += _differs(path, their, our)
+            if inspect.isclass(their) and inspect.isclass(our):
+                wrong += _compare_class(path, their, our)
+    assert wrong == []
