@@ -54,15 +54,13 @@ def begin(run: Run, input: Any) -> tuple[Writes | None, Writes, Iterable[Call]]:
             if run.forks:  # the branch carries them: the checkpoint it leaves may have other children
                 calls = []
         given = [write for write in writes if write[0] != RESUME]
-        if not writes and not isinstance(input.resume, dict):
+        if not writes and not isinstance(input.resume, dict) and not input.goto:
             raise EmptyInputError(f"graph '{run.plan.name}' received an empty Command: it needs resume, update or goto")
     if persistence is not None:
         given = persistence.null_writes()
     run.note_resuming(resuming)
     if resuming:
         return None, given, calls
-    if isinstance(input, Command) and given:
-        return [], given, calls
     return input_writes_of(run.plan, input), given, calls
 
 

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from difflib import unified_diff
 from importlib import import_module
+from itertools import islice
+from pprint import pformat
 from typing import Any
 
 from tests.colours import AsyncRun, Run, SyncRun
@@ -82,4 +85,10 @@ def check(scenario: Scenario, saver: Callable[[], Any] | None = None) -> None:
     for run in (SyncRun(), AsyncRun()):
         expected = shown(scenario, Library("langgraph"), run)
         found = shown(scenario, Library("mpflow", saver), run)
-        assert found == expected, f"in the {run.colour} colour"
+        assert found == expected, _differences(expected, found, run.colour)
+
+
+def _differences(expected: Any, found: Any, colour: str) -> str:
+    theirs, ours = (pformat(shown, width=120).splitlines() for shown in (expected, found))
+    lines = unified_diff(theirs, ours, "langgraph", "mpflow", lineterm="", n=2)
+    return "\n".join([f"in the {colour} colour", *islice(lines, 60)])

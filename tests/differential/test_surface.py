@@ -38,7 +38,6 @@ MODULES = [
     "managed.base",
     "managed.is_last_step",
     "pregel",
-    "pregel.main",
     "runtime",
     "store.base",
     "store.memory",
