@@ -18,7 +18,7 @@ HEAVY_S = 0.0005
 """From this much CPU time a call on, moving its node is worth a thought at all."""
 _LIGHT_S = 0.0001
 _EVERY = 8
-"""So many first calls are all measured."""
+"""So many first calls are all measured, unless they are over at once."""
 _PEEK_S = 0.02
 
 recall: Callable[[Profile, Any], None] | None = None
@@ -147,14 +147,18 @@ class Profile:
             self.company += 1
             self.turn_s += (turn_s - self.turn_s) * max(0.125, 1 / self.company)
         self.settle()
+        self.left = self.skip
 
     def settle(self) -> None:
         """Draw the conclusions for how often to measure."""
         self.is_heavy = self.cpu_s >= HEAVY_S
-        if self.seen >= _EVERY:
+        if self.wall_s < _LIGHT_S:  # whatever else it did, it was soon over: each look is dearer than the last
+            self.skip = min(2 * self.skip + 1, 31)
+        elif self.is_heavy or self.seen < _EVERY:
             # Of heavy ones each is measured: how many there are at once is part of the figures.
-            self.skip = 0 if self.is_heavy else 3 if self.cpu_s > _LIGHT_S else 31
-            self.left = min(self.left, self.skip)
+            self.skip = 0
+        else:
+            self.skip = 3 if self.cpu_s > _LIGHT_S else 31
 
     def note_away(self, cpu_s: float, waited_s: float, aside_s: float, output_bytes: int | None = None) -> None:
         """Take in a call that ran in a worker: what it computed, waited, and what it took of the worker beside that."""
