@@ -24,7 +24,7 @@ class Broken(Exception):
 @dataclass(frozen=True)
 class Node:
     name: str
-    kind: str = "plain"  # plain, command, listed, sub, caller, up
+    kind: str = "plain"  # plain, command, listed, sub, caller, up, ask
     defer: bool = False
     narrow: bool = False
     awaits: bool = False
@@ -34,6 +34,8 @@ class Node:
     fails: int = 0
     tries: int = 1
     sub: Graph | None = None
+    says: bool = False
+    handled: bool = False
 
 
 @dataclass(frozen=True)
@@ -58,10 +60,10 @@ class Graph:
 
 
 @st.composite
-def graphs(draw: Any, depth: int = 2, outer: tuple[str, ...] = (), travels: bool = False) -> Graph:
+def graphs(draw: Any, depth: int = 2, outer: tuple[str, ...] = (), asks: bool = False) -> Graph:
     names = tuple(f"{'abc'[2 - depth]}{number}" for number in range(draw(st.integers(1, 4 if depth == 2 else 2))))
     some = st.sampled_from([*names, END])
-    nodes = tuple(draw(_node(name, names, depth, outer, travels)) for name in names)
+    nodes = tuple(draw(_node(name, names, depth, outer, asks)) for name in names)
     edges = {(START, draw(st.sampled_from(names)))}
     edges |= set(draw(st.lists(st.tuples(st.sampled_from(names), some), max_size=5)))
     if draw(st.booleans()):
@@ -81,10 +83,12 @@ def graphs(draw: Any, depth: int = 2, outer: tuple[str, ...] = (), travels: bool
 
 
 @st.composite
-def _node(draw: Any, name: str, names: tuple[str, ...], depth: int, outer: tuple[str, ...], travels: bool) -> Node:
+def _node(draw: Any, name: str, names: tuple[str, ...], depth: int, outer: tuple[str, ...], asks: bool) -> Node:
     kinds = ["plain", "plain", "command", "listed"]
-    if depth and not travels:
+    if depth:
         kinds += ["sub", "caller"]
+    if asks:
+        kinds += ["ask", "ask"]
     if outer:
         kinds.append("up")
     kind = draw(st.sampled_from(kinds))
@@ -103,7 +107,9 @@ def _node(draw: Any, name: str, names: tuple[str, ...], depth: int, outer: tuple
         targets=draw(st.lists(st.sampled_from([*aims, END]), max_size=2).map(tuple)),
         fails=draw(st.sampled_from([0, 0, 0, 1, 2] if tries > 1 else [0] * 9 + [1])),
         tries=tries,
-        sub=draw(graphs(depth - 1, names)) if kind in ("sub", "caller") else None,
+        sub=draw(graphs(depth - 1, names, asks)) if kind in ("sub", "caller") else None,
+        says=draw(st.booleans()) and kind != "sub",
+        handled=draw(st.sampled_from([False, False, False, True])) and kind not in ("sub", "up"),
     )
 
 
@@ -126,6 +132,8 @@ class Library:
         self.StateGraph = import_module(f"{package}.graph").StateGraph
         types = import_module(f"{package}.types")
         self.Send, self.Command, self.RetryPolicy = types.Send, types.Command, types.RetryPolicy
+        self.InMemorySaver = import_module(f"{package}.checkpoint.memory").InMemorySaver
+        self.interrupt = types.interrupt
         self.RemainingSteps = import_module(f"{package}.managed").RemainingSteps
 
 
@@ -135,7 +143,7 @@ class Doing:
     def __init__(self, node: Node, lib: Library, sub: Any) -> None:
         self.node = node
         self.lib = lib.package
-        self.Command, self.Send = lib.Command, lib.Send
+        self.Command, self.Send, self.interrupt = lib.Command, lib.Send, lib.interrupt
         self.sub = sub
 
     def __call__(self, state: Any, runtime: Any) -> Any:
@@ -146,6 +154,8 @@ class Doing:
         attempt = runtime.execution_info.node_attempt
         if attempt <= node.fails:
             raise Broken(node.name)
+        if node.says:
+            runtime.stream_writer((node.name, attempt))
         seen = weight(state)
         left = state.get("left", "")
         update: dict[str, Any] = {"log": [f"{node.name}:{seen}:{attempt}:{left}:{sorted(state)}"]}
@@ -153,7 +163,10 @@ class Doing:
             update["log"] += [f"below {len(below['log'])} {below.get('total')}"]
         for key in node.writes:
             update[f"own_{node.name}" if key == "own" else key] = seen + node.salt
-        if node.kind in ("plain", "caller"):
+        if node.kind == "ask":
+            answer = self.interrupt(f"{node.name} {seen}")
+            update["log"] += [f"answered {answer}"]
+        if node.kind in ("plain", "caller", "ask"):
             return update
         sends = [self.Send(name, {"log": ["sent"], "total": seen}) for name in node.targets[1:] if name != END]
         goto = [*node.targets[:1], *sends] if (seen + node.salt) % 3 and seen < BUSY else []
@@ -166,6 +179,16 @@ class Doing:
 class Awaiting(Doing):
     async def __call__(self, state: Any, runtime: Any) -> Any:
         return self.act(state, runtime, None if self.sub is None else await self.sub.ainvoke(given(state)))
+
+
+class Handling:
+    """An error handler."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __call__(self, state: Any, error: Any) -> Any:
+        return {"log": [f"handled {self.name} {error.node} {type(error.error).__name__}"]}
 
 
 class Routing:
@@ -221,6 +244,7 @@ def build(graph: Graph, lib: Library, *, awaits: bool = False, **options: Any) -
             defer=node.defer,
             input_schema=narrow if node.narrow else None,
             retry_policy=policy if node.tries > 1 else None,
+            error_handler=Handling(node.name) if node.handled else None,
         )
     for start, end in graph.edges:
         builder.add_edge(start, end)

@@ -13,7 +13,7 @@ from tests.differential.graphs import Graph, Library, build, graphs
 THEIRS, OURS = Library("langgraph"), Library("mpflow")
 
 
-@settings(max_examples=200)
+@settings(max_examples=40)
 @given(graphs())
 def test_mermaid_of_random_graphs_is_the_same(graph: Graph) -> None:
     theirs, ours = build(graph, THEIRS), build(graph, OURS)

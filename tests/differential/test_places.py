@@ -25,7 +25,7 @@ def _quiet() -> Any:
 
 
 @settings(max_examples=40)
-@given(graphs(travels=True))
+@given(graphs())
 def test_processes_come_to_what_threads_do(graph: Graph) -> None:
     expected = sync_trace(build(graph, OURS, executor="thread"), INPUT, CONFIG)
     assert sync_trace(build(graph, OURS, executor="process"), INPUT, CONFIG) == expected

@@ -32,7 +32,7 @@ def check(graph: Graph) -> None:
     assert asyncio.run(async_trace(build(graph, OURS, awaits=True), INPUT, CONFIG)) == theirs
 
 
-@settings(max_examples=120)
+@settings(max_examples=80)
 @given(graphs())
 def test_random_graphs_show_the_same_under_both_libraries(graph: Graph) -> None:
     check(graph)

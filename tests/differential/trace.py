@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-MODES = ["values", "updates", "tasks"]
+MODES = ["values", "updates", "tasks", "custom"]
 
 
 class Trace:
@@ -52,8 +52,8 @@ def _steps(events: list[tuple[str, Any]], *, ended: bool) -> list[dict[str, Any]
             error = chunk["error"]
             result = repr((chunk["name"], type(error).__name__, chunk["result"], chunk["interrupts"]))
             step["ends"].append(result)
-        elif mode == "updates":
-            step["ends"].append(repr(chunk))
+        elif mode in ("updates", "custom"):
+            step["ends"].append(repr((mode, chunk)))
         else:
             step["values"].append(chunk)
     for step in steps:
