@@ -320,6 +320,12 @@ def default_pool() -> WorkerPool:
         return _default
 
 
+def has_workers(pool: WorkerPool | None) -> bool:
+    """Whether workers of `pool`, or of the default pool if that is None, are running or on their way."""
+    pool = pool or _default
+    return pool is not None and not pool._is_closed and pool.stats()["workers"] > 0
+
+
 def shutdown_default_pool(*, kill: bool = False) -> None:
     """Close the default pool, if there is one; the next use opens another."""
     global _default

@@ -9,8 +9,9 @@ from mpflow.runnables.batching import Failure, aas_completed, as_completed, conf
 from mpflow.types import FailureRecord
 
 if TYPE_CHECKING:
-    from mpflow.pregel.items import Items
     from mpflow.pregel.main import CompiledGraph
+    from mpflow.pregel.spreading import Part
+    from mpflow.runnables.batching import Indexed
 
 
 def _failure(graph: CompiledGraph, return_exceptions: bool) -> Failure:
@@ -23,29 +24,30 @@ def _failure(graph: CompiledGraph, return_exceptions: bool) -> Failure:
     return failure
 
 
-def _items(graph: CompiledGraph, inputs: Iterable[Any], config: Any, failure: Failure, kwargs: dict[str, Any]) -> Items:
-    from mpflow.pregel.items import Items
+def _parts(
+    graph: CompiledGraph, items: Indexed, limit: int | None, parallel: str, kwargs: dict[str, Any]
+) -> Iterator[Part]:
+    """One part of the batch after the other, with the way to run it. Raises ValueError for what is no way."""
+    if parallel not in ("auto", "items", "nodes"):
+        raise ValueError(f"batch(parallel={parallel!r}): expected 'auto', 'items' or 'nodes'")
+    if parallel != "auto":
+        return iter([(parallel, items, None)])
+    from mpflow.pregel.spreading import parts_of
 
-    return Items(graph, configured(inputs, config), limit=limit_of(graph, config), failure=failure, **kwargs)
-
-
-def _is_whole(parallel: str) -> bool:
-    """Whether an item is a task of its own. Raises ValueError for what is no way to spread a batch."""
-    if parallel not in ("items", "nodes"):
-        raise ValueError(f"batch(parallel={parallel!r}): expected 'items' or 'nodes'")
-    return parallel == "items"
+    return parts_of(graph, items, limit, kwargs)
 
 
 def batch_as_completed(
     graph: CompiledGraph, inputs: Iterable[Any], config: Any, *, return_exceptions: bool, parallel: str, **kwargs: Any
 ) -> Iterator[tuple[int, Any]]:
-    failure = _failure(graph, return_exceptions)
-    if not _is_whole(parallel):
-        yield from as_completed(graph, inputs, config, failure, **kwargs)
-        return
-    from mpflow.pregel.items import items_as_completed
+    failure, limit = _failure(graph, return_exceptions), limit_of(graph, config)
+    for way, items, guard in _parts(graph, configured(inputs, config), limit, parallel, kwargs):
+        if way == "nodes":
+            yield from as_completed(graph, items, limit, failure, **kwargs)
+        else:
+            from mpflow.pregel.items import Items, items_as_completed
 
-    yield from items_as_completed(_items(graph, inputs, config, failure, kwargs))
+            yield from items_as_completed(Items(graph, items, limit=limit, failure=failure, guard=guard, **kwargs))
 
 
 async def abatch_as_completed(
@@ -53,14 +55,15 @@ async def abatch_as_completed(
 ) -> AsyncIterator[tuple[int, Any]]:
     from contextlib import aclosing
 
-    failure = _failure(graph, return_exceptions)
+    failure, limit = _failure(graph, return_exceptions), limit_of(graph, config)
     found: Any
-    if _is_whole(parallel):
-        from mpflow.pregel.items import aitems_as_completed
+    for way, items, guard in _parts(graph, configured(inputs, config), limit, parallel, kwargs):
+        if way == "nodes":
+            found = aas_completed(graph, items, limit, failure, **kwargs)
+        else:
+            from mpflow.pregel.items import Items, aitems_as_completed
 
-        found = aitems_as_completed(_items(graph, inputs, config, failure, kwargs))
-    else:
-        found = aas_completed(graph, inputs, config, failure, **kwargs)
-    async with aclosing(found) as settled:
-        async for item in settled:
-            yield item
+            found = aitems_as_completed(Items(graph, items, limit=limit, failure=failure, guard=guard, **kwargs))
+        async with aclosing(found) as settled:
+            async for item in settled:
+                yield item

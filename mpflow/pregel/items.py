@@ -21,6 +21,7 @@ from mpflow.errors import NodeCancelledError, OutcomeUnknown, PoisonTaskError
 if TYPE_CHECKING:
     from mpflow._exec.process import WorkerPool
     from mpflow.pregel.main import CompiledGraph
+    from mpflow.pregel.spreading import Checks, Guard
 
 Item = tuple[int, Any, Any]
 """The number of an input, the input, and its config."""
@@ -37,23 +38,30 @@ class ItemProgram:
     The graph comes without saver, store and cache; those that it has are the scope's.
     """
 
-    __slots__ = ("__weakref__", "graph", "kwargs", "metadata", "name", "tags")
+    __slots__ = ("__weakref__", "checks", "graph", "kwargs", "metadata", "name", "tags")
 
-    def __init__(self, graph: CompiledGraph, kwargs: dict[str, Any]) -> None:
+    def __init__(self, graph: CompiledGraph, kwargs: dict[str, Any], checks: Checks | None = None) -> None:
         self.graph = graph
         self.kwargs = kwargs
+        self.checks = checks
+        """What its functions must be in the worker; None where nobody minds, or once that was seen."""
         self.name = graph.name
         self.tags = None
         self.metadata = None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return ItemProgram, (self.graph, self.kwargs)
+        return ItemProgram, (self.graph, self.kwargs, self.checks)
 
     def run(self, input: Any, scope: Any) -> list[tuple[str, Any]]:
         """Run the graph on `input`. Its config is the scope's; the run itself is nested in nothing."""
         facts = scope.facts
         current.set(None)
         graph = self.graph
+        if self.checks is not None:
+            from mpflow.pregel.spreading import check
+
+            check(graph, self.checks)
+            self.checks = None
         local = facts.local
         if local is not None:
             graph = copy(graph)
@@ -92,13 +100,15 @@ class Items:
         *,
         limit: int | None,
         failure: Failure,
+        guard: Guard | None = None,
         context: Any = None,
         **kwargs: Any,
     ) -> None:
         self.local = _local(graph, kwargs.get("durability"))
         self.pool: WorkerPool = graph._options.get("pool") or default_pool()
         self.mailbox = Mailbox()
-        self._program = ItemProgram(_portable(graph), kwargs)
+        self._program = ItemProgram(_portable(graph), kwargs, None if guard is None else guard.checks)
+        self._guard = guard
         self._reruns = all(node.rerun_on_loss for node in graph._plan.nodes.values())
         self._items = items
         self._failure = failure
@@ -145,6 +155,9 @@ class Items:
                 spent_s, count = spent_s + seconds, count + 1
                 if self._error is None:
                     settled.append((task.index, payload[0][1]))
+                continue
+            if self._guard is not None and kind is FAILED:
+                self._guard.give_back((task.index, task.input, attempt.facts.config), payload)
                 continue
             if kind is FAILED:
                 error = payload

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from mpflow.runtime import RunControl
     from mpflow.types import All, CachePolicy, Checkpointer, Durability, RetryPolicy, StreamMode
 
-    Parallel = Literal["items", "nodes"]
+    Parallel = Literal["auto", "items", "nodes"]
 
 
 _CHANGEABLE = (
@@ -423,7 +423,7 @@ class CompiledGraph(DescribedGraph, Runnable[Any, Any]):
         config: RunnableConfig | list[RunnableConfig] | None = None,
         *,
         return_exceptions: bool = False,
-        parallel: Parallel = "nodes",
+        parallel: Parallel = "auto",
         **kwargs: Any,
     ) -> list[Any]:
         """Run the graph on every input and return the outputs in the order of the inputs (AS-3).
@@ -432,7 +432,8 @@ class CompiledGraph(DescribedGraph, Runnable[Any, Any]):
         that had started are over; with `return_exceptions` failures are results; under ``on_error="record"`` they are
         `FailureRecord`s.
 
-        ``parallel="nodes"`` drives every run here and places its nodes one by one. ``parallel="items"`` runs each input
+        ``parallel="auto"`` runs the first inputs here and measures them; the rest go whole to workers if that is sooner
+        and nothing could tell. ``parallel="nodes"`` drives every run here and places its nodes one by one. ``parallel="items"`` runs each input
         as a whole within one worker process, where its nodes run in place: the best way for very many short runs. The
         graph must be able to travel (NodeNotPicklableError); its checkpointer, store and cache stay here and are asked.
         """
@@ -448,7 +449,7 @@ class CompiledGraph(DescribedGraph, Runnable[Any, Any]):
         config: RunnableConfig | list[RunnableConfig] | None = None,
         *,
         return_exceptions: bool = False,
-        parallel: Parallel = "nodes",
+        parallel: Parallel = "auto",
         **kwargs: Any,
     ) -> list[Any]:
         """As `batch`, awaited."""
@@ -464,7 +465,7 @@ class CompiledGraph(DescribedGraph, Runnable[Any, Any]):
         config: RunnableConfig | list[RunnableConfig] | None = None,
         *,
         return_exceptions: bool = False,
-        parallel: Parallel = "nodes",
+        parallel: Parallel = "auto",
         **kwargs: Any,
     ) -> Iterator[tuple[int, Any]]:
         """As `batch`, yielding ``(index, output)`` as runs finish. Inputs are taken as there is room for them."""
@@ -478,7 +479,7 @@ class CompiledGraph(DescribedGraph, Runnable[Any, Any]):
         config: RunnableConfig | list[RunnableConfig] | None = None,
         *,
         return_exceptions: bool = False,
-        parallel: Parallel = "nodes",
+        parallel: Parallel = "auto",
         **kwargs: Any,
     ) -> AsyncIterator[tuple[int, Any]]:
         """As `batch_as_completed`, for ``async for``."""

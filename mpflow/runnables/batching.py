@@ -60,7 +60,7 @@ async def ain_order(found: AsyncIterator[tuple[int, Any]]) -> list[Any]:
 
 
 def as_completed(
-    runnable: Runnable[Any, Any], inputs: Iterable[Any], config: Any, failure: Failure, **kwargs: Any
+    runnable: Runnable[Any, Any], waiting: Indexed, limit: int | None, failure: Failure, **kwargs: Any
 ) -> Iterator[tuple[int, Any]]:
     """Calls in threads: as many as may be under way, each thread taking the next input when it is free.
 
@@ -69,8 +69,7 @@ def as_completed(
     from mpflow._exec.thread import default_threads
     from mpflow.runnables.calls import Calls
 
-    calls = Calls(runnable, limit_of(runnable, config) or default_threads(), kwargs)
-    waiting = configured(inputs, config)
+    calls = Calls(runnable, limit or default_threads(), kwargs)
     error: BaseException | None = None
     try:
         while True:
@@ -105,13 +104,11 @@ def _stands_for(call: Call, failure: Failure) -> Any:
 
 
 async def aas_completed(
-    runnable: Runnable[Any, Any], inputs: Iterable[Any], config: Any, failure: Failure, **kwargs: Any
+    runnable: Runnable[Any, Any], waiting: Indexed, limit: int | None, failure: Failure, **kwargs: Any
 ) -> AsyncIterator[tuple[int, Any]]:
     """Calls as tasks of the running loop; closing it early, or a failure, cancels those that are under way."""
     import asyncio
 
-    limit = limit_of(runnable, config)
-    waiting = configured(inputs, config)
     running: dict[asyncio.Task[Any], tuple[int, Any]] = {}
     try:
         while True:

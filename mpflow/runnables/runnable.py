@@ -12,7 +12,15 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from mpflow.runnables.base import is_invokable
-from mpflow.runnables.batching import aas_completed, ain_order, as_completed, failure_of, in_order
+from mpflow.runnables.batching import (
+    aas_completed,
+    ain_order,
+    as_completed,
+    configured,
+    failure_of,
+    in_order,
+    limit_of,
+)
 
 if TYPE_CHECKING:
     from mpflow.config import RunnableConfig
@@ -129,7 +137,9 @@ class Runnable(ABC, Generic[Input, Output]):
         **kwargs: Any,
     ) -> Iterator[tuple[int, Any]]:
         """As `batch`, yielding ``(index, output)`` as they come. Inputs are taken as there is room for them."""
-        return as_completed(self, inputs, config, failure_of(return_exceptions), **kwargs)
+        return as_completed(
+            self, configured(inputs, config), limit_of(self, config), failure_of(return_exceptions), **kwargs
+        )
 
     def abatch_as_completed(
         self,
@@ -140,7 +150,9 @@ class Runnable(ABC, Generic[Input, Output]):
         **kwargs: Any,
     ) -> AsyncIterator[tuple[int, Any]]:
         """As `batch_as_completed`, for ``async for``."""
-        return aas_completed(self, inputs, config, failure_of(return_exceptions), **kwargs)
+        return aas_completed(
+            self, configured(inputs, config), limit_of(self, config), failure_of(return_exceptions), **kwargs
+        )
 
     # -- composition --------------------------------------------------------------------------------------------------
 
