@@ -21,6 +21,7 @@ from mpflow._names import (
     RESUME,
     SCHEDULED,
 )
+from mpflow.channels.delta import DeltaChannel
 from mpflow.channels.untracked_value import UntrackedValue
 from mpflow.checkpoint.base import LATEST_VERSION, WRITES_IDX_MAP, get_checkpoint_metadata, new_checkpoint_id, now_iso
 from mpflow.types import Send
@@ -176,6 +177,7 @@ class Persistence:
         self.known = False
         self._delayed: list[Call] = []
         self.untracked = frozenset(key for key, channel in plan.channels.items() if isinstance(channel, UntrackedValue))
+        self.deltas = frozenset(key for key, channel in plan.channels.items() if isinstance(channel, DeltaChannel))
 
     @property
     def config(self) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from mpflow._names import (
     STRICT_RESUME,
 )
 from mpflow._scope import Answers
+from mpflow.channels.delta import with_message_ids
 from mpflow.errors import EmptyInputError, GraphBubbleUp, GraphInterrupt, InvalidUpdateError, UnknownInterruptError
 from mpflow.schema import updates_of
 from mpflow.types import Command
@@ -178,6 +179,10 @@ def ended_task(run: Run, task: Task) -> Iterable[Call]:
     answers = task.answers
     answered: Writes = [(RESUME, list(answers.given))] if answers is not None and answers.given else []
     if task.state == FINISHED:
+        if persistence.deltas:  # what is merged has the ids of what is saved
+            task.writes = [
+                (name, with_message_ids(value) if name in persistence.deltas else value) for name, value in task.writes
+            ]
         writes = task.writes or [(NO_WRITES, None)]
         return persistence.task_ended(task_id, path, [*answered, *writes] if answered else writes, task.name)
     if task.state == INTERRUPTED:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Generic
+from uuid import uuid4
 
 from mpflow._names import MISSING
 from mpflow.channels.base import BaseChannel, Value, at_key
@@ -108,6 +110,7 @@ class DeltaChannel(BaseChannel[Value, Any, Any], Generic[Value]):
     def update(self, values: Sequence[Any]) -> bool:
         if not values:
             return False
+        values = [with_message_ids(value) for value in values]
         replacements = [by for replaced, by in map(overwrite_of, values) if replaced]
         if len(replacements) > 1:
             raise InvalidUpdateError(
@@ -121,3 +124,45 @@ class DeltaChannel(BaseChannel[Value, Any, Any], Generic[Value]):
         else:
             self.value = self._fold(list(values))
         return True
+
+
+_SPEAKERS = frozenset(("human", "user", "ai", "assistant", "system", "function", "tool", "remove"))
+"""What a dict that is a message says under ``role`` or ``type``."""
+
+
+def with_message_ids(write: Any) -> Any:
+    """A write whose messages have ids, so that they have the same ones whenever it is read.
+
+    In a list, dicts that are messages become some; what replaces the value keeps its dicts. Raises ValueError for a dict
+    with the keys of a message that is none.
+    """
+    messages = sys.modules.get("langchain_core.messages")
+    if messages is None:  # then there are none
+        return write
+    replaces, by = overwrite_of(write)
+    if replaces:
+        for item in by if isinstance(by, (list, tuple)) else ():
+            _identify(item, messages)
+        return write
+    if isinstance(write, list):
+        return [_message_of(item, messages) for item in write]
+    if _is_message_dict(write) and not write.get("id"):
+        return {**write, "id": str(uuid4())}
+    _identify(write, messages)
+    return write
+
+
+def _message_of(item: Any, messages: Any) -> Any:
+    if _is_message_dict(item):
+        (item,) = messages.convert_to_messages([item])
+    _identify(item, messages)
+    return item
+
+
+def _identify(item: Any, messages: Any) -> None:
+    if isinstance(item, messages.BaseMessage) and not item.id:
+        item.id = str(uuid4())
+
+
+def _is_message_dict(item: Any) -> bool:
+    return isinstance(item, dict) and (item.get("role") in _SPEAKERS or item.get("type") in _SPEAKERS)
