@@ -132,6 +132,16 @@ class Checkpoints(Suite):
             same(thread.saved(empty), {"b": None}, "a value that is gone")
             same(thread.saved(again), {"a": 3, "b": None}, "a value that came again")
 
+    def test_cp4_a_channel_that_a_checkpoint_does_not_name_is_left_out(self, colour: str) -> None:
+        with self.opened(colour) as saver:
+            thread = Thread(saver)
+            thread.step({"a": 1, "b": [2]})
+            del thread.values["b"], thread.versions["b"]
+            thread.step({"a": 3})
+            same(thread.saved(), {"a": 3}, "the values")
+            thread.step({"b": 4})
+            same(thread.saved(), {"a": 3, "b": 4}, "the values once it is named again")
+
     def test_cp7_branches_of_one_parent_keep_their_own_values(self, colour: str) -> None:
         with self.opened(colour) as saver:
             trunk = Thread(saver)

@@ -273,6 +273,7 @@ def _step_of(
             *fresh,
             *new_versions,
             *(name for name in values if name not in versions or name not in known.channels),
+            *(name for name in known.channels if name not in versions),
         }
         gone = [name for name in known.versions if name not in versions]
         seen = {
