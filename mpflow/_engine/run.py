@@ -141,7 +141,7 @@ class Run:
         if below := self.streams.wanted_below:
             self.user_config["configurable"][PASSED_KEY] = below
         saver = saver_of(checkpointer, parent)
-        if types_of is not None and getattr(saver, "keeps_log", False):
+        if types_of is not None and hasattr(saver, "for_types"):
             saver = saver.for_types(types_of)
         self.cache = self._take_in(around, store, cache, control, saver, durability)
         self.local.around = outside

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
+from importlib import import_module
 from random import getrandbits, random
 from time import time_ns
 from typing import Any, Generic, Literal, NamedTuple, TypedDict, TypeVar, Union, cast
@@ -194,6 +195,16 @@ def next_version(current: Any) -> str:
     return f"{count + 1:032}.{random():016}"
 
 
+class _Serializer:
+    """A saver's serializer, made when it is first asked for: most savers never are, and it stands above this module."""
+
+    def __get__(self, saver: Any, owner: type) -> Any:
+        if saver is None:
+            return self
+        saver.serde = import_module("mpflow.checkpoint.serde.jsonplus").JsonPlusSerializer()
+        return saver.serde
+
+
 class BaseCheckpointSaver(Generic[V]):
     """Base of savers: where checkpoints and the writes of unfinished steps are kept (CP-7).
 
@@ -203,11 +214,14 @@ class BaseCheckpointSaver(Generic[V]):
     one colour or both; an async method that is not overridden runs its sync twin in a thread.
     """
 
-    serde: Any = None
+    serde: Any = _Serializer()
+    """Turns values into bytes and back, for savers that need bytes: a `JsonPlusSerializer` unless one was given."""
     keeps_log = False
     """Whether the engine may use the methods of `mpflow.checkpoint.log.saver.LogSaver` besides those here."""
 
     def __init__(self, *, serde: Any = None) -> None:
+        if serde is not None and not hasattr(serde, "dumps_typed"):
+            serde = import_module("mpflow.checkpoint.serde.base").maybe_add_typed_methods(serde)
         if serde is not None:
             self.serde = serde
 
@@ -288,6 +302,13 @@ class BaseCheckpointSaver(Generic[V]):
 
     def with_allowlist(self, extra_allowlist: Collection[tuple[str, ...]]) -> BaseCheckpointSaver[V]:
         """Return a saver that also rebuilds these types; the same one where types need no permission."""
+        return self
+
+    def for_types(self, types_of: Callable[[], Collection[type]]) -> Any:
+        """A saver that keeps objects of these classes too: what a run's graph leads to. They are asked for if that matters."""
+        learn = getattr(self.serde, "learn", None)
+        if learn is not None:
+            learn(types_of())
         return self
 
     async def aget(self, config: RunnableConfig) -> Checkpoint | None:

@@ -186,7 +186,7 @@ class StatefulGraph:
 
         if self.checkpointer not in (None, False, True):
             saver = self.checkpointer
-            return saver.for_types(self._types) if getattr(saver, "keeps_log", False) else saver
+            return saver.for_types(self._types) if hasattr(saver, "for_types") else saver
         scope = current.get()
         local = None if scope is None else scope.facts.local
         return None if local is None else local.saver

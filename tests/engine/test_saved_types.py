@@ -172,3 +172,21 @@ def test_row_39_reading_imports_and_calls_nothing_that_the_bytes_name(run: Run, 
     saver.get_tuple(CONFIG)
     active = False
     assert imported == []
+
+
+def test_cp11_a_serializer_learns_the_graphs_classes_too(tmp_path: Path) -> None:
+    from mpflow.checkpoint.serde.jsonplus import JsonPlusSerializer
+
+    serde = JsonPlusSerializer()
+    builder = StateGraph(State).add_node("node", lambda state: {"model": Model(branch=Branch([Leaf(Colour.RED)]))})
+    for _ in range(2):
+        with SqliteSaver.from_conn_string(str(tmp_path / "saver.db"), serde=serde) as saver:
+            graph = (
+                builder.add_edge(START, "node").compile(checkpointer=saver)
+                if _ == 0
+                else builder.compile(checkpointer=saver)
+            )
+            found = graph.get_state(CONFIG).values or graph.invoke({}, CONFIG)
+            assert found["model"] == Model(branch=Branch([Leaf(Colour.RED)]))
+    with pytest.raises(EncodeError, match="Model"):
+        serde.dumps_typed(Model(branch=Branch([])))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TypedDict
 
 import pytest
 from hypothesis import given
@@ -13,6 +14,7 @@ from mpflow.checkpoint.base import (
     WRITES_IDX_MAP,
     BaseCheckpointSaver,
     Checkpoint,
+    CheckpointTuple,
     copy_checkpoint,
     empty_checkpoint,
     get_checkpoint_metadata,
@@ -259,3 +261,53 @@ def test_d9_a_saver_of_one_colour_serves_both() -> None:
     assert asyncio.run(use()) == [None, [1, 2]]
     with pytest.raises(NotImplementedError, match=r"Custom does not implement put_writes\(\)"):
         Custom().put_writes(at(), [], "t")
+
+
+@dataclass
+class Point:
+    x: int
+
+
+def test_d9_a_saver_that_needs_bytes_has_a_serializer_that_knows_the_graphs_classes(tmp_path: Any) -> None:
+    """Such a saver as people write: one file for each checkpoint, whole."""
+    from mpflow.graph import START, StateGraph
+
+    class Folder(BaseCheckpointSaver[int]):
+        def get_tuple(self, config: RunnableConfig) -> Any:
+            found = sorted(tmp_path.iterdir())
+            if not found:
+                return None
+            kind, data = found[-1].read_bytes().split(b" ", 1)
+            checkpoint, metadata = self.serde.loads_typed((kind.decode(), data))
+            return CheckpointTuple(at(checkpoint_id=checkpoint["id"]), checkpoint, metadata, None, [])
+
+        def list(self, config: Any, **narrowing: Any) -> Any:
+            return iter(())
+
+        def put(self, config: Any, checkpoint: Any, metadata: Any, new_versions: Any) -> Any:
+            kind, data = self.serde.dumps_typed([checkpoint, metadata])
+            (tmp_path / checkpoint["id"]).write_bytes(kind.encode() + b" " + data)
+            return at(checkpoint_id=checkpoint["id"])
+
+        def put_writes(self, config: Any, writes: Any, task_id: str) -> None:
+            return None
+
+    class State(TypedDict):
+        point: Point
+
+    builder = (
+        StateGraph(State).add_node("move", lambda state: {"point": Point(state["point"].x + 1)}).add_edge(START, "move")
+    )
+    builder.compile(checkpointer=Folder()).invoke({"point": Point(1)}, at())
+    assert builder.compile(checkpointer=Folder()).get_state(at()).values == {"point": Point(2)}
+
+
+def test_a_serializer_without_formats_is_given_them() -> None:
+    class Text:
+        def dumps(self, value: Any) -> bytes:
+            return repr(value).encode()
+
+        def loads(self, data: bytes) -> Any:
+            return data
+
+    assert BaseCheckpointSaver[int](serde=Text()).serde.dumps_typed(1) == ("int", b"1")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from copy import deepcopy
 from typing import Any, Protocol
 
@@ -13,6 +13,13 @@ from mpflow.checkpoint.log.records import Packed
 
 class Coder(Protocol):
     """Packs values. What comes out of `unpack` shares nothing with what went into `pack`, nor with earlier results."""
+
+    learns: bool
+    """Whether it may be told of further classes."""
+
+    def knowing(self, types: Collection[type]) -> Coder:
+        """A coder that knows these classes too; this one if it does already, or does not learn."""
+        ...
 
     def pack(self, value: Any, path: str) -> Packed:
         """`value` as data. `path` names it in errors: ``node 'n', channel 'c'``."""
@@ -39,6 +46,10 @@ class DataCoder:
         codec = Codec(types=self.types, trust=False, inert=True)
         self._encode = codec.encode
         self._decode = codec.decode
+        self.learns = True
+
+    def knowing(self, types: Collection[type]) -> DataCoder:
+        return self if self.types.issuperset(types) else DataCoder(self.types.union(types))
 
     def pack(self, value: Any, path: str) -> bytes:
         return self._encode(value, path=path)
@@ -56,6 +67,13 @@ class SerdeCoder:
     def __init__(self, serde: Any) -> None:
         self.serde = serde
         self._envelope = Codec(trust=False)
+        self.learns = hasattr(serde, "with_msgpack_allowlist")
+
+    def knowing(self, types: Collection[type]) -> SerdeCoder:
+        if not self.learns:
+            return self
+        serde = self.serde.with_msgpack_allowlist(types)
+        return self if serde is self.serde else SerdeCoder(serde)
 
     def pack(self, value: Any, path: str) -> bytes:
         kind, data = self.serde.dumps_typed(value)
@@ -73,6 +91,11 @@ class SerdeCoder:
 
 class AnyCoder:
     """Any value, for as long as the process lives: sealed, or kept as it is where it can be copied in no way."""
+
+    learns = False
+
+    def knowing(self, types: Collection[type]) -> AnyCoder:
+        return self
 
     def pack(self, value: Any, path: str) -> Any:
         return seal(value)

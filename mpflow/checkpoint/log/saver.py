@@ -63,7 +63,7 @@ class LogSaver(BaseCheckpointSaver[str]):
     def __init__(self, driver: Driver, *, serde: Any = None, types: Iterable[type] = ()) -> None:
         super().__init__(serde=serde)
         self.driver: Any = driver
-        self.coder: Coder = DataCoder(types) if serde is None else SerdeCoder(serde)
+        self.coder: Coder = DataCoder(types) if serde is None else SerdeCoder(self.serde)
         self.writer = GroupWriter(driver.append)
         self.known: OrderedDict[tuple[str, str, str], Known] = OrderedDict()
         self._twins: dict[frozenset[type], LogSaver] = {}
@@ -94,16 +94,17 @@ class LogSaver(BaseCheckpointSaver[str]):
 
     def for_types(self, types_of: Callable[[], Collection[type]]) -> LogSaver:
         """A saver on the same log that keeps objects of these classes too. They are asked for if that matters."""
-        if not isinstance(self.coder, DataCoder):
+        if not self.coder.learns:
             return self
-        wanted = self.coder.types | frozenset(types_of())
-        if wanted == self.coder.types:
-            return self
+        wanted = frozenset(types_of())
         twin = self._twins.get(wanted)
         if twin is None:
-            twin = object.__new__(type(self))
-            twin.__dict__.update(self.__dict__)
-            twin.coder = DataCoder(wanted)
+            coder = self.coder.knowing(wanted)
+            twin = self
+            if coder is not self.coder:
+                twin = object.__new__(type(self))
+                twin.__dict__.update(self.__dict__)
+                twin.coder = coder
             self._twins[wanted] = twin
         return twin
 

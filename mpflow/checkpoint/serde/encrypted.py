@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from typing import Any
 
 from mpflow._wire.errors import DecodeError
@@ -58,6 +59,12 @@ class EncryptedSerializer(SerializerProtocol):
         widen = getattr(self.serde, "with_msgpack_allowlist", None)
         wider = self.serde if widen is None else widen(extra_allowlist)
         return self if wider is self.serde else EncryptedSerializer(self.cipher, wider)
+
+    def learn(self, types: Iterable[type]) -> None:
+        """Build objects of these classes too, from now on, if the serializer within can learn."""
+        learn = getattr(self.serde, "learn", None)
+        if learn is not None:
+            learn(types)
 
     @classmethod
     def from_pycryptodome_aes(cls, serde: SerializerProtocol | None = None, **kwargs: Any) -> EncryptedSerializer:

@@ -58,6 +58,13 @@ class JsonPlusSerializer(SerializerProtocol):
             return self
         return JsonPlusSerializer(types=self._given | extra)
 
+    def learn(self, types: Iterable[type]) -> None:
+        """Build objects of these classes too, from now on."""
+        more = self._given.union(types)
+        if more != self._given:
+            self._given = more
+            self._open()
+
     def dumps_typed(self, obj: Any) -> tuple[str, bytes]:
         """The format's name, and `obj` in it. Raises EncodeError for what could not be read again."""
         if obj is None:
