@@ -129,6 +129,20 @@ def test_what_a_node_moved_is_counted(run: Run, pool: WorkerPool) -> None:
     assert moved["shared_out"] == moved["shared_in"] == 500_000
 
 
+def test_an_array_goes_from_node_to_node_with_one_copy(run: Run, pool: WorkerPool) -> None:
+    np = pytest.importorskip("numpy")
+    graph = StateGraph(State)
+    graph.add_node("made", lambda state: {"words": np.arange(100_000.0)}, executor="process")
+    graph.add_node("same", lambda state: {"words": state["words"]}, executor="process")
+    graph.add_node("read", lambda state: {"log": [state["words"].sum()]}, executor="process")
+    graph.add_edge(START, "made").add_edge("made", "same").add_edge("same", "read")
+    app = graph.compile(pool=pool)
+    assert run.invoke(app, {"log": []})["log"] == [np.arange(100_000.0).sum()]
+    moved = pool.stats()["nodes"]
+    assert moved["made"]["shared_in"] == 800_000
+    assert [moved[name][way] for name in ("same", "read") for way in ("shared_out", "shared_in")] == [0] * 4
+
+
 # -- the shelf alone ---------------------------------------------------------------------------------------------------
 
 
