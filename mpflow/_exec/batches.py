@@ -226,7 +226,8 @@ def plain(value: Any) -> bytes | None:
         data = b""
     if len(data) > _KEPT_BYTES or not data:  # a packer keeps the largest buffer it ever had
         _packer = msgpack.Packer(strict_types=True)
-    return data or None
+        return data or None
+    return data
 
 
 def diff_of(items: list[Any]) -> list[tuple[str, Any]]:
@@ -286,15 +287,15 @@ class Results:
 
     def only_channel(self, diff: Sequence[tuple[str, Any]]) -> bool:
         """Whether `diff` is an atom for the channel that all others wrote to; if not, payloads will be whole diffs."""
-        channel = self.channel
-        if channel is not None:
-            if len(diff) == 1 and type(diff[0][1]) in _ATOMS:
-                if diff[0][0] == channel:
+        if len(diff) == 1:
+            name, value = diff[0]
+            if type(value) in _ATOMS:
+                if name == self.channel:
                     return True
-                if not channel and not self.payloads and type(diff[0][0]) is str:
-                    self.channel = diff[0][0]
+                if self.channel == "" and not self.payloads and type(name) is str:
+                    self.channel = name
                     return True
-            self.open_up()
+        self.open_up()
         return False
 
     def open_up(self) -> None:

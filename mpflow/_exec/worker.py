@@ -200,6 +200,7 @@ class Worker:
         results = self._results
         numbers, times, payloads = results.numbers, results.times_ns, results.payloads
         words, fence = self._words, self._fence
+        started_ns, running, barred_from = slots.STARTED_NS, slots.RUNNING, slots.TAKEN_FROM
         facts_data = self._facts[facts_number]
         first_at = None
         if type(attempt) is not int:
@@ -216,10 +217,10 @@ class Worker:
                 self._flush()
                 numbers, times, payloads = results.numbers, results.times_ns, results.payloads
                 started = flushed = monotonic_ns()
-            words[slots.STARTED_NS] = 0 if program is None else started
-            words[slots.RUNNING] = number
+            words[started_ns] = 0 if program is None else started
+            words[running] = number
             with fence:  # the page must be written before what follows is read (see `slots.Page.take_back`)
-                taken_from = words[slots.TAKEN_FROM]
+                taken_from = words[barred_from]
             if taken_from and taken_from <= number < words[slots.TAKEN_TO]:
                 results.skipped.append(number)
                 number += 1
@@ -233,7 +234,7 @@ class Worker:
                         facts_data, program, triggers, attempt, first_at, self._codec.decode, self._emit, self._errands
                     )
                     # What it took to import is not the task's: neither for its deadline nor for how many fit a batch.
-                    started = words[slots.STARTED_NS] = monotonic_ns()
+                    started = words[started_ns] = monotonic_ns()
                 if timeout_s is not None:
                     signal.setitimer(signal.ITIMER_REAL, max(timeout_s, 1e-6))
                 if values is None:
@@ -323,7 +324,7 @@ class Worker:
             context.run(scope.enter)
         diff = context.run(program.run, value, scope)
         results = self._results
-        if results.only_channel(diff):
+        if results.channel is not None and results.only_channel(diff):
             payload = batches.plain(diff[0][1])
             if payload is not None:
                 return payload
