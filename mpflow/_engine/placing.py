@@ -299,7 +299,8 @@ def standing_of(profile: Profile) -> Standing:
 def figures_of(profile: Profile) -> Figures:
     """The figures to decide with: those of the place where the node runs now."""
     standing = profile.standing
-    cpu_s, turn_s = profile.cpu_s, profile.turn_s
+    cpu_s, lanes = profile.cpu_s, profile.lanes
+    turn_s = cpu_s / lanes if lanes else 0.0
     if profile.sent and cpu_s and standing is not None and standing.place is PROCESS:
         # Threads have not run it lately: they would take as much more as it computes more.
         turn_s *= profile.away_cpu_s / cpu_s

@@ -80,7 +80,7 @@ def test_a_file_that_says_nothing_usable_is_ignored_with_a_word(
     assert [record for record in caplog.records if "is ignored" in record.message]
 
 
-@pytest.mark.parametrize("damage", [{"cpu_s": "fast"}, {"seen": -1}, {"wall_s": None}, {"turn_s": float("inf")}])
+@pytest.mark.parametrize("damage", [{"cpu_s": "fast"}, {"seen": -1}, {"wall_s": None}, {"last_lanes": float("inf")}])
 def test_a_damaged_entry_is_measured_anew(tmp_path: Path, damage: dict[str, Any]) -> None:
     path = tmp_path / "profile.json"
     learn(path, corpus.computes)

@@ -24,7 +24,7 @@ from mpflow._exec.placement.safety import digest_of
 VERSION = 1
 MOST_ENTRIES = 10_000
 MOST_BYTES = 16 << 20
-_FIGURES = ("cpu_s", "wall_s", "turn_s", "away_s", "away_cpu_s", "input_bytes", "output_bytes")
+_FIGURES = ("cpu_s", "wall_s", "last_lanes", "best_lanes", "away_s", "away_cpu_s", "input_bytes", "output_bytes")
 _COUNTS = ("seen", "company", "sent")
 
 

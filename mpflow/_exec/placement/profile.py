@@ -20,6 +20,7 @@ _LIGHT_S = 0.0001
 _EVERY = 8
 """So many first calls are all measured, unless they are over at once."""
 _PEEK_S = 0.02
+_FADING = 0.998
 
 recall: Callable[[Profile, Any], None] | None = None
 """Fills a new profile with what an earlier run of the program learnt of the node's callable, if that is kept."""
@@ -32,7 +33,7 @@ heavy: dict[int, Call] = {}
 
 
 class _Period:
-    """A time in which heavy calls follow one another without a gap: how many have ended in it."""
+    """A time in which heavy calls follow one another without a gap: how many have ended in it, and what they computed."""
 
     def __init__(self) -> None:
         self.start(0.0)
@@ -40,11 +41,13 @@ class _Period:
     def start(self, at: float) -> None:
         self._since = at
         self._ended = 0
+        self._cpu_s = 0.0
 
-    def turn_s(self, now: float, company: int) -> float:
-        """Count an end; the time that one call takes of the period, 0 while too few have ended to say."""
+    def lanes(self, now: float, cpu_s: float, company: int) -> float:
+        """Take in an end; how many processors were busy in the period, 0 while too few calls have ended to say."""
         self._ended += 1
-        return (now - self._since) / self._ended if self._ended > 2 * company + 2 else 0.0
+        self._cpu_s += cpu_s
+        return self._cpu_s / (now - self._since) if self._ended > 2 * company + 2 else 0.0
 
 
 period = _Period()
@@ -57,12 +60,14 @@ class Profile:
         "__weakref__",
         "away_cpu_s",
         "away_s",
+        "best_lanes",
         "calls",
         "company",
         "cpu_s",
         "encode_s",
         "input_bytes",
         "is_heavy",
+        "last_lanes",
         "left",
         "name",
         "output_bytes",
@@ -71,7 +76,6 @@ class Profile:
         "sent",
         "skip",
         "standing",
-        "turn_s",
         "wall_s",
     )
 
@@ -88,8 +92,10 @@ class Profile:
         self.cpu_s = 0.0
         self.company = 0
         """Calls measured while other heavy ones ran beside them."""
-        self.turn_s = 0.0
-        """After how long one of several calls under way ends: the time of a call divided by how many there were."""
+        self.last_lanes = 0.0
+        """How many processors they kept busy together, lately."""
+        self.best_lanes = 0.0
+        """The most processors that its calls were seen to keep busy for a while; it fades."""
         self.is_heavy = False
         self.sent = 0
         """Calls that ran in a worker."""
@@ -128,24 +134,28 @@ class Profile:
             ended = perf_counter()
             cpu_s = thread_time() - cpu_s
             del running[key]
-            turn_s = 0.0
+            lanes = 0.0
             if is_heavy:
                 heavy.pop(key, None)
                 company = max(company, len(heavy))
                 if company:
-                    turn_s = period.turn_s(ended, company) or (ended - started) / (company + 1)
-            self.note(ended - started, cpu_s, turn_s)
+                    lanes = period.lanes(ended, cpu_s, company)
+                    if lanes:
+                        self.best_lanes = max(self.best_lanes * _FADING, lanes)
+                    else:
+                        lanes = cpu_s * (company + 1) / (ended - started)
+            self.note(ended - started, cpu_s, lanes)
 
-    def note(self, wall_s: float, cpu_s: float, turn_s: float) -> None:
-        """Take in the figures of one call; `turn_s` is 0 where no other heavy one ran beside it."""
+    def note(self, wall_s: float, cpu_s: float, lanes: float) -> None:
+        """Take in the figures of one call; `lanes` is 0 where no other heavy one ran beside it."""
         self.seen = seen = self.seen + 1
         self.calls += self.skip + 1
         weight = 1 / seen if seen < _EVERY else 0.125
         self.wall_s += (wall_s - self.wall_s) * weight
         self.cpu_s += (cpu_s - self.cpu_s) * weight
-        if turn_s:
+        if lanes:
             self.company += 1
-            self.turn_s += (turn_s - self.turn_s) * max(0.125, 1 / self.company)
+            self.last_lanes += (lanes - self.last_lanes) * max(0.125, 1 / self.company)
         self.settle()
         self.left = self.skip
 
@@ -171,8 +181,14 @@ class Profile:
 
     @property
     def lanes(self) -> float:
-        """How many processors its calls keep busy together, in threads; 0 where they were not seen together."""
-        return self.cpu_s / self.turn_s if self.company and self.turn_s else 0.0
+        """How many processors its calls keep busy together, in threads; 0 where they were not seen together.
+
+        Calls that hold the interpreter's lock keep one busy at most, whatever else the machine does. Those that let go of it
+        keep more busy if they can: what they reached once counts.
+        """
+        if not self.company:
+            return 0.0
+        return max(self.last_lanes, self.best_lanes)
 
 
 def peek(profiles: set[Profile]) -> None:

@@ -1,10 +1,117 @@
-"""How often a node's calls are measured, by what was found."""
+"""What is measured of calls, by a clock that the test owns."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
+import mpflow._exec.placement.profile as profiles
 from mpflow._exec.placement.profile import Profile
+
+
+class Clocks:
+    def __init__(self) -> None:
+        self.wall_s = 0.0
+        self.cpu_s = 0.0
+        self.reads = 0
+
+    def perf_counter(self) -> float:
+        self.reads += 1
+        return self.wall_s
+
+    def thread_time(self) -> float:
+        self.reads += 1
+        return self.cpu_s
+
+
+@pytest.fixture
+def clocks(monkeypatch: pytest.MonkeyPatch) -> Clocks:
+    clocks = Clocks()
+    monkeypatch.setattr(profiles, "perf_counter", clocks.perf_counter)
+    monkeypatch.setattr(profiles, "thread_time", clocks.thread_time)
+    return clocks
+
+
+def call(profile: Profile, clocks: Clocks, wall_s: float, cpu_s: float, within: Any = None) -> None:
+    """One call as a performer makes it; `within` is done in the middle of it."""
+
+    def perform(attempt: Any) -> Any:
+        clocks.wall_s += wall_s
+        clocks.cpu_s += cpu_s
+        if within is not None:
+            within()
+
+    profile.left -= 1
+    if profile.left < 0:
+        profile.measure(perform, object())  # type: ignore[arg-type]
+    else:
+        perform(None)
+
+
+def test_means_are_of_the_calls(clocks: Clocks) -> None:
+    profile = Profile("n")
+    for wall_s in (0.1, 0.3):
+        call(profile, clocks, wall_s, wall_s / 2)
+    assert (profile.seen, profile.calls) == (2, 2)
+    assert (profile.wall_s, profile.cpu_s) == pytest.approx((0.2, 0.1))
+    assert profile.is_heavy
+
+
+def test_light_calls_are_measured_now_and_then_but_all_are_counted(clocks: Clocks) -> None:
+    profile = Profile("n")
+    for _ in range(1000):
+        call(profile, clocks, 1e-6, 1e-6)
+    assert profile.seen < 50
+    assert profile.calls == pytest.approx(1000, abs=40)
+    assert clocks.reads == 4 * profile.seen  # two clocks, twice
+
+
+@pytest.mark.parametrize(("cores", "lanes"), [(1, 1.0), (2, 2.0)])
+def test_lanes_are_the_processors_kept_busy_over_a_while(cores: int, lanes: float) -> None:
+    period = profiles._Period()
+    period.start(100.0)
+    found = [period.lanes(100.0 + ended * 0.1 / cores, 0.1, 3) for ended in range(1, 20)]
+    assert found[:8] == [0.0] * 8  # too few have ended to say
+    assert found[8:] == pytest.approx([lanes] * 11)
+
+
+def test_a_long_call_among_short_ones_counts_for_what_it_computed() -> None:
+    period = profiles._Period()
+    period.start(0.0)
+    for ended in range(1, 11):
+        period.lanes(ended * 0.01, 0.01, 1)
+    assert period.lanes(1.1, 1.0, 1) == pytest.approx(1.0)
+
+
+def test_calls_that_let_go_of_the_lock_are_remembered_for_it(clocks: Clocks) -> None:
+    profile = Profile("n")
+    profile.company, profile.last_lanes, profile.best_lanes = 9, 0.6, 1.8
+    assert profile.lanes == 1.8
+
+
+def test_a_long_first_call_is_seen_before_it_ends() -> None:
+    import threading
+
+    profile, seen = Profile("n"), []
+    begun, done = threading.Event(), threading.Event()
+
+    def perform(attempt: Any) -> Any:
+        x = 1
+        begun.set()
+        while not done.is_set():
+            x = x * 5 & 0xFFFF
+        return x
+
+    thread = threading.Thread(target=lambda: profile.measure(perform, object()))  # type: ignore[arg-type]
+    thread.start()
+    begun.wait(10)
+    while not profile.is_heavy:
+        profiles.peek({profile})
+        seen.append(profile.seen)
+    done.set()
+    thread.join()
+    assert set(seen) == {0}
 
 
 def measured(wall_s: float, cpu_s: float, calls: int) -> tuple[list[int], Profile]:
