@@ -9,6 +9,11 @@ from typing import Any
 import pytest
 from hypothesis import assume, given, settings
 
+import mpflow._engine.placing as placing
+from mpflow._exec.placement import standing
+from mpflow._exec.placement.decide import PROCESS, THREAD, Verdict
+from mpflow._exec.placement.profile import Profile
+from mpflow._exec.placement.standing import Trial
 from tests.differential.graphs import Graph, Library, build, graphs, names_of
 from tests.differential.test_same import CONFIG, INPUT
 from tests.differential.trace import async_trace, sync_trace
@@ -31,6 +36,38 @@ def test_processes_come_to_what_threads_do(graph: Graph) -> None:
     assert sync_trace(build(graph, OURS, executor="process"), INPUT, CONFIG) == expected
     away = build(graph, OURS, awaits=True, executor="process")
     assert asyncio.run(async_trace(away, INPUT, CONFIG)) == expected
+
+
+@pytest.fixture
+def _moved_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever says nothing of its place goes to workers, measured or not, unless its guard sends it back."""
+
+    def moves(*_: Any, held: str | None, **__: Any) -> Verdict:
+        return Verdict(THREAD, str(held)) if held is not None else Verdict(PROCESS, "", 1.0, 0.5)
+
+    def settle(profile: Profile) -> None:
+        profile.is_heavy = True
+
+    def trusted(trial: Trial, *_: Any) -> bool:
+        trial._standing.proven = True
+        return True
+
+    monkeypatch.setattr(placing, "decide", moves)
+    monkeypatch.setattr(placing, "may_move", lambda: True)
+    monkeypatch.setattr(Profile, "settle", settle)
+    monkeypatch.setattr(Trial, "begin", trusted)
+    monkeypatch.setattr(standing, "needs_of", lambda program: None)
+
+
+@settings(max_examples=25)
+@given(graphs())
+def test_what_is_moved_unasked_comes_to_what_threads_do(_moved_at_once: None, graph: Graph) -> None:
+    expected = sync_trace(build(graph, OURS, executor="thread"), INPUT, CONFIG)
+    assume(expected.crowded.isdisjoint(names_of(graph, "up")))
+    app = build(graph, OURS)
+    for _ in range(2):  # only the second run knows the nodes from the start
+        assert sync_trace(app, INPUT, CONFIG) == expected
+    assert asyncio.run(async_trace(build(graph, OURS, awaits=True), INPUT, CONFIG)) == expected
 
 
 @settings(max_examples=50)

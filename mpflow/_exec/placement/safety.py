@@ -139,8 +139,8 @@ def walk(source: Any) -> Clearance:
         walker.finish()
     except Held as held:
         clearance.held = str(held)
-    except RecursionError:
-        clearance.held = "it reaches too deep to be looked through"
+    except Exception as error:  # an attribute that raises when it is looked at, say
+        clearance.held = f"it cannot be looked through ({type(error).__name__}: {error})"
     return clearance
 
 

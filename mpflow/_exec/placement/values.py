@@ -45,6 +45,8 @@ def token(value: Any) -> str | None:
     Functions, classes and modules are not values in this sense.
     """
     kind = type(value)
+    if isinstance(value, type):
+        return None
     if kind in _FROZEN:
         return f"{kind.__name__} {value!r}"
     if kind is tuple or (issubclass(kind, tuple) and hasattr(kind, "_fields") and _is_plain_tuple(kind)):
