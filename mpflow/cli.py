@@ -71,6 +71,7 @@ def commands() -> None:
 @click.option("-w", "--workers", type=click.IntRange(min=1), help="Most tasks at a time.")
 @click.option("-s", "--stream", "mode", is_flag=False, flag_value="updates", help="Print chunks of this stream mode.")
 @click.option("-t", "--trace", "trace_file", help="Write a timeline of all tasks here, for ui.perfetto.dev.")
+@click.option("--explain", "explains", is_flag=True, help="Say on stderr where each node ran, and why.")
 def run(
     target: str,
     given: str,
@@ -79,6 +80,7 @@ def run(
     workers: int | None,
     mode: str | None,
     trace_file: str | None,
+    explains: bool,
 ) -> None:
     """Run a graph once and print its result as JSON.
 
@@ -90,10 +92,12 @@ def run(
     with _traced(trace_file):
         if mode is None:
             _print_json(graph.invoke(input, settings))
-            return
-        with contextlib.closing(graph.stream(input, settings, stream_mode=mode)) as chunks:
-            for chunk in chunks:
-                _print_json(chunk, indent=None)
+        else:
+            with contextlib.closing(graph.stream(input, settings, stream_mode=mode)) as chunks:
+                for chunk in chunks:
+                    _print_json(chunk, indent=None)
+    if explains and hasattr(graph, "explain"):
+        click.echo(str(graph.explain()), err=True)
 
 
 @commands.command()

@@ -158,3 +158,4 @@ def abandon(run: Run, places: Places) -> None:
     running = [task.attempt for task in run.scheduler.tasks if task.attempt is not None]
     if running:
         places.cancel(running, kill=True)
+    places.close()

@@ -40,10 +40,21 @@ def _explained(node: NodePlan, default: Any, pool: Any) -> NodePlacement:
         place, reason, can_move, held = _auto(node, profile, pool)
     elif profile is not None and profile.calls:
         reason += f"; {ms(profile.wall_s)} a call, {ms(profile.cpu_s)} of it CPU time"
-    here = profile.calls if profile is not None else 0
-    sent = profile.sent if profile is not None else 0
-    figures = (profile.cpu_s, profile.wall_s, profile.away_s) if profile is not None else (0.0, 0.0, 0.0)
-    return NodePlacement(node.name, name, place, reason, can_move, held, here, sent, *figures)
+    here, sent, cpu_s, wall_s, away_s = 0, 0, 0.0, 0.0, 0.0
+    if profile is not None:
+        here, cpu_s, wall_s = profile.calls, profile.cpu_s, profile.wall_s
+        sent, away_s = profile.sent, profile.away_s
+    used = pool or _default_pool()
+    if place == "process" and not sent and used is not None:
+        sent, away_s = used.measured(node.program)
+        if sent:
+            reason += f"; {ms(away_s)} a call in a worker"
+    return NodePlacement(node.name, name, place, reason, can_move, held, here, sent, cpu_s, wall_s, away_s)
+
+
+def _default_pool() -> Any:
+    module = sys.modules.get("mpflow._exec.process")
+    return None if module is None else module.open_default_pool()
 
 
 def _auto(node: NodePlan, profile: Profile | None, pool: Any) -> tuple[str, str, bool | None, str | None]:

@@ -30,11 +30,13 @@ SLOW_S = 0.05
 class Routes(dict["NodePlan", Any]):
     """Where the nodes of a plan run, as far as that was asked; and which of them are bound to no place."""
 
-    __slots__ = ("auto",)
+    __slots__ = ("asked", "auto")
 
     def __init__(self) -> None:
         super().__init__()
         self.auto: set[NodePlan] = set()
+        self.asked: list[NodePlan] = []
+        """The measured nodes that are bound to a place, while nothing was said about that."""
 
 
 _found: WeakKeyDictionary[Plan, dict[tuple[Any, ...], Routes]] = WeakKeyDictionary()
@@ -85,6 +87,8 @@ class Places:
                 profiles.recall(node.meter, node.program.callables.source)
         if route is THREAD and (node.executor or self.default or "auto") == "auto":
             self.routes.auto.add(node)
+        else:
+            self.routes.asked.append(node)
 
     def _direct(self) -> None:
         """Have the tasks of this run placed one by one from now on."""
@@ -94,6 +98,18 @@ class Places:
             self.director = Director(self)
         else:
             self.auto = set()
+
+    def close(self) -> None:
+        """The run is over: nothing of it is under way any more. Says what its places cost, if that is a lot."""
+        if self.director is not None:
+            self.director.close()
+        for node in self.routes.asked:
+            if node.meter.is_heavy or (self.pool is not None and self.routes[node] is PROCESS):
+                from mpflow._engine.hints import hint
+
+                if hint(node, self.routes[node], self.pool):
+                    self.routes.asked.remove(node)
+                    break
 
     def heard(self, outcomes: list[Outcome]) -> list[Outcome]:
         """What has come, less what is to be run once more elsewhere."""

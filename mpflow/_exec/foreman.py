@@ -116,6 +116,11 @@ class Foreman:
         queue = self._queue
         return not queue and not queue.alone and not any(worker.window for worker in self._roster.crew)
 
+    def measured(self, program: Any) -> tuple[int, float]:
+        """See `WorkerPool.measured`."""
+        shipment = self._parcels.shipments.of(program)
+        return shipment.seen, shipment.mean_s
+
     def stats(self) -> dict[str, Any]:
         """See `WorkerPool.stats`."""
         return {

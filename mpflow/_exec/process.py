@@ -126,6 +126,10 @@ class WorkerPool:
         if not self._is_foreign() and not self._is_closed:
             self._polling.once(self, attends=True)
 
+    def measured(self, program: Any) -> tuple[int, float]:
+        """How many tasks of a program were measured, and the mean of what they took of a worker, in seconds."""
+        return self._foreman.measured(program)
+
     def stats(self) -> dict[str, Any]:
         """Counts since the pool was made, and its workers now.
 
@@ -324,6 +328,11 @@ def has_workers(pool: WorkerPool | None) -> bool:
     """Whether workers of `pool`, or of the default pool if that is None, are running or on their way."""
     pool = pool or _default
     return pool is not None and not pool._is_closed and pool.stats()["workers"] > 0
+
+
+def open_default_pool() -> WorkerPool | None:
+    """The default pool, if anything has used it and it is not closed."""
+    return None if _default is None or _default._is_closed else _default
 
 
 def shutdown_default_pool(*, kill: bool = False) -> None:

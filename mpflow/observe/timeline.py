@@ -40,6 +40,7 @@ def trace_events(spans: Iterable[Span]) -> list[dict[str, Any]]:
                         "path": repr(span.path),
                         "waited_us": round((span.started_s - span.queued_s) * 1e6, 3),
                         "ending": span.ending,
+                        "moved": span.moved,
                     },
                 }
             )

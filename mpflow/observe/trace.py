@@ -38,6 +38,8 @@ class Span:
     started_s: float
     ended_s: float
     ending: str
+    moved: bool = False
+    """It ran in a worker that nobody had asked for: see `explain`."""
 
     @property
     def run_s(self) -> float:
@@ -100,6 +102,7 @@ class Trace:
                     started_s=max(queued_s, now - seconds),
                     ended_s=now,
                     ending=ENDINGS.get(kind, "done"),
+                    moved=getattr(attempt.program, "is_moved", False),
                 )
             )
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from mpflow._engine.hints import hint
 from mpflow.graph import START, StateGraph
 from tests.colours import Run
 from tests.exec.placement import corpus
@@ -73,3 +74,55 @@ def test_it_prints_as_a_table_and_gives_plain_data() -> None:
     out = StringIO()
     Console(file=out, width=200).print(found)
     assert "moves to workers" in out.getvalue()
+
+
+# -- hints -----------------------------------------------------------------------------------------------------------
+
+
+def hints(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if "costs more than it gains" in record.getMessage()]
+
+
+def test_a_thread_that_holds_up_the_others_is_told_once(
+    run: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("mpflow._engine.hints.cpu_count", lambda: 2)
+    graph = StateGraph(dict).add_node("a", corpus.remembers_nothing, executor="thread").add_edge(START, "a").compile()
+    run.invoke(graph, {})
+    profile = graph._plan.nodes["a"].meter
+    for _ in range(300):
+        profile.note(0.1, 0.02, 1.0)
+    for _ in range(3):
+        run.invoke(graph, {})
+    (text,) = hints(caplog)
+    assert text.startswith("node 'a': executor='thread' costs more than it gains: its calls take turns")
+    assert "of them take" in text and "in 2 workers" in text
+
+
+class Pool:
+    max_workers = 2
+
+    def __init__(self, calls: int, mean_s: float) -> None:
+        self.figures = calls, mean_s
+
+    def measured(self, program: Any) -> tuple[int, float]:
+        return self.figures
+
+
+@pytest.mark.parametrize(("calls", "mean_s", "is_told"), [(5000, 5e-6, True), (5, 5e-6, False), (5000, 0.001, False)])
+def test_workers_for_tiny_calls_are_told(
+    calls: int, mean_s: float, is_told: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    node = graph_of(a=corpus.remembers_nothing)._plan.nodes["a"]
+    assert hint(node, "process", Pool(calls, mean_s)) is is_told
+    assert len(hints(caplog)) == is_told
+    if is_told:
+        assert "its calls take 5 us in a worker" in hints(caplog)[0]
+
+
+@pytest.mark.warm_pool
+def test_calls_that_were_sent_as_asked_are_counted(run: Run) -> None:
+    graph = StateGraph(dict).add_node("a", corpus.remembers_nothing, executor="process").add_edge(START, "a").compile()
+    run.invoke(graph, {})
+    placement = graph.explain()["a"]
+    assert (placement.asked, placement.place, placement.calls_in_workers) == ("process", "process", 1)

@@ -29,6 +29,8 @@ class Stays(Exception):
 class GuardedProgram:
     """A node's program, to be run where nobody asked for it to run."""
 
+    is_moved = True
+    """Its tasks were sent where nobody asked for them to run."""
     __slots__ = ("__weakref__", "_classes", "_clearance", "entries", "inner", "metadata", "name", "tags")
 
     def __init__(self, inner: NodeProgram, entries: dict[str, str]) -> None:
