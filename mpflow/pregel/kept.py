@@ -123,8 +123,10 @@ def _messages() -> Iterator[type]:
         from langchain_core import messages
     except ImportError:  # the reducer will say so
         return
-    yield messages.BaseMessage
-    yield messages.RemoveMessage
+    for name in messages.__all__:  # each is loaded when it is asked for
+        found = getattr(messages, name)
+        if isinstance(found, type) and issubclass(found, messages.BaseMessage):
+            yield found
 
 
 def _add_subclasses(cls: type, found: set[type]) -> None:
