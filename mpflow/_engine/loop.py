@@ -45,7 +45,7 @@ from mpflow._engine.callbacks import CALLBACK
 from mpflow._engine.callbacks import drive as drive_callbacks
 from mpflow._engine.calls import CALLS, answer, settle
 from mpflow._engine.persistence import SAVER
-from mpflow._engine.resume import begin, ended_task, give_answers, paused
+from mpflow._engine.resume import begin, begin_once, ended_task, give_answers, paused
 from mpflow._engine.timers import Timers
 from mpflow._messages import CLOSED, CLOSED_MANY, DONE, DONE_MANY, EVENT, FAILED, LOST, Attempt, Outcome
 from mpflow._scope import DRAIN, TAKEN
@@ -193,6 +193,11 @@ def _dress(run: Run, attempts: Sequence[Attempt], out: list[Instruction]) -> Eff
     """Give attempts what they were answered, and answer those whose writes are cached. Those that must run."""
     if run.persistence is not None:
         give_answers(run, attempts)
+        if not all(attempt.rerun_on_loss for attempt in attempts):
+            attempts, given_up, calls = begin_once(run, attempts)
+            yield from _save(calls)
+            for outcome in given_up:
+                out += run.scheduler.handle(outcome)
     if run.cache is not None:
         attempts, hits = yield from take_cached(run, attempts)
         for outcome in hits:

@@ -109,7 +109,7 @@ def _mourn(persistence: Persistence, error: Exception) -> None:
     logging.getLogger("mpflow").warning(
         "thread '%s': what was left to save when its run was given up was lost: %s",
         persistence.where["thread_id"],
-        error,
+        str(error),  # not itself: handlers keep what they are given, and its traceback holds the connection open
     )
 
 
@@ -175,6 +175,9 @@ class Persistence:
         self.pending: list[tuple[str, str, Any]] = []
         self._heard: set[str] = set()
         self.known = False
+        self.saved_values: Mapping[str, Any] = {}
+        self.begun: set[str] = set()
+        """Tasks that must not run twice, and did begin in an earlier process that did not say how they ended."""
         self._delayed: list[Call] = []
         self.untracked = frozenset(key for key, channel in plan.channels.items() if isinstance(channel, UntrackedValue))
         self.deltas = frozenset(key for key, channel in plan.channels.items() if isinstance(channel, DeltaChannel))
@@ -240,8 +243,10 @@ class Persistence:
         self.metadata = dict(saved.metadata)
         self.parent_id = ((saved.parent_config or {}).get(CONF) or {}).get(CHECKPOINT_ID)
         self.saved_versions = dict(checkpoint["channel_versions"])
+        self.saved_values = checkpoint["channel_values"]
         self.pending = [(task_id, name, value) for task_id, name, value in saved.pending_writes or ()]
         self._heard.update(write[0] for write in self.pending)
+        self.begun = {task_id for task_id, name, value in self.pending if name == SCHEDULED and value}
         self.where = {**self.where, **(saved.config.get(CONF) or {})}
         self.where[CHECKPOINT_ID] = checkpoint["id"]
         return int(saved.metadata.get("step", -2)) + 1
@@ -339,6 +344,15 @@ class Persistence:
             return (call,)
         self._delayed.append(call)
         return ()
+
+    def task_begins(self, task_id: str, path: str, number: int) -> Iterable[Call]:
+        """Remember durably that a task begins which must not run twice."""
+        if self.durability == "exit":
+            return ()
+        return self._save_writes(task_id, path, [(SCHEDULED, number)], "", ())
+
+    def forget_unsaved(self) -> None:
+        """What was remembered just now is another branch's."""
 
     def _trackable(self, value: Any) -> Any:
         """A pending Send without the values of untracked channels, which are never saved (ST-9)."""

@@ -20,7 +20,7 @@ from mpflow._engine.persistence import (
     checkpoint_of,
     new_versions,
 )
-from mpflow._names import CHECKPOINT_ID, INTERRUPT
+from mpflow._names import CHECKPOINT_ID, INTERRUPT, SCHEDULED
 from mpflow._wire.codec import EncodeError
 from mpflow.checkpoint.base import LATEST_VERSION, advance_ids, get_checkpoint_metadata, now_iso
 from mpflow.checkpoint.log.operations import Loaded, new_number
@@ -223,6 +223,16 @@ class Recording(Persistence):
         if saved and SPECIAL.isdisjoint(dict(saved)):
             self._numbers[id(writes)] = writes, number
         return (self.commit(),) if self._is_eager else ()
+
+    def task_begins(self, task_id: str, path: str, number: int) -> Iterable[Call]:
+        if self.durability == "exit":
+            return ()
+        self._add_result(task_id, path, [(SCHEDULED, number)], "")
+        rows, self.unsaved = self.unsaved, []
+        return (("append", (self.thread_id, rows)),)
+
+    def forget_unsaved(self) -> None:
+        self.unsaved.clear()
 
     def _add_result(self, task_id: str, path: str, saved: Writes, node: str) -> int:
         self._number = number = (self._number + 1) & 0x3FFFFFFFFFFFFFFF

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from mpflow._core.merge import merge
 from mpflow._core.task import FAILED, FINISHED, INTERRUPTED, Task
+from mpflow._engine.changed import check_graph
 from mpflow._exec.program import routes_to
+from mpflow._messages import LOST
 from mpflow._names import (
     CONF,
     ERROR,
@@ -17,11 +19,19 @@ from mpflow._names import (
     NULL_TASK_ID,
     RESUME,
     ROOT,
+    SCHEDULED,
     STRICT_RESUME,
 )
 from mpflow._scope import Answers
 from mpflow.channels.delta import with_message_ids
-from mpflow.errors import EmptyInputError, GraphBubbleUp, GraphInterrupt, InvalidUpdateError, UnknownInterruptError
+from mpflow.errors import (
+    EmptyInputError,
+    GraphBubbleUp,
+    GraphInterrupt,
+    InvalidUpdateError,
+    OutcomeUnknown,
+    UnknownInterruptError,
+)
 from mpflow.schema import updates_of
 from mpflow.types import Command
 
@@ -29,7 +39,7 @@ if TYPE_CHECKING:
     from mpflow._core.plan import Plan
     from mpflow._engine.persistence import Call
     from mpflow._engine.run import Run
-    from mpflow._messages import Attempt
+    from mpflow._messages import Attempt, Outcome
 
 Writes = list[tuple[str, Any]]
 
@@ -54,6 +64,7 @@ def begin(run: Run, input: Any) -> tuple[Writes | None, Writes, Iterable[Call]]:
             calls += persistence.task_ended(NULL_TASK_ID, "", writes)
             if run.forks:  # the branch carries them: the checkpoint it leaves may have other children
                 calls = []
+                persistence.forget_unsaved()
         given = [write for write in writes if write[0] != RESUME]
         if not writes and not isinstance(input.resume, dict) and not input.goto:
             raise EmptyInputError(f"graph '{run.plan.name}' received an empty Command: it needs resume, update or goto")
@@ -61,6 +72,14 @@ def begin(run: Run, input: Any) -> tuple[Writes | None, Writes, Iterable[Call]]:
         given = persistence.null_writes()
     run.note_resuming(resuming)
     if resuming:
+        if persistence is not None:
+            check_graph(
+                run.plan,
+                persistence.saved_values,
+                () if persistence.repeats else persistence.pending,
+                str(persistence.where["thread_id"]),
+                persistence.checkpoint_id,
+            )
         return None, given, calls
     return input_writes_of(run.plan, input), given, calls
 
@@ -170,6 +189,38 @@ def give_answers(run: Run, attempts: Sequence[Attempt]) -> None:
         attempt.answers = task.answers = Answers(given, null, by_id)
 
 
+class EarlierProcess:
+    """The death that a task died with the process that ran it before."""
+
+    reason = "ended"
+
+    def __str__(self) -> str:
+        return "with the process that ran it, which ended before it did"
+
+
+def begin_once(run: Run, attempts: Sequence[Attempt]) -> tuple[list[Attempt], list[Outcome], list[Call]]:
+    """For tasks that must not run twice: note durably that they begin, and give up those that did before.
+
+    Returns the attempts that may start, the outcomes of the others, and what is to be saved first.
+    """
+    persistence = run.persistence
+    assert persistence is not None
+    allowed: list[Attempt] = []
+    given_up: list[Outcome] = []
+    calls: list[Call] = []
+    for attempt in attempts:
+        if attempt.rerun_on_loss:
+            allowed.append(attempt)
+            continue
+        task_id = run.task_id(attempt.task)
+        if task_id in persistence.begun and not persistence.repeats:
+            given_up.append((LOST, attempt, EarlierProcess(), 0.0))
+        else:
+            allowed.append(attempt)
+            calls += persistence.task_begins(task_id, run.path_text(attempt.task), attempt.number)
+    return allowed, given_up, calls
+
+
 def ended_task(run: Run, task: Task) -> Iterable[Call]:
     """What is saved of a task at its end: its diff, its error, or its questions with the answers so far."""
     persistence = run.persistence
@@ -178,6 +229,8 @@ def ended_task(run: Run, task: Task) -> Iterable[Call]:
     path = run.path_text(task)
     answers = task.answers
     answered: Writes = [(RESUME, list(answers.given))] if answers is not None and answers.given else []
+    if not task.node.rerun_on_loss and not isinstance(task.error, OutcomeUnknown) and task.state != FINISHED:
+        answered.append((SCHEDULED, 0))  # how it ended is known: it may begin again
     if task.state == FINISHED:
         if persistence.deltas:  # what is merged has the ids of what is saved
             task.writes = [

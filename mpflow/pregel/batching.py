@@ -37,13 +37,32 @@ def _parts(
     return parts_of(graph, items, limit, kwargs)
 
 
+def _runnable(graph: CompiledGraph, items: Indexed, parallel: str, prefix: str | None) -> tuple[Any, Indexed, str]:
+    """What is called for each item, the items, and how they are spread: here, where each has a thread to go on with."""
+    if prefix is None:
+        return graph, items, parallel
+    from mpflow.pregel.resumable import Resumable, on_threads
+
+    if parallel == "items":
+        raise ValueError("batch(thread_id_prefix=...) goes with parallel='nodes': the saver is here, not in the workers")
+    return Resumable(graph), on_threads(items, prefix), "nodes"
+
+
 def batch_as_completed(
-    graph: CompiledGraph, inputs: Iterable[Any], config: Any, *, return_exceptions: bool, parallel: str, **kwargs: Any
+    graph: CompiledGraph,
+    inputs: Iterable[Any],
+    config: Any,
+    *,
+    return_exceptions: bool,
+    parallel: str,
+    thread_id_prefix: str | None = None,
+    **kwargs: Any,
 ) -> Iterator[tuple[int, Any]]:
     failure, limit = _failure(graph, return_exceptions), limit_of(graph, config)
-    for way, items, guard in _parts(graph, configured(inputs, config), limit, parallel, kwargs):
+    runnable, indexed, parallel = _runnable(graph, configured(inputs, config), parallel, thread_id_prefix)
+    for way, items, guard in _parts(graph, indexed, limit, parallel, kwargs):
         if way == "nodes":
-            yield from as_completed(graph, items, limit, failure, **kwargs)
+            yield from as_completed(runnable, items, limit, failure, **kwargs)
         else:
             from mpflow.pregel.items import Items, items_as_completed
 
@@ -51,15 +70,23 @@ def batch_as_completed(
 
 
 async def abatch_as_completed(
-    graph: CompiledGraph, inputs: Iterable[Any], config: Any, *, return_exceptions: bool, parallel: str, **kwargs: Any
+    graph: CompiledGraph,
+    inputs: Iterable[Any],
+    config: Any,
+    *,
+    return_exceptions: bool,
+    parallel: str,
+    thread_id_prefix: str | None = None,
+    **kwargs: Any,
 ) -> AsyncIterator[tuple[int, Any]]:
     from contextlib import aclosing
 
     failure, limit = _failure(graph, return_exceptions), limit_of(graph, config)
     found: Any
-    for way, items, guard in _parts(graph, configured(inputs, config), limit, parallel, kwargs):
+    runnable, indexed, parallel = _runnable(graph, configured(inputs, config), parallel, thread_id_prefix)
+    for way, items, guard in _parts(graph, indexed, limit, parallel, kwargs):
         if way == "nodes":
-            found = aas_completed(graph, items, limit, failure, **kwargs)
+            found = aas_completed(runnable, items, limit, failure, **kwargs)
         else:
             from mpflow.pregel.items import Items, aitems_as_completed
 

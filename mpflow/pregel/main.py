@@ -436,6 +436,9 @@ class CompiledGraph(DescribedGraph, Runnable[Any, Any]):
         and nothing could tell. ``parallel="nodes"`` drives every run here and places its nodes one by one. ``parallel="items"`` runs each input
         as a whole within one worker process, where its nodes run in place: the best way for very many short runs. The
         graph must be able to travel (NodeNotPicklableError); its checkpointer, store and cache stay here and are asked.
+
+        ``thread_id_prefix="job/"`` gives each input a thread of its own, ``job/0`` and so on: a batch that was cut short
+        goes on when it is given the same inputs again. What has finished is not run again but gives its stored output.
         """
         return in_order(
             batching.batch_as_completed(
