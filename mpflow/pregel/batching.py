@@ -37,14 +37,21 @@ def _parts(
     return parts_of(graph, items, limit, kwargs)
 
 
-def _runnable(graph: CompiledGraph, items: Indexed, parallel: str, prefix: str | None) -> tuple[Any, Indexed, str]:
+def _runnable(
+    graph: CompiledGraph, inputs: Iterable[Any], config: Any, parallel: str, prefix: str | None
+) -> tuple[Any, Indexed, str]:
     """What is called for each item, the items, and how they are spread: here, where each has a thread to go on with."""
+    items = configured(inputs, config)
     if prefix is None:
         return graph, items, parallel
     from mpflow.pregel.resumable import Resumable, on_threads
 
+    if isinstance(config, (list, tuple)):
+        raise ValueError("batch(thread_id_prefix=...) takes one config; a list of configs names its threads itself")
     if parallel == "items":
-        raise ValueError("batch(thread_id_prefix=...) goes with parallel='nodes': the saver is here, not in the workers")
+        raise ValueError(
+            "batch(thread_id_prefix=...) goes with parallel='nodes': the saver is here, not in the workers"
+        )
     return Resumable(graph), on_threads(items, prefix), "nodes"
 
 
@@ -59,7 +66,7 @@ def batch_as_completed(
     **kwargs: Any,
 ) -> Iterator[tuple[int, Any]]:
     failure, limit = _failure(graph, return_exceptions), limit_of(graph, config)
-    runnable, indexed, parallel = _runnable(graph, configured(inputs, config), parallel, thread_id_prefix)
+    runnable, indexed, parallel = _runnable(graph, inputs, config, parallel, thread_id_prefix)
     for way, items, guard in _parts(graph, indexed, limit, parallel, kwargs):
         if way == "nodes":
             yield from as_completed(runnable, items, limit, failure, **kwargs)
@@ -83,7 +90,7 @@ async def abatch_as_completed(
 
     failure, limit = _failure(graph, return_exceptions), limit_of(graph, config)
     found: Any
-    runnable, indexed, parallel = _runnable(graph, configured(inputs, config), parallel, thread_id_prefix)
+    runnable, indexed, parallel = _runnable(graph, inputs, config, parallel, thread_id_prefix)
     for way, items, guard in _parts(graph, indexed, limit, parallel, kwargs):
         if way == "nodes":
             found = aas_completed(runnable, items, limit, failure, **kwargs)
