@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from mpflow._core.plan import NodePlan, Plan
     from mpflow._core.state import ChannelState
+    from mpflow._engine.telling import Teller
     from mpflow._scope import Emit
 
 Diff = list[tuple[str, Any]]
@@ -58,7 +59,7 @@ class AttemptScope(TaskScope):
 class Performer:
     """How the attempts of one run are performed: against its state, in its context, telling its streams."""
 
-    __slots__ = ("awaits", "context", "emit_for", "enter", "plan", "state", "warn")
+    __slots__ = ("awaits", "context", "emit_for", "enter", "plan", "state", "teller", "warn")
 
     def __init__(
         self,
@@ -75,6 +76,8 @@ class Performer:
         self.emit_for = emit_for
         self.enter: Callable[[TaskScope], None] | None = None
         """Prepares a task's context before its node is called."""
+        self.teller: Teller | None = None
+        """Tells user callbacks of the tasks."""
         self.awaits = False
 
     def perform(self, attempt: Attempt) -> Outcome:
@@ -110,9 +113,15 @@ class Performer:
                 f'No synchronous function provided to "{node.name}": it is async. Run the graph with ainvoke, astream '
                 "or abatch, or place the node with executor='process'"
             )
-        if self.enter is not None:
+        diff: Diff
+        if self.enter is None:
+            diff = program.run(attempt.input, scope)
+        else:
             self.enter(scope)
-        diff: Diff = program.run(attempt.input, scope)
+            if self.teller is None or node.hidden:
+                diff = program.run(attempt.input, scope)
+            else:
+                diff = self.teller.run(attempt, scope)
         return self.close(node, diff, scope) if close else diff
 
     async def aperform(self, attempt: Attempt) -> Diff:
@@ -122,7 +131,11 @@ class Performer:
             scope.patience = attempt.patience
         if self.enter is not None:
             self.enter(scope)
-        diff: Diff = await attempt.program.arun(attempt.input, scope)
+        diff: Diff
+        if self.teller is None or attempt.task.node.hidden:
+            diff = await attempt.program.arun(attempt.input, scope)
+        else:
+            diff = await self.teller.arun(attempt, scope)
         return await self.aclose(attempt.task.node, diff, scope)
 
     def close(self, node: NodePlan, diff: Diff, scope: TaskScope) -> Diff:

@@ -46,6 +46,8 @@ def _enter(heard: Collection[str], scope: TaskScope) -> None:
     from langchain_core.runnables.config import var_child_runnable_config
 
     config: Any = scope.config
+    config.pop("run_name", None)  # the run's own, and not of what is called in it
+    config.pop("run_id", None)
     if scope.emit is not None:
         if "messages" in heard:
             config["callbacks"] = _with(config.get("callbacks"), _handler_class()(scope.emit))

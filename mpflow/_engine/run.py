@@ -167,6 +167,10 @@ class Run:
             from mpflow._engine.messages import entrance
 
             self.performer.enter = entrance(self.streams.heard)
+            if called_back:
+                from mpflow._engine.telling import teller_of
+
+                self.performer.teller = teller_of(self)
         self.facts: StepFacts | None = None
         self.result: Any = None
         self.result_is_open = True

@@ -268,7 +268,7 @@ class CompiledGraph(DescribedGraph, Runnable[Any, Any]):
         from mpflow._engine.drive import drive
 
         run = self._run(config, **options)
-        for _ in drive(run, input):
+        for _ in _told(run, drive(run, input), input):
             pass
         return self._result(run, version)
 
@@ -307,7 +307,7 @@ class CompiledGraph(DescribedGraph, Runnable[Any, Any]):
         from mpflow._engine.adrive import adrive
 
         run = self._run(config, **options)
-        async for _ in adrive(run, input):
+        async for _ in _atold(run, adrive(run, input), input):
             pass
         return self._result(run, version)
 
@@ -365,7 +365,7 @@ class CompiledGraph(DescribedGraph, Runnable[Any, Any]):
             control=control,
             version=version,
         )
-        yield from drive(run, input)
+        yield from _told(run, drive(run, input), input)
 
     async def astream(  # type: ignore[override]
         self,
@@ -403,7 +403,7 @@ class CompiledGraph(DescribedGraph, Runnable[Any, Any]):
             control=control,
             version=version,
         )
-        async with aclosing(cast("Any", adrive(run, input))) as chunks:
+        async with aclosing(cast("Any", _atold(run, adrive(run, input), input))) as chunks:
             async for chunk in chunks:
                 yield chunk
 
@@ -578,6 +578,17 @@ class Pregel(CompiledGraph):
         check_timeouts(self._nodes or {}, self._options.get("executor"))
         check(self._plan, (*_names(self.interrupt_before_nodes), *_names(self.interrupt_after_nodes)))
         return self
+
+
+def _told(run: Run, chunks: Iterator[Any], input: Any) -> Iterator[Any]:
+    """The chunks of a run, of which its callbacks are told, if it has any."""
+    teller = run.performer.teller
+    return chunks if teller is None else teller.told(chunks, input)
+
+
+def _atold(run: Run, chunks: AsyncIterator[Any], input: Any) -> AsyncIterator[Any]:
+    teller = run.performer.teller
+    return chunks if teller is None else teller.atold(chunks, input)
 
 
 def _names(asked: All | Sequence[str] | None) -> frozenset[str]:

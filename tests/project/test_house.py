@@ -27,6 +27,7 @@ ADAPTERS = {
         "observe/",
         "_engine/callbacks.py",
         "_engine/messages.py",
+        "_engine/telling.py",
         "_engine/tools.py",
     ),
     "langgraph": ("interop/", "checkpoint/langgraph"),

@@ -1,0 +1,162 @@
+"""What user callbacks are told of a run and of its tasks: that they start, end or fail, and which lies within which (CF-1).
+
+It knows langchain-core, which is imported when a run has callbacks. Tasks in worker processes are not told of themselves;
+what models and tools do in them is (see callbacks.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing
+from inspect import isawaitable
+from typing import TYPE_CHECKING, Any
+
+from mpflow._engine.payloads import update_of
+from mpflow._names import INTERRUPT, RETURN
+from mpflow.constants import END
+
+if TYPE_CHECKING:
+    from mpflow._core.task import Task
+    from mpflow._engine.run import Run
+    from mpflow._exec.program import Diff
+    from mpflow._messages import Attempt
+    from mpflow._scope import TaskScope
+
+
+class Teller:
+    """Tells the handlers of one run. In an async run they are awaited, but for what sync nodes tell from their threads."""
+
+    def __init__(self, run: Run, callbacks: Any) -> None:
+        self._run = run
+        self._callbacks = callbacks
+        self._root: Any = None
+        self._running: dict[Task, Any] = {}
+        """The tasks that may call others, which then lie within them."""
+
+    # -- the run ------------------------------------------------------------------------------------------------------
+
+    def told(self, chunks: Iterator[Any], input: Any) -> Iterator[Any]:
+        """The chunks of the run, which is told to begin with the first that is asked for."""
+        from langchain_core.callbacks import CallbackManager
+
+        self._begun(self._begin(CallbackManager, input))
+        try:
+            yield from chunks
+        except BaseException as error:
+            self._root.on_chain_error(error)
+            raise
+        self._root.on_chain_end(self._result())
+
+    async def atold(self, chunks: Any, input: Any) -> AsyncIterator[Any]:
+        """As `told`, for ``async for``."""
+        from langchain_core.callbacks import AsyncCallbackManager
+
+        self._begun(await self._begin(AsyncCallbackManager, input))
+        try:
+            async with aclosing(chunks):
+                async for chunk in chunks:
+                    yield chunk
+        except BaseException as error:
+            await self._root.on_chain_error(error)
+            raise
+        await self._root.on_chain_end(self._result())
+
+    def _begin(self, manager_class: Any, input: Any) -> Any:
+        run = self._run
+        config = run.user_config
+        is_root = run.parent is None
+        manager = manager_class.configure(
+            inheritable_callbacks=self._callbacks,
+            inheritable_tags=config.get("tags"),
+            inheritable_metadata=config.get("metadata"),
+        )
+        name = (config.get("run_name") if is_root else None) or run.plan.name
+        return manager.on_chain_start(None, input, name=name, run_id=config.get("run_id") if is_root else None)
+
+    def _begun(self, root: Any) -> None:
+        self._root = root
+        self._run.user_config["callbacks"] = root.get_child()
+
+    def _result(self) -> Any:
+        result = self._run.result
+        if isinstance(result, dict) and INTERRUPT in result:
+            return {key: value for key, value in result.items() if key != INTERRUPT}
+        return result
+
+    # -- its tasks ----------------------------------------------------------------------------------------------------
+
+    def run(self, attempt: Attempt, scope: TaskScope) -> Diff:
+        """Run an attempt's program, telling of it."""
+        around = self._around(attempt)
+        around = around.get_sync() if hasattr(around, "get_sync") else around
+        running = self._within(around, attempt, scope).on_chain_start(None, attempt.input, name=scope.name)
+        self._entered(running, attempt, scope)
+        try:
+            diff: Diff = attempt.program.run(attempt.input, scope)
+        except BaseException as error:
+            running.on_chain_error(error)
+            raise
+        finally:
+            self._running.pop(attempt.task, None)
+        running.on_chain_end(self._output(diff))
+        return diff
+
+    async def arun(self, attempt: Attempt, scope: TaskScope) -> Diff:
+        """As `run`, awaiting."""
+        manager = self._within(self._around(attempt), attempt, scope)
+        running = await _awaited(manager.on_chain_start(None, attempt.input, name=scope.name))
+        self._entered(running, attempt, scope)
+        try:
+            diff: Diff = await attempt.program.arun(attempt.input, scope)
+        except BaseException as error:
+            await _awaited(running.on_chain_error(error))
+            raise
+        finally:
+            self._running.pop(attempt.task, None)
+        await _awaited(running.on_chain_end(self._output(diff)))
+        return diff
+
+    def _around(self, attempt: Attempt) -> Any:
+        """What a task lies within: the run, or the task that called it."""
+        return self._running.get(attempt.task.caller) or self._root
+
+    def _within(self, around: Any, attempt: Attempt, scope: TaskScope) -> Any:
+        """The manager by which a task is told to start."""
+        config = scope.config
+        manager = around.get_child()
+        place = "seq:step:1" if attempt.task.caller in self._running else f"graph:step:{scope.facts.step}"
+        manager.tags = [place, *manager.tags]
+        for handler in getattr(config["callbacks"], "handlers", ()):  # with those that tell the run of the task
+            if handler not in manager.handlers:
+                manager.add_handler(handler, inherit=True)
+        manager.add_metadata(config["metadata"], inherit=True)
+        manager.add_tags(list(attempt.program.tags or ()), inherit=True)
+        return manager
+
+    def _entered(self, running: Any, attempt: Attempt, scope: TaskScope) -> None:
+        """What the task calls is told to lie within it."""
+        scope.config["callbacks"] = running.get_child("seq:step:1")
+        self._running[attempt.task] = running
+
+    def _output(self, diff: Diff) -> Any:
+        """What a task came to, as far as its writes say."""
+        if len(diff) > 0 and diff[0][0] in (RETURN, END):
+            return diff[0][1]
+        return update_of(diff, self._run.plan.stream)
+
+
+async def _awaited(told: Any) -> Any:
+    """What a manager of either colour answers: that of a task that was called from a thread is sync."""
+    return await told if isawaitable(told) else told
+
+
+def teller_of(run: Run) -> Teller | None:
+    """Who tells the handlers of a run, if it has any and langchain is there to be told."""
+    callbacks = run.user_config.get("callbacks")
+    if not (callbacks if isinstance(callbacks, list) else getattr(callbacks, "handlers", None)):
+        return None
+    try:
+        import langchain_core.callbacks  # noqa: F401 - asks whether it is there
+    except ImportError:
+        return None
+    return Teller(run, callbacks)
