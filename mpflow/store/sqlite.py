@@ -13,7 +13,7 @@ import time
 from array import array
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, closing, contextmanager
 from datetime import datetime, timezone
 from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
@@ -291,7 +291,7 @@ class SqliteStore(_SqliteStore):
 
         A new file is readable by its owner alone; symbolic links are refused.
         """
-        with cls(open_private(conn_string), index=index, ttl=ttl) as store:
+        with closing(open_private(conn_string)) as conn, cls(conn, index=index, ttl=ttl) as store:
             yield store
 
     def setup(self) -> None:
@@ -331,8 +331,9 @@ class AsyncSqliteStore(_SqliteStore):
         cls, conn_string: str, *, index: IndexConfig | None = None, ttl: TTLConfig | None = None
     ) -> AsyncIterator[Self]:
         """As `SqliteStore.from_conn_string`, for ``async with``."""
-        async with cls(await asyncio.to_thread(open_private, conn_string), index=index, ttl=ttl) as store:
-            yield store
+        with closing(await asyncio.to_thread(open_private, conn_string)) as conn:
+            async with cls(conn, index=index, ttl=ttl) as store:
+                yield store
 
     async def setup(self) -> None:
         """As `SqliteStore.setup`, awaited."""

@@ -48,26 +48,20 @@ class Async(Sync):
         return lambda *args, **kwargs: asyncio.run(getattr(self.store, f"a{name}")(*args, **kwargs))
 
 
-def in_sqlite(kind: Any) -> Any:
-    return lambda **options: kind(sqlite3.connect(":memory:", check_same_thread=False), **options)
-
-
-STORES = {"memory": InMemoryStore, "sqlite": in_sqlite(SqliteStore), "async sqlite": in_sqlite(AsyncSqliteStore)}
-
-
-@pytest.fixture(params=STORES)
+@pytest.fixture(params=[InMemoryStore, SqliteStore, AsyncSqliteStore])
 def make(request: pytest.FixtureRequest) -> Iterator[Callable[..., Any]]:
     """Makes a store of one kind, by its constructor's options."""
-    made = []
+    opened = []
 
     def make_one(**options: Any) -> Any:
-        made.append(STORES[request.param](**options))
-        return made[-1]
+        if request.param is InMemoryStore:
+            return InMemoryStore(**options)
+        opened.append(sqlite3.connect(":memory:", check_same_thread=False))
+        return request.param(opened[-1], **options)
 
     yield make_one
-    for store in made:
-        if hasattr(store, "close"):
-            store.close()
+    for connection in opened:
+        connection.close()
 
 
 @pytest.fixture(params=[Sync, Async], ids=["sync", "async"])
