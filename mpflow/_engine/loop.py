@@ -255,6 +255,8 @@ def _end(run: Run, instruction: Instruction) -> Effects:
     if kind is PAUSED:
         if streams.watched and not run.scheduler.tasks:  # after a step; before one, its checkpoint has been told of
             streams.checkpointed(run)
+        if streams.queue:  # it may raise: writes that finished beside the question need not go together
+            yield (EMIT,)
         paused(run, instruction[1])
     if streams.queue:
         yield (EMIT,)

@@ -96,8 +96,7 @@ def build(program: Program, lib: Library, **options: Any) -> Any:
             return [task.name, value, below, answer]
 
         policy = lib.RetryPolicy(max_attempts=task.tries, initial_interval=0.0, jitter=False, retry_on=Broken)
-        # In a process a task calls others in place: they are part of it, with no update of their own.
-        placed = {} if task.fails or task.calls is not None else options
+        placed = {} if task.fails else options
         return lib.task(name=task.name, retry_policy=policy if task.tries > 1 else None, **placed)(work)
 
     made += [make(task) for task in program.tasks]

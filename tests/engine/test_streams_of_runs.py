@@ -9,9 +9,11 @@ from typing import Annotated, Any, TypedDict
 
 import pytest
 
+from mpflow.checkpoint.memory import InMemorySaver
 from mpflow.config import get_stream_writer
+from mpflow.errors import InvalidUpdateError
 from mpflow.graph import START, StateGraph
-from mpflow.types import Send
+from mpflow.types import Send, interrupt
 from tests.colours import Run
 
 
@@ -225,3 +227,23 @@ def test_as5_walking_away_cancels_async_nodes_and_waits_for_them(how: str) -> No
         assert seen == ["tidied"]
 
     asyncio.run(main())
+
+
+def test_er5_what_ended_is_told_although_it_cannot_be_merged_beside_a_question(run: Run) -> None:
+    graph = StateGraph(State)
+    graph.add_node("ask", lambda state: interrupt("what?"))
+    graph.add_node("write", lambda state: {"n": 1})
+    graph.add_conditional_edges(START, lambda state: ["ask", Send("write", {}), Send("write", {})], ["ask", "write"])
+    app = graph.compile(checkpointer=InMemorySaver())
+    told: list[Any] = []
+
+    async def listen(config: Any) -> None:
+        async for chunk in app.astream({"log": []}, config, stream_mode="updates"):
+            told.append(chunk)
+
+    config = {"configurable": {"thread_id": "1"}}
+    with pytest.raises(InvalidUpdateError):
+        if run.colour == "async":
+            asyncio.run(listen(config))
+        told.extend(app.stream({"log": []}, config, stream_mode="updates"))
+    assert sorted(name for chunk in told for name in chunk) == ["__interrupt__", "write", "write"]
