@@ -16,14 +16,14 @@ import pytest
 from mpflow.checkpoint.langgraph import LangGraphSaver, import_sqlite, to_langgraph
 from mpflow.checkpoint.memory import InMemorySaver
 from mpflow.checkpoint.serde.encrypted import EncryptedSerializer
-from mpflow.testing import SaverConformance
 from mpflow.testing.colours import SyncColour
-from mpflow.testing.running import asks, fails_in_part, fans_out, history
+from mpflow.testing.protocol import Checkpoints, Listings, PendingWrites
+from mpflow.testing.running import Runs, asks, fails_in_part, fans_out, history
 
 pytest.importorskip("langgraph.checkpoint.sqlite")
 
 
-class TestAdaptedSqliteSaver(SaverConformance):
+class TestAdaptedSqliteSaver(PendingWrites, Runs):
     lacks = frozenset({"prune", "copy_thread", "delete_for_runs"})
     refusals = (ValueError, TypeError)
 
@@ -50,7 +50,7 @@ class TestAdaptedSqliteSaver(SaverConformance):
         return opened()
 
 
-class TestLentSaver(SaverConformance):
+class TestLentSaver(Checkpoints, Listings, PendingWrites):
     """Through both adapters one after the other nothing may change."""
 
     def open(self, place: Path) -> AbstractContextManager[Any]:

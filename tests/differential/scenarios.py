@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from difflib import unified_diff
+from functools import lru_cache
 from importlib import import_module
 from itertools import islice
 from pprint import pformat
@@ -80,10 +81,16 @@ def shown(scenario: Scenario, library: Library, run: Run) -> Any:
     return _Plain()(tried(lambda: scenario(library, run)))
 
 
+@lru_cache(maxsize=64)
+def _shown_by_langgraph(scenario: Scenario, colour: type[SyncRun | AsyncRun]) -> Any:
+    """What it shows is the same however often it is asked, for each of our savers."""
+    return shown(scenario, Library("langgraph"), colour())
+
+
 def check(scenario: Scenario, saver: Callable[[], Any] | None = None) -> None:
     """Assert that a scenario shows the same under both libraries, whichever the colour; ours with this saver."""
     for run in (SyncRun(), AsyncRun()):
-        expected = shown(scenario, Library("langgraph"), run)
+        expected = _shown_by_langgraph(scenario, type(run))
         found = shown(scenario, Library("mpflow", saver), run)
         assert found == expected, _differences(expected, found, run.colour)
 

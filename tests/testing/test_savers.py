@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -28,18 +28,16 @@ class TestLangGraphsInMemorySaver(SaverConformance):
         return nullcontext(memory.InMemorySaver())
 
 
+@pytest.mark.slow
 class TestLangGraphsSqliteSaver(SaverConformance):
     persistent = True
+    colours = ("sync",)
     lacks = frozenset({"prune", "copy_thread", "delete_for_runs"})
     refusals = (ValueError, TypeError)
 
     def open(self, place: Path) -> AbstractContextManager[Any]:
         sqlite = pytest.importorskip("langgraph.checkpoint.sqlite")
         return sqlite.SqliteSaver.from_conn_string(str(place / "saver.db"))
-
-    def aopen(self, place: Path) -> AbstractAsyncContextManager[Any]:
-        aio = pytest.importorskip("langgraph.checkpoint.sqlite.aio")
-        return aio.AsyncSqliteSaver.from_conn_string(str(place / "saver.db"))
 
 
 class _Wrong(PlainSaver):
