@@ -132,6 +132,15 @@ def nests_again(graph: Graph) -> bool:
     )
 
 
+def calls_again(graph: Graph) -> bool:
+    """Whether a function that calls a graph is tried again.
+
+    On a saved thread that graph then begins anew in LangGraph; ours goes on from what its first attempt left.
+    """
+    subs = [node for node in graph.nodes if node.sub is not None]
+    return any(node.sub is not None and (node.fails > 0 or calls_again(node.sub)) for node in subs)
+
+
 # -- building --------------------------------------------------------------------------------------------------------
 
 
