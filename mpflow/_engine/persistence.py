@@ -152,7 +152,8 @@ class Persistence:
         self.run_config = config
         self.plan = plan
         self.parents: dict[str, Any] = dict(configurable.get(CHECKPOINT_MAP) or {})
-        where = {"thread_id": configurable.get("thread_id"), CHECKPOINT_NS: ns}
+        thread_id = configurable.get("thread_id")
+        where = {"thread_id": None if thread_id is None else str(thread_id), CHECKPOINT_NS: ns}
         # A config that names a checkpoint of a graph within this one says by its map which of ours belongs to it.
         wanted = configurable.get(CHECKPOINT_ID) if is_nested or not configurable.get(CHECKPOINT_NS) else None
         known = (configurable.get(CHECKPOINT_MAP) or {}).get(ns)

@@ -116,13 +116,13 @@ class Recording(Persistence):
         return "append" if self.durability == "sync" else "post", (self.thread_id, rows)
 
     def _save_step(self, state: ChannelState, merged: Merge | None, tasks: Sequence[Task]) -> Iterable[Call]:
-        parent_id = self.parent_id = self.where.get(CHECKPOINT_ID)
         if self.durability == "exit":
             self._last_checkpoint = checkpoint_of(state, self.checkpoint_id, None if merged is None else merged.updated)
             self._numbers.clear()
             self._put_off_results.clear()
             return ()
-        self._add_step(state, parent_id, merged, tasks)
+        self.parent_id = self.where.get(CHECKPOINT_ID)
+        self._add_step(state, self.parent_id, merged, tasks)
         return (self.commit(),) if self._is_eager else ()
 
     _last_checkpoint: dict[str, Any] | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from typing import Annotated, Any
+from uuid import UUID
 
 import pytest
 from typing_extensions import TypedDict
@@ -204,6 +205,15 @@ def durabilities(lib: Any, run: Run) -> Any:
     return seen
 
 
+def a_thread_that_is_no_string(lib: Any, run: Run) -> Any:
+    """SA-1, CP-2: a thread's id is its text."""
+    graph = _chain(lib, "a")
+    config: Any = {"configurable": {"thread_id": UUID(int=5)}}
+    seen = [run.stream(graph, {"log": []}, config, stream_mode=["updates", "checkpoints"])]
+    text: Any = {"configurable": {"thread_id": str(UUID(int=5))}}
+    return [*seen, run.get_state(graph, config), run.get_state(graph, text).values, run.history(graph, config)]
+
+
 def an_entrypoint(lib: Any, run: Run) -> Any:
     @lib.func.task
     def falsy() -> bool:
@@ -239,6 +249,7 @@ SCENARIOS = [
     listings,
     bulk_updates,
     durabilities,
+    a_thread_that_is_no_string,
     an_entrypoint,
 ]
 

@@ -14,6 +14,7 @@ from typing import Annotated, Any, TypedDict
 import pytest
 
 from mpflow._exec.process import WorkerPool
+from mpflow._exec.thread import default_threads
 from mpflow.errors import PoolClosedError
 from mpflow.graph import START, StateGraph
 from mpflow.types import Command, Send
@@ -302,3 +303,16 @@ def test_an_async_node_runs_in_any_place_of_an_async_run(executor: str) -> None:
     here = os.getpid()
     result = asyncio.run(star({"executor": executor}, a=later, b=later).ainvoke({}))
     assert result["log"] == [executor != "process"] * 2
+
+
+@pytest.mark.parametrize(("processors", "threads"), [(1, 5), (4, 8), (64, 32)])
+def test_a_run_uses_a_few_threads_more_than_processors(
+    monkeypatch: pytest.MonkeyPatch, processors: int, threads: int
+) -> None:
+    """AS-4"""
+    monkeypatch.setattr("mpflow._exec.cpu.cpu_count", lambda: processors)
+    default_threads.cache_clear()
+    try:
+        assert default_threads() == threads
+    finally:
+        default_threads.cache_clear()
