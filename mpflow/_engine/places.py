@@ -11,7 +11,7 @@ from mpflow._exec.patience import check_timeout
 from mpflow._exec.place import in_worker
 from mpflow._exec.placement import profile as profiles
 from mpflow._exec.placement.profile import Profile
-from mpflow._exec.thread import ThreadPlace, default_threads
+from mpflow._exec.thread import HURRY, ThreadPlace, default_threads
 from mpflow._messages import Attempt, Outcome
 
 if TYPE_CHECKING:
@@ -92,7 +92,8 @@ class Places:
 
     def _direct(self) -> None:
         """Have the tasks of this run placed one by one from now on."""
-        from mpflow._engine.placing import Director, may_move
+        with HURRY:
+            from mpflow._engine.placing import Director, may_move
 
         if may_move():
             self.director = Director(self)
@@ -114,8 +115,9 @@ class Places:
     def heard(self, outcomes: list[Outcome]) -> list[Outcome]:
         """What has come, less what is to be run once more elsewhere."""
         if self.director is None:
-            is_slow = not outcomes and self._threads is not None and self._threads.has_queued
-            if not is_slow:
+            if self._threads is None or not self._threads.has_queued:
+                return outcomes  # nothing is left to be moved: the next run will see
+            if outcomes:
                 for node in self.auto:
                     if node.meter.is_heavy:
                         break

@@ -19,6 +19,7 @@ from mpflow._exec.placement.guard import GuardedProgram
 from mpflow._exec.placement.profile import heavy as underway
 from mpflow._exec.placement.profile import peek
 from mpflow._exec.placement.standing import Standing, Trial, taken_apart
+from mpflow._exec.thread import HURRY
 from mpflow._messages import CANCELLED, DONE, DONE_MANY, EVENT, FAILED, Attempt, Outcome, one_by_one
 from mpflow.errors import PoolClosedError, WrongProcessError
 
@@ -43,6 +44,7 @@ class Director:
         self._places = places
         self._cores = cpu_count()
         self._next_look = 0.0
+        self._costs: CostBook | None = None
         self._mine: dict[int, Attempt] = {}
         self._reserves: dict[NodePlan, deque[Attempt]] = {}
         self._in_pool: dict[NodePlan, int] = {}
@@ -101,7 +103,10 @@ class Director:
         return verdict
 
     def _book(self) -> CostBook:
-        return book_of(self._places.any_pool())
+        if self._costs is None:
+            with HURRY:
+                self._costs = book_of(self._places.any_pool())
+        return self._costs
 
     def _missed(self, node: NodePlan, standing: Standing, tasks: int, waiting: Sequence[Attempt]) -> None:
         """These go to threads. Where they might be done earlier in workers, have the node tried once that adds up.
@@ -123,7 +128,9 @@ class Director:
             return
         copied = waiting[-1]
         if standing.takes(copied):
-            if not Trial(standing, book).begin(copied, self._places.processes()):
+            with HURRY:
+                begun = Trial(standing, book).begin(copied, self._places.processes())
+            if not begun:
                 self._places.pool = None
 
     # -- tasks go out -------------------------------------------------------------------------------------------------
