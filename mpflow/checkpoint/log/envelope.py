@@ -19,6 +19,9 @@ from mpflow.errors import CheckpointCorruptError, CheckpointVersionError
 
 _SUM_BYTES: Final = 4
 _KEPT_BYTES: Final = 1 << 20
+_MALFORMED: Final = "its record is malformed"
+_VERSIONS: Final = (str, int, float)
+_TEXT: Final = frozenset({str})
 
 
 def size_of(row: Row) -> int:
@@ -85,11 +88,19 @@ def load_step(thread_id: str, row: Row) -> Step:
     body = _opened(thread_id, row, 11)
     try:
         _, parent_id, whole, v, ts, metadata, versions, gone, seen, updated, ops = body
-        _expect(parent_id is None or type(parent_id) is str, whole is True or whole is False, type(v) is int)
-        _expect(
-            type(ts) is str, type(metadata) in (bytes, dict), _are_names(gone), updated is None or _are_names(updated)
-        )
-        _expect(type(seen) is dict and _are_names(seen), type(ops) is list)
+        if (
+            (parent_id is not None and type(parent_id) is not str)
+            or type(whole) is not bool
+            or type(v) is not int
+            or type(ts) is not str
+            or type(metadata) not in (bytes, dict)
+            or not _are_names(gone)
+            or (updated is not None and not _are_names(updated))
+            or type(seen) is not dict
+            or not _are_names(seen)
+            or type(ops) is not list
+        ):
+            raise ValueError(_MALFORMED)
         return Step(
             row.checkpoint_id,
             parent_id,
@@ -113,9 +124,18 @@ def load_result(thread_id: str, row: Row) -> Result:
     try:
         _, number, task_id, path, names, values = body[:6]
         apart = body[6] if len(body) == 7 else {}
-        _expect(type(number) is int, type(task_id) is str, type(path) is str, _are_names(names))
-        _expect(type(values) is bytes, type(apart) is dict, all(type(at) is int for at in apart))
-        _expect(all(code in (SET, PATCH) and type(packed) is bytes for code, packed in apart.values()))
+        if (
+            type(number) is not int
+            or type(task_id) is not str
+            or type(path) is not str
+            or not _are_names(names)
+            or type(values) is not bytes
+            or type(apart) is not dict
+        ):
+            raise ValueError(_MALFORMED)
+        for at, (code, packed) in apart.items():
+            if type(at) is not int or code not in (SET, PATCH) or type(packed) is not bytes:
+                raise ValueError(_MALFORMED)
         return Result(row.checkpoint_id, number, task_id, path, names, values, apart)
     except (TypeError, ValueError) as error:
         raise _corrupt(thread_id, row, str(error)) from None
@@ -129,7 +149,8 @@ def _opened(thread_id: str, row: Row, *lengths: int) -> list[Any]:
     if _sum(view, thread_id, row.ns, row.checkpoint_id, row.kind, row.base) != data[-_SUM_BYTES:]:
         raise _corrupt(thread_id, row, "its checksum is wrong")
     try:
-        check(view, DEFAULT_LIMITS)
+        if not DEFAULT_LIMITS.always_hold(len(view)):
+            check(view, DEFAULT_LIMITS)
         body: Any = msgpack.unpackb(view, strict_map_key=False, unicode_errors="surrogatepass")
     except Exception as error:
         raise _corrupt(thread_id, row, f"{type(error).__name__}: {error}") from None
@@ -143,31 +164,32 @@ def _opened(thread_id: str, row: Row, *lengths: int) -> list[Any]:
 
 
 def _op(channel: Any, code: Any, operand: Any) -> Op:
-    _expect(type(channel) is str, code in OPERATIONS)
+    if type(channel) is not str or code not in OPERATIONS:
+        raise ValueError(_MALFORMED)
     if type(operand) is list:
-        _expect(len(operand) % 2 == 0, all(type(item) is int for item in operand), code != DROP)
+        if len(operand) % 2 or code == DROP or any(type(item) is not int for item in operand):
+            raise ValueError(_MALFORMED)
         return Op(channel, code, None, operand)
-    _expect(type(operand) is bytes or (operand is None and code == DROP))
+    if type(operand) is not bytes and (operand is not None or code != DROP):
+        raise ValueError(_MALFORMED)
     return Op(channel, code, operand)
 
 
 def _ungrouped(groups: Any) -> dict[str, Any]:
-    _expect(type(groups) is list and len(groups) % 2 == 0)
+    if type(groups) is not list or len(groups) % 2:
+        raise ValueError(_MALFORMED)
     found: dict[str, Any] = {}
     for at in range(0, len(groups), 2):
         version, names = groups[at], groups[at + 1]
-        _expect(type(version) in (str, int, float), _are_names(names))
-        found.update(dict.fromkeys(names, version))
+        if type(version) not in _VERSIONS or not _are_names(names):
+            raise ValueError(_MALFORMED)
+        for name in names:
+            found[name] = version
     return found
 
 
 def _are_names(names: Any) -> bool:
-    return type(names) in (list, dict) and all(type(name) is str for name in names)
-
-
-def _expect(*truths: bool) -> None:
-    if not all(truths):
-        raise ValueError("its record is malformed")
+    return type(names) in (list, dict) and {*map(type, names)} <= _TEXT
 
 
 def _corrupt(thread_id: str, row: Row, detail: str) -> CheckpointCorruptError:
