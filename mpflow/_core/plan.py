@@ -33,6 +33,8 @@ class NodePlan:
     bare value). ``plain`` says that its attempts need no limit and no rule of their own. ``path`` is that of its task when a trigger starts it. ``executor`` is what the user asked for, or None for the graph's default. ``writes`` are the node's
     unconditional edges, appended to every diff. ``timeout`` is in plain seconds. ``handler`` is the node that runs in this
     one's place once it has failed for good. ``meter`` measures its calls; it is the engine's, and no part of the plan.
+    ``passes`` are the keys that its input may have for the node to do nothing but write it, as it is; None for a node
+    that does something.
     """
 
     __slots__ = (
@@ -46,6 +48,7 @@ class NodePlan:
         "meter",
         "name",
         "on_error",
+        "passes",
         "path",
         "plain",
         "program",
@@ -101,6 +104,7 @@ class NodePlan:
         self.handler = handler
         self.cache = cache
         self.meter: Any = None
+        self.passes: frozenset[str] | None = None
         self.plain = max_concurrency is None and self.timeout_s is None and rerun_on_loss
 
     def timed(self, timeout: TimeoutPolicy) -> NodePlan:
@@ -118,7 +122,8 @@ class Plan:
     ``starts`` has for each trigger the nodes that it starts. ``bare`` are the channels that are kept as bare values,
     ``passing`` those of them whose value lasts for one step; ``fleeting`` all that may lose theirs in a step that does not
     write it. ``simple`` says that no channel does anything but take writes:
-    none notes that a task was triggered by it, and none gives something out when the run is about to end.
+    none notes that a task was triggered by it, and none gives something out when the run is about to end. ``routes`` are
+    the engine's, and no part of the plan: where its nodes run, by what that depends on, looked up once for all runs.
     """
 
     __slots__ = (
@@ -135,12 +140,15 @@ class Plan:
         "name",
         "nodes",
         "output",
+        "output_keys",
         "passing",
         "retries",
+        "routes",
         "simple",
         "starting",
         "starts",
         "stream",
+        "stream_keys",
         "strict",
         "trigger_to_nodes",
     )
@@ -164,7 +172,10 @@ class Plan:
         self.input = input
         self.output = output
         self.stream = stream
+        self.output_keys = keys_of(output)
+        self.stream_keys = keys_of(stream)
         self.strict = strict
+        self.routes: Any = None
         self.trigger_to_nodes = triggers_of(self.nodes.values())
         self.kinds = {key: _KINDS.get(type(channel), OBJECT) for key, channel in self.channels.items()}
         self.starts = self._starts()
@@ -203,10 +214,16 @@ class Plan:
         twin = copy(self)
         twin.nodes = nodes
         twin.starts = twin._starts()
+        twin.routes = None
         return twin
 
     def _starts(self) -> dict[str, tuple[NodePlan, ...]]:
         return {trigger: tuple(self.nodes[name] for name in names) for trigger, names in self.trigger_to_nodes.items()}
+
+
+def keys_of(reads: Reads) -> frozenset[str]:
+    """The channels that are read."""
+    return frozenset((reads,) if isinstance(reads, str) else reads)
 
 
 def triggers_of(nodes: Iterable[NodePlan]) -> dict[str, tuple[str, ...]]:

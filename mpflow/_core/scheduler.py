@@ -228,6 +228,8 @@ class Scheduler:
         elif len(stimulus) > 3:
             self.tasks = []
             self._break(stimulus[3], out)
+        elif len(tasks) == 1 and tasks[0].node.passes is not None and outcomes.passed_on(self, tasks[0], out):
+            self._end_step(out)
         else:
             self.ready.extend(tasks)
             self._settle(out)

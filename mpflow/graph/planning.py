@@ -88,6 +88,9 @@ def plan_of(graph: StateGraph[Any, Any, Any, Any], name: str, *, strict: bool, e
                 own or (graph.nodes[source].input_schema if source in graph.nodes else graph.state_schema)
             ]
             nodes[source].branches.append(branch.bind(source, schema.reads, schema.coerce, writable))
+    entrance = nodes[START]
+    if not entrance.branches and not entrance.program.rooted:
+        entrance.passes = entrance.program.keys
     output = graph.schemas[graph.output_schema]
     return Plan(
         name,

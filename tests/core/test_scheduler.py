@@ -14,8 +14,10 @@ from mpflow._core.protocol import (
     CANCEL,
     DISPATCH,
     DUE,
+    ENDED_TASK,
     ENDING,
     FINAL,
+    MERGED,
     OVER,
     PAUSED,
     RETRY,
@@ -333,3 +335,17 @@ def test_no_handler_starts_once_the_run_is_given_up() -> None:
     m.answer(FAILED, ValueError("broken"))
     assert isinstance(m.ends_with(m.answer(CANCELLED), BROKEN), TimeoutError)
     assert failed.handled and not m.attempts
+
+
+@pytest.mark.parametrize(("given", "is_known"), [({"x": 1}, True), ({"x": 1, "y": 2}, False), ([1], False)])
+def test_a_step_that_only_passes_its_input_on_needs_no_attempt(given: Any, is_known: bool) -> None:
+    entrance = NodePlan(START, None, [START], START)
+    entrance.passes = frozenset({"x"})
+    channels = {START: EphemeralValue(object), "x": EphemeralValue(int)}
+    plan = Plan("g", {START: entrance}, channels, input=START, output="x", stream="x")
+    state = ChannelState(plan)
+    scheduler = Scheduler(plan, state, recursion_limit=10)
+    scheduler.handle((BEGIN, [(START, given)], ()))
+    out = scheduler.handle((ADVANCE, StepFacts({}, 0, 10), None))
+    assert [instruction[0] for instruction in out] == ([ENDED_TASK, MERGED] if is_known else [DISPATCH])
+    assert state.values.get("x") == (1 if is_known else None)
