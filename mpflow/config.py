@@ -117,6 +117,17 @@ def patch_config(
     return patched
 
 
+def default_config() -> RunnableConfig:
+    """The config of a run that was given none."""
+    return {
+        "tags": [],
+        "metadata": {},
+        "callbacks": None,
+        "recursion_limit": DEFAULT_RECURSION_LIMIT,
+        "configurable": {},
+    }
+
+
 def ensure_config(*configs: RunnableConfig | Mapping[str, Any] | None) -> RunnableConfig:
     """Return the config of a run: `configs` merged over the defaults.
 
@@ -131,19 +142,12 @@ def ensure_config(*configs: RunnableConfig | Mapping[str, Any] | None) -> Runnab
         value = configurable.get(key)
         if value and key not in metadata:
             metadata[key] = value
-    complete: RunnableConfig = {
-        "tags": merged.get("tags", []),
-        "metadata": metadata,
-        "callbacks": merged.get("callbacks"),
-        "recursion_limit": merged.get("recursion_limit", DEFAULT_RECURSION_LIMIT),
-        "configurable": configurable,
-    }
-    if "run_name" in merged:
-        complete["run_name"] = merged["run_name"]
-    if "run_id" in merged:
-        complete["run_id"] = merged["run_id"]
-    if "max_concurrency" in merged:
-        complete["max_concurrency"] = merged["max_concurrency"]
+    complete = default_config()
+    complete["metadata"] = metadata
+    complete["configurable"] = configurable
+    for key in ("tags", "callbacks", "recursion_limit", "run_name", "run_id", "max_concurrency"):
+        if key in merged:
+            complete[key] = merged[key]  # type: ignore[literal-required]
     return complete
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mpflow._scope import SCOPE_KEY, TaskScope, current
-from mpflow.config import ensure_config
+from mpflow.config import default_config, ensure_config
 from mpflow.errors import GraphRecursionError
 
 if TYPE_CHECKING:
@@ -42,6 +42,8 @@ def config_of_run(
     config: Any, defaults: Any, outside: TaskScope | None, *, is_root: bool
 ) -> tuple[dict[str, Any], bool, Sequence[str]]:
     """The config of a run; whether it has callbacks of the user's; the modes that the runs around it stream from it."""
+    if not config and not defaults and outside is None:
+        return dict(default_config()), False, ()
     base: Any = None
     if outside is not None and not passes_on(
         config, outside

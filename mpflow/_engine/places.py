@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
 
 from mpflow._exec.patience import check_timeout
 from mpflow._exec.place import in_worker
@@ -39,8 +38,14 @@ class Routes(dict["NodePlan", Any]):
         """The measured nodes that are bound to a place, while nothing was said about that."""
 
 
-_found: WeakKeyDictionary[Plan, dict[tuple[Any, ...], Routes]] = WeakKeyDictionary()
-"""Where the nodes of a plan run, by what that depends on: runs of one graph look it up once."""
+class KnownRoutes(dict[tuple[Any, ...], Routes]):
+    """Where the nodes of a plan run, by what that depends on. Another process finds out for itself."""
+
+    __slots__ = ()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return KnownRoutes, ()
+
 
 CALLING = "calling"
 """A thread too, never the driver's own: what runs there may call tasks, and wait for the driver to serve them."""
@@ -230,10 +235,11 @@ class Places:
 
 
 def _routes_of(plan: Plan, *circumstances: Any) -> Routes:
-    known = _found.get(plan)
+    known: KnownRoutes | None = plan.routes
     if known is None:
-        known = _found.setdefault(plan, {})
-    return known.setdefault(circumstances, Routes())
+        known = plan.routes = KnownRoutes()
+    found = known.get(circumstances)
+    return known.setdefault(circumstances, Routes()) if found is None else found
 
 
 def _is_away(scope: TaskScope | None) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
+from mpflow._core.plan import keys_of
 from mpflow._core.scheduler import Scheduler
 from mpflow._core.state import ChannelState
 from mpflow._engine.attempts import Performer
@@ -174,8 +175,8 @@ class Run:
         self.facts: StepFacts | None = None
         self.result: Any = None
         self.result_is_open = True
-        self.output_keys = keys_of(self.output)
-        self.stream_keys = keys_of(self.streams.output)
+        self.output_keys = _keys_of(plan, self.output)
+        self.stream_keys = _keys_of(plan, self.streams.output)
         self._passing = not plan.fleeting.isdisjoint(self.output_keys)
         self._has_more_facts = (
             context is not None
@@ -379,5 +380,5 @@ def _chance() -> float:
     return random.random()
 
 
-def keys_of(reads: Reads) -> frozenset[str]:
-    return frozenset((reads,) if isinstance(reads, str) else reads)
+def _keys_of(plan: Plan, reads: Reads) -> frozenset[str]:
+    return plan.output_keys if reads is plan.output else plan.stream_keys if reads is plan.stream else keys_of(reads)

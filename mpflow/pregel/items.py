@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Iterator
 from copy import copy
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from mpflow._core.retry import is_poison
 from mpflow._engine.local import Local
 from mpflow._exec.mailbox import Mailbox
 from mpflow._exec.process import default_pool
-from mpflow._messages import CLOSED, DONE, EVENT, FAILED, LOST, Attempt, StepFacts, WorkerDeath, one_by_one
+from mpflow._messages import DONE, DONE_MANY, EVENT, FAILED, LOST, Attempt, StepFacts, WorkerDeath
 from mpflow._scope import TAKEN, current
 from mpflow.errors import NodeCancelledError, OutcomeUnknown, PoisonTaskError
 
@@ -122,17 +123,14 @@ class Items:
 
     def fill(self) -> bool:
         """Submit inputs for as long as the window has room. False when the batch is over; raises its first failure."""
-        attempts = []
         room = self._window - len(self._running)
-        while room > 0 and self._error is None:
-            item = next(self._items, None)
-            if item is None:
-                break
-            index, input, config = item
-            attempts.append(self._attempt(_Task(index, input), self._facts_of(config)))
-            room -= 1
-        if attempts:
-            self._submit(attempts)
+        if room > 0 and self._error is None:
+            attempt, facts_of = self._attempt, self._facts_of
+            attempts = [
+                attempt(_Task(index, input), facts_of(config)) for index, input, config in islice(self._items, room)
+            ]
+            if attempts:
+                self._submit(attempts)
         if self._running:
             return True
         if self._error is not None:
@@ -141,36 +139,24 @@ class Items:
 
     def settle(self) -> list[tuple[int, Any]]:
         """The items that ended since it was last called, with their outputs."""
-        settled = []
+        settled: list[tuple[int, Any]] = []
         spent_s, count = 0.0, 0
-        for kind, attempt, payload, seconds in one_by_one(self.mailbox.take()):
-            if kind is EVENT:  # nobody listens to a batch
+        running = self._running
+        for kind, attempt, payload, seconds in self.mailbox.take():
+            if kind is DONE_MANY or kind is DONE:
+                ended = zip(attempt, payload, strict=True) if kind is DONE_MANY else ((attempt, payload),)
+                # One that is told of twice has left the running.
+                outputs = [
+                    (one.task.index, diff[0][1]) for one, diff in ended if running.pop(id(one), None) is not None
+                ]
+                spent_s, count = spent_s + seconds, count + len(outputs)
+                if self._error is None:
+                    settled += outputs
+            elif kind is EVENT:  # nobody listens to a batch
                 if payload[0] == TAKEN:
                     payload[1](None)
-                continue
-            del self._running[id(attempt)]
-            task: _Task = attempt.task
-            error: BaseException | None = None
-            if kind is DONE or kind is CLOSED:
-                spent_s, count = spent_s + seconds, count + 1
-                if self._error is None:
-                    settled.append((task.index, payload[0][1]))
-                continue
-            if self._guard is not None and kind is FAILED:
-                self._guard.give_back((task.index, task.input, attempt.facts.config), payload)
-                continue
-            if kind is FAILED:
-                error = payload
-            elif kind is LOST:
-                task.deaths = (*task.deaths, payload)
-                error = self._given_up(task)
-                if error is None and self._error is None:
-                    self._submit([self._attempt(task, attempt.facts)])
-                    continue
-            elif self._error is None:
-                error = NodeCancelledError(self._program.name)
-            if error is not None:
-                self._settle_failure(task, error, settled)
+            elif running.pop(id(attempt), None) is not None:
+                self._settle_ended(kind, attempt, payload, settled)
         if count:
             self._widen(spent_s / count)
         return settled
@@ -182,6 +168,26 @@ class Items:
         close = getattr(self._items, "close", None)
         if close is not None:
             close()
+
+    def _settle_ended(self, kind: int, attempt: Attempt, payload: Any, settled: list[tuple[int, Any]]) -> None:
+        """Take in an attempt that ended without an output."""
+        task: _Task = attempt.task
+        error: BaseException | None = None
+        if kind is FAILED and self._guard is not None:
+            self._guard.give_back((task.index, task.input, attempt.facts.config), payload)
+            return
+        if kind is FAILED:
+            error = payload
+        elif kind is LOST:
+            task.deaths = (*task.deaths, payload)
+            error = self._given_up(task)
+            if error is None and self._error is None:
+                self._submit([self._attempt(task, attempt.facts)])
+                return
+        elif self._error is None:
+            error = NodeCancelledError(self._program.name)
+        if error is not None:
+            self._settle_failure(task, error, settled)
 
     def _settle_failure(self, task: _Task, error: BaseException, settled: list[tuple[int, Any]]) -> None:
         try:
@@ -201,17 +207,17 @@ class Items:
         return PoisonTaskError(self._program.name, str(task.index), task.deaths) if is_poison(task.deaths) else None
 
     def _submit(self, attempts: list[Attempt]) -> None:
-        running = self._running
-        for attempt in attempts:
-            running[id(attempt)] = attempt
+        self._running.update(zip(map(id, attempts), attempts, strict=True))
         self.pool.submit(attempts)
 
     def _attempt(self, task: _Task, facts: StepFacts) -> Attempt:
         deaths = len(task.deaths)
         attempt = Attempt(task, deaths + 1, self._program, task.input, facts, (task.index,), ())
         attempt.outbox = self.mailbox
-        attempt.alone = deaths > 0
-        attempt.rerun_on_loss = self._reruns
+        attempt.plain = self._reruns and not deaths
+        if not attempt.plain:
+            attempt.alone = deaths > 0
+            attempt.rerun_on_loss = self._reruns
         return attempt
 
     def _facts_of(self, config: Any) -> StepFacts:
