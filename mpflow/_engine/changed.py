@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from mpflow._names import BRANCH_TO, JOIN, TASKS
+from mpflow._names import BRANCH_TO, JOIN, NULL_TASK_ID, TASKS
 from mpflow.errors import GraphChangedError
 from mpflow.types import Send
 
@@ -36,7 +36,9 @@ def check_graph(
         if name.startswith(JOIN) and name not in channels and value:
             raise gone("waiting edge", name[len(JOIN) :])
     sends = list(values.get(TASKS) or ())
-    for _, name, value in pending:
+    for task_id, name, value in pending:
+        if task_id == NULL_TASK_ID:  # a Command's, which may name what it likes (RT-4)
+            continue
         if name.startswith(BRANCH_TO) and name[len(BRANCH_TO) :] not in nodes:
             raise gone("node", name[len(BRANCH_TO) :])
         if name.startswith(JOIN) and name not in channels:
