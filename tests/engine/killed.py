@@ -17,7 +17,7 @@ from mpflow.constants import END, START
 from mpflow.graph.state import StateGraph
 from mpflow.types import Send
 
-ROUNDS = 12
+ROUNDS = int(os.environ.get("MPFLOW_TEST_ROUNDS", "12"))
 WIDTH = 5
 CONFIG: Any = {"configurable": {"thread_id": "killed"}, "recursion_limit": 1000}
 
