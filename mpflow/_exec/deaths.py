@@ -12,6 +12,7 @@ from mpflow._exec.crew import Worker
 from mpflow._messages import CANCELLED, FAILED, LOST, Attempt, WorkerDeath
 from mpflow.errors import NodeTimeoutError
 
+OUT_OF_MEMORY = "out of memory"
 EXIT_LOST_SOCKET = 111
 """A worker's exit code when its socket was gone while its parent lived: a task has closed it."""
 
@@ -25,7 +26,7 @@ def judge(worker: Worker, death: WorkerDeath) -> tuple[Attempt | None, int, Any]
     if worker.killed_for == "protocol" or death.exit_code == EXIT_LOST_SOCKET:
         death.reason = "protocol"
     elif death.signal == signal.SIGKILL and not worker.killed_for and _out_of_memory():
-        death.reason = "out of memory"
+        death.reason = OUT_OF_MEMORY
     if attempt is None:
         return None, 0, None
     if attempt.timeout_s is not None and (worker.killed_for == "timeout" or death.signal == signal.SIGALRM):

@@ -14,6 +14,7 @@ from time import monotonic
 from typing import Any
 
 from mpflow._exec import batches, deadline, deaths, link, logs, outcomes
+from mpflow._exec.admission import LOOK_AGAIN_S, Admission
 from mpflow._exec.crew import GONE, LEAVING, READY, STARTING, Worker
 from mpflow._exec.mailbox import Mailbox
 from mpflow._exec.outcomes import Deliveries
@@ -50,6 +51,7 @@ class Foreman:
         self._parcels = Parcels(arena_bytes, partial(ask, self._tidy, None))
         self._queue = Queue()
         self._stalls = Stalls(self._queue)
+        self._admission = Admission(self._queue, self._parcels.shipments, self._max, roster.counts, self._stalls)
         self._closing: Mailbox | None = None
         self.outgoing: Deliveries = deque()
 
@@ -114,7 +116,7 @@ class Foreman:
     def is_idle(self) -> bool:
         """Whether no attempt is queued or running."""
         queue = self._queue
-        return not queue and not queue.alone and not any(worker.window for worker in self._roster.crew)
+        return not queue and not queue.apart and not any(worker.window for worker in self._roster.crew)
 
     def measured(self, program: Any) -> tuple[int, float]:
         """See `WorkerPool.measured`."""
@@ -125,7 +127,7 @@ class Foreman:
         """See `WorkerPool.stats`."""
         return {
             **self._roster.stats(),
-            "queued": len(self._queue) + len(self._queue.alone),
+            "queued": len(self._queue) + self._queue.apart,
             "nodes": self._parcels.shipments.traffic(),
         }
 
@@ -137,7 +139,7 @@ class Foreman:
             return
         self._forget_dropped()
         queue, crew = self._queue, self._roster.crew
-        if not queue and not queue.alone:
+        if not queue and not queue.apart:
             self._roster.trim(len(self._stalls))
             if self.is_idle():
                 self._parcels.rest()
@@ -150,29 +152,39 @@ class Foreman:
         busy = sum(1 for w in crew if w.window and w not in stalls)
         for worker in ready:
             if queue.alone and worker.is_fresh and busy < self._max:
-                self._give(worker, [queue.alone.popleft()], is_lone=True)
-                busy += bool(worker.window)
+                lone = self._admission.take_alone(worker)
+                if lone is not None:
+                    self._give(worker, [lone], is_lone=True)
+                    busy += bool(worker.window)
         # A fresh worker that waits for an attempt to take it alone must get its turn.
         limit = self._max - (1 if queue.alone and any(w.is_fresh for w in ready) else 0)
         for worker in ready:
-            if busy < limit and not worker.window and self._has_work():
+            if busy < limit and not worker.window and self._admission.clear_way(worker, self._calls_only()):
                 self._give(worker, self._next_batch(worker))
                 busy += bool(worker.window)
         if limit == self._max:
             for worker in ready:
                 while self._has_work() and self._has_room(worker):
                     self._give(worker, self._next_batch(worker))
+        if queue.apart:
+            self._roster.alarm(monotonic() + LOOK_AGAIN_S)
         head = queue.head() if self._has_work() else None
-        if head is not None or queue.alone:
+        if head is not None or queue.apart:
             shipment = self._parcels.shipments.of(head.program) if head is not None else None
             backlog_s = shipment.mean_s * len(queue) if shipment is not None and shipment.seen else float("inf")
-            self._roster.recruit(len(queue) + len(queue.alone), len(queue.alone), busy, backlog_s, len(stalls))
-        else:
+            # One worker is enough to wait for memory.
+            waiting = len(queue) + len(queue.alone) + bool(queue.aside)
+            self._roster.recruit(waiting, len(queue.alone), busy, backlog_s, len(stalls))
+        if head is None and not queue.alone:
             self._even_out()
 
     def _has_work(self) -> bool:
-        """Whether something may be given. While as many callers wait as there may be workers, only what was called."""
-        return bool(self._queue) and (self._stalls.callers < self._max or self._queue.turn_to_called())
+        """Whether something may be given."""
+        return bool(self._queue) and (not self._calls_only() or self._queue.turn_to_called())
+
+    def _calls_only(self) -> bool:
+        """While as many callers wait as there may be workers, only what was called may start."""
+        return self._stalls.callers >= self._max
 
     def _has_room(self, worker: Worker) -> bool:
         """Whether a busy worker may be given tasks ahead, so that it need not wait for us between batches."""
@@ -190,7 +202,7 @@ class Foreman:
         if held > 1 or len(self._queue) <= self._max:
             if held * worker.mean_s >= batches.window_s(shipment.mean_s * len(self._queue), self._max):
                 return False
-        return shipment.seen > 0
+        return shipment.seen > 0 and self._admission.admits(worker, head)
 
     def _next_batch(self, worker: Worker) -> list[Attempt]:
         head = self._queue.head()
@@ -228,6 +240,7 @@ class Foreman:
         for attempt, refusal in inputs.refused:
             self._end([attempt], FAILED, refusal)
         good = inputs.attempts
+        is_first = shipment.number not in worker.programs
         if good:
             worker.release()
             worker.drop_files(parcels.arena.take_gone(worker.pid))
@@ -235,6 +248,7 @@ class Foreman:
         lease.close()
         if not good:
             return
+        self._admission.given(worker, good[-1], is_first)
         worker.exclusive = is_lone or not good[0].rerun_on_loss
         worker.sent_at = monotonic()
         if self._max_tasks is not None and worker.given >= self._max_tasks:
@@ -319,6 +333,8 @@ class Foreman:
             worker.wait_for_end(0.1)
             death = worker.reap()
         blamed, kind, payload = deaths.judge(worker, death)
+        if blamed is not None and death.reason == deaths.OUT_OF_MEMORY:
+            self._admission.starved(worker, blamed, death.peak_rss_bytes)
         rest = [attempt for attempt in worker.window.values() if attempt is not blamed]
         worker.window.clear()
         if blamed is not None:
@@ -420,6 +436,11 @@ class Foreman:
             self.outgoing.append(
                 (outcomes.errand, (self._parcels.codec, worker.window.get(number), target, data, answer))
             )
+        elif kind == link.MEMORY:
+            number, grown_bytes, is_first = batches.unpack(body)
+            attempt = worker.window.get(number)
+            if attempt is not None:
+                self._parcels.shipments.of(attempt.program).appetite.learn(grown_bytes, is_first)
         elif kind == link.LOG:
             self.outgoing.append((logs.replay, batches.unpack(body)))
         elif kind == link.OUTPUT:

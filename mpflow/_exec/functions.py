@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from itertools import count
 from typing import Any
 
+from mpflow._exec.appetite import Appetite
 from mpflow.errors import NodeNotPicklableError
 
 _numbers = count(1)
@@ -45,15 +46,16 @@ _MOVED = ("bytes_out", "bytes_in", "shared_out", "shared_in")
 class Shipment:
     """A program as it travels: its number, its bytes, and how long its tasks take."""
 
-    __slots__ = ("checked", "data", "has_plain_inputs", "mean_s", "number", "seen", "supports", "traffic")
+    __slots__ = ("appetite", "checked", "data", "has_plain_inputs", "mean_s", "number", "seen", "supports", "traffic")
 
-    def __init__(self) -> None:
+    def __init__(self, memory_bytes: int = 0) -> None:
         self.number = 0
         self.data = b""
         self.seen = 0
         """How many of its tasks were measured."""
         self.mean_s = 0.0
         self.traffic = Traffic()
+        self.appetite = Appetite(memory_bytes)
         self.has_plain_inputs = True
         """Its inputs were plain data so far."""
         self.supports: list[Any] = []
@@ -90,7 +92,7 @@ class Shipments:
                 holder: Any = weakref.ref(program, lambda _: self._drop(key))
             except TypeError:  # slots without __weakref__: it stays for as long as the pool
                 holder = program
-            found = self._by_id[key] = (holder, Shipment())
+            found = self._by_id[key] = (holder, Shipment(getattr(program, "memory_bytes", 0)))
         return found[1]
 
     def _drop(self, key: int) -> None:
@@ -102,11 +104,13 @@ class Shipments:
     def traffic(self) -> dict[str, dict[str, Any]]:
         """What was moved for each node, by its name, of the programs that are still there."""
         found: dict[str, Traffic] = {}
+        needs: dict[str, int] = {}
         for holder, shipment in list(self._by_id.values()):
             program = holder() if isinstance(holder, weakref.ref) else holder
             if program is not None and shipment.traffic.bytes_out:
                 found.setdefault(program.name, Traffic()).add(shipment.traffic)
-        return {name: traffic.as_dict() for name, traffic in found.items()}
+                needs[program.name] = max(needs.get(program.name, 0), shipment.appetite.need_bytes(False))
+        return {name: {**traffic.as_dict(), "memory": needs[name]} for name, traffic in found.items()}
 
     def packed(self, program: Any, run: Any) -> Shipment:
         """The shipment of `program` for a run, pickled if need be. Raises NodeNotPicklableError."""

@@ -134,7 +134,9 @@ class WorkerPool:
         """Counts since the pool was made, and its workers now.
 
         ``nodes`` has for each node its ``tasks``, the seconds they ran (``run_s``), and what they moved: ``bytes_out`` to
-        workers and ``bytes_in`` from them through sockets, ``shared_out`` and ``shared_in`` copied into shared memory.
+        workers and ``bytes_in`` from them through sockets, ``shared_out`` and ``shared_in`` copied into shared memory;
+        ``memory`` is the peak in bytes that is expected of the next one. ``held_back`` counts tasks that had to wait
+        until what ran left memory for them.
         """
         return self._foreman.stats()
 

@@ -27,9 +27,21 @@ Diff = list[tuple[str, Any]]
 
 class NodeProgram:
     """One node. ``keys`` are the channels it may write; ``coerce`` makes its input from the values read; ``is_async`` says
-    that it can only be awaited."""
+    that it can only be awaited. ``memory_bytes`` is what a task is said to take, 0 if nothing was said; it does not
+    travel."""
 
-    __slots__ = ("__weakref__", "callables", "coerce", "is_async", "keys", "metadata", "name", "rooted", "tags")
+    __slots__ = (
+        "__weakref__",
+        "callables",
+        "coerce",
+        "is_async",
+        "keys",
+        "memory_bytes",
+        "metadata",
+        "name",
+        "rooted",
+        "tags",
+    )
 
     def __init__(
         self,
@@ -40,6 +52,7 @@ class NodeProgram:
         coerce: Callable[[Any], Any] | None = None,
         tags: Sequence[str] | None = None,
         metadata: dict[str, Any] | None = None,
+        memory_bytes: int = 0,
     ) -> None:
         self.name = name
         self.callables = callables
@@ -47,6 +60,7 @@ class NodeProgram:
         self.coerce = coerce
         self.tags = tags
         self.metadata = metadata
+        self.memory_bytes = memory_bytes
         self.is_async = callables.func is None
         self.rooted = ROOT in self.keys
 

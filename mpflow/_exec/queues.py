@@ -9,18 +9,25 @@ from mpflow._messages import Attempt
 
 
 class Queue:
-    """Runs take turns, batch by batch. Attempts that must travel alone are kept apart: they need a fresh worker."""
+    """Runs take turns, batch by batch. Attempts that must travel alone are kept apart: they need a fresh worker; so are
+    those that were set aside, by their program."""
 
     def __init__(self) -> None:
         self._runs: dict[int, deque[Attempt]] = {}
         self._turns: deque[int] = deque()
         self._size = 0
         self.alone: deque[Attempt] = deque()
+        self.aside: dict[int, deque[Attempt]] = {}
         self._held: dict[int, deque[Attempt]] = {}
 
     def __len__(self) -> int:
-        """How many wait, without those that must travel alone."""
+        """How many wait, without those that must travel alone or were set aside."""
         return self._size
+
+    @property
+    def apart(self) -> int:
+        """How many must travel alone or were set aside."""
+        return len(self.alone) + sum(map(len, self.aside.values()))
 
     def add(self, attempts: Sequence[Attempt]) -> None:
         """Queue at the end of each one's run."""
@@ -73,6 +80,8 @@ class Queue:
         self._size -= len(run)
         if run:
             self._turns.remove(key)
+        if self.aside:
+            run.extendleft(reversed(self._remove_aside(lambda attempt: attempt.outbox is outbox)))
 
     def let_go(self, outbox: object) -> None:
         """Undo `hold`."""
@@ -108,6 +117,24 @@ class Queue:
             del self._runs[key]
         return batch
 
+    def set_aside(self) -> int:
+        """Keep what `take` would begin with, and what follows it of its program, out of the turns until `bring_back`;
+        how many they are."""
+        batch = self.take(self._size)
+        self.aside.setdefault(id(batch[0].program), deque()).extend(batch)
+        return len(batch)
+
+    def bring_back(self, group: deque[Attempt], count: int) -> None:
+        """Let `take` begin with the first `count` of a group that was set aside."""
+        attempts = [group.popleft() for _ in range(count)]
+        if not group:
+            del self.aside[id(attempts[0].program)]
+        self.put_back(attempts)
+        key = id(attempts[0].outbox)
+        if self._turns[0] != key:
+            self._turns.remove(key)
+            self._turns.appendleft(key)
+
     def remove(self, wanted: Callable[[Attempt], bool]) -> list[Attempt]:
         """Take out all that are `wanted`."""
         removed: list[Attempt] = []
@@ -125,7 +152,19 @@ class Queue:
         for key, run in self._held.items():
             removed += [attempt for attempt in run if wanted(attempt)]
             self._held[key] = deque(attempt for attempt in run if not wanted(attempt))
+        removed += self._remove_aside(wanted)
         alone = [attempt for attempt in self.alone if wanted(attempt)]
         if alone:
             self.alone = deque(attempt for attempt in self.alone if not wanted(attempt))
         return removed + alone
+
+    def _remove_aside(self, wanted: Callable[[Attempt], bool]) -> list[Attempt]:
+        removed: list[Attempt] = []
+        for key, group in list(self.aside.items()):
+            removed += [attempt for attempt in group if wanted(attempt)]
+            kept = deque(attempt for attempt in group if not wanted(attempt))
+            if kept:
+                self.aside[key] = kept
+            else:
+                del self.aside[key]
+        return removed

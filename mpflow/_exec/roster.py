@@ -207,7 +207,7 @@ class Roster:
         """Counts since the beginning, and the workers now with what they run."""
         counts = self.counts
         live = [worker for worker in self.crew if worker.state in (STARTING, READY)]
-        names = ("started", "deaths", "recycled", "submitted", "ended", "taken_back")
+        names = ("started", "deaths", "recycled", "submitted", "ended", "taken_back", "held_back")
         return {
             **{name: counts[name] for name in names},
             "bytes_in": counts["bytes_in"] + sum(worker.reader.received for worker in self.crew),

@@ -27,7 +27,7 @@ class Stalls:
         self._calls: Counter[Worker] = Counter()
         """Workers whose tasks have called others, with how many of these are still to come back."""
 
-    def __contains__(self, worker: Worker) -> bool:
+    def __contains__(self, worker: object) -> bool:
         """Whether `worker` counts as absent."""
         return worker in self._held or worker in self._calls
 

@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 from mpflow._exec import batches, link, logs, slots
 from mpflow._exec.errands import Errands
 from mpflow._exec.facts import KEPT
+from mpflow._exec.gauge import SPAN_NS, Gauge
 from mpflow._exec.place import become_worker
 from mpflow._exec.workerscope import Group, WorkerScope
 from mpflow._scope import Answers
@@ -97,6 +98,7 @@ class Worker:
         self._values: dict[int, tuple[Any, Held | None]] = {}
         """Encoded values that tasks name by their number, and what holds their shared memory."""
         self._means: dict[int, int] = {}
+        self._gauge = Gauge()
         self._results = batches.Results()
         # Nodes may start threads that write to the stream.
         self._sending = threading.Lock()
@@ -207,6 +209,7 @@ class Worker:
             attempt, first_at = attempt
         program: Any = None
         self._node, self._attempt = f"program {program_number}", attempt
+        self._gauge.begin(program_number, self._means.get(program_number, SPAN_NS) >= SPAN_NS)
         mean_ns = self._means.get(program_number, _SLOW_NS)
         number = first
         scope: Any = None
@@ -270,6 +273,7 @@ class Worker:
     def _forget(self, values: tuple[int, ...], programs: tuple[int, ...]) -> None:
         for number in programs:
             del self._programs[number]
+            self._gauge.forget(number)
             self._means.pop(number, None)
         for number in values:
             _, held = self._values.pop(number)
@@ -391,6 +395,8 @@ class Worker:
         results = self._results
         _flush_streams()
         if results.numbers or results.skipped:
+            if results.numbers and (grown := self._gauge.measure()) is not None:
+                self._send(link.MEMORY, batches.pack((results.numbers[-1], *grown)))
             if self._wants_rss:
                 self._measure()
             shared_bytes, self._shared_bytes = self._arena.copied_bytes - self._shared_bytes, self._arena.copied_bytes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -20,12 +21,42 @@ def limit_bytes() -> int:
 def headroom_bytes() -> int:
     """How much more may be allocated before the kernel looks for a victim. Memory that it could reclaim counts as used
     in a cgroup, so this errs on the safe side."""
-    rooms = [_available_bytes()]
+    return max(0, min([_free_bytes(), *(free for _, free in _cgroup_rooms())]))
+
+
+def available_bytes() -> int:
+    """How much more may be allocated if the kernel first drops what it can read again from files, as a machine's
+    MemAvailable counts it: all that was not read of late, and half of the rest."""
+    rooms = [free + _reclaimable_bytes(directory) for directory, free in _cgroup_rooms()]
+    return max(0, min([_free_bytes(), *rooms]))
+
+
+def private_bytes(pid: int) -> int:
+    """The resident memory of a process that is its own: neither files nor shared memory. 0 where the kernel does not tell."""
+    try:
+        resident, shared = Path(f"/proc/{pid}/statm").read_bytes().split()[1:3]
+    except (OSError, ValueError):
+        return 0
+    return (int(resident) - int(shared)) * os.sysconf("SC_PAGE_SIZE")
+
+
+def _cgroup_rooms() -> Iterator[tuple[Path, int]]:
+    """The cgroups that limit us to less than the machine has, each with what is left of its limit."""
     for directory, limit, usage in _cgroups():
-        most, used = _number(directory / limit), _number(directory / usage)
-        if most is not None and used is not None:
-            rooms.append(most - used)
-    return max(0, min(rooms))
+        most = _number(directory / limit)
+        if most is not None and most < _machine_bytes():
+            used = _number(directory / usage)
+            if used is not None:
+                yield directory, most - used
+
+
+def _reclaimable_bytes(cgroup: Path) -> int:
+    try:
+        stat = dict(line.split() for line in (cgroup / "memory.stat").read_text().splitlines())
+    except (OSError, ValueError):
+        return 0
+    own = "total_" if "total_inactive_file" in stat else ""  # version 1 counts the groups below apart
+    return int(stat.get(own + "inactive_file", 0)) + int(stat.get(own + "active_file", 0)) // 2
 
 
 @functools.lru_cache(1)
@@ -69,7 +100,7 @@ def _machine_bytes() -> int:
         return _UNKNOWN_BYTES
 
 
-def _available_bytes() -> int:
+def _free_bytes() -> int:
     try:
         for line in Path("/proc/meminfo").read_text().splitlines():
             if line.startswith("MemAvailable:"):

@@ -32,6 +32,7 @@ class NodeSpec:
         "executor",
         "input_schema",
         "max_concurrency",
+        "memory_bytes",
         "metadata",
         "name",
         "on_error",
@@ -53,6 +54,7 @@ class NodeSpec:
         timeout: Any,
         executor: Any,
         max_concurrency: int | None,
+        memory: int | str | None,
         rerun_on_loss: bool,
         on_error: str | None,
         error_handler: Callables | None = None,
@@ -72,6 +74,7 @@ class NodeSpec:
         self.timeout = None if timeout is None else _limits(timeout)
         self.executor = executor
         self.max_concurrency = max_concurrency
+        self.memory_bytes = 0 if memory is None else size_bytes(memory, f"node '{name}'")
         self.rerun_on_loss = rerun_on_loss
         self.on_error = on_error
         self.error_handler = error_handler
@@ -89,15 +92,18 @@ class NodeSpec:
 class NodeDefaults:
     """What `StateGraph.set_node_defaults` has set."""
 
-    __slots__ = ("cache_policy", "error_handler", "retry", "timeout")
+    __slots__ = ("cache_policy", "error_handler", "memory_bytes", "retry", "timeout")
 
     def __init__(self) -> None:
         self.retry: tuple[RetryPolicy, ...] = ()
         self.cache_policy: CachePolicy[Any] | None = None
         self.error_handler: Callables | None = None
         self.timeout: TimeoutPolicy | None = None
+        self.memory_bytes = 0
 
-    def changed(self, retry_policy: Any, cache_policy: Any, error_handler: Any, timeout: Any) -> NodeDefaults:
+    def changed(
+        self, retry_policy: Any, cache_policy: Any, error_handler: Any, timeout: Any, memory: Any
+    ) -> NodeDefaults:
         """These with what is given in their place; None leaves a default as it is."""
         twin = copy(self)
         if retry_policy is not None:
@@ -108,7 +114,32 @@ class NodeDefaults:
             twin.error_handler = coerce(error_handler, DEFAULT_HANDLER)
         if timeout is not None:
             twin.timeout = _limits(timeout)
+        if memory is not None:
+            twin.memory_bytes = size_bytes(memory, "the node defaults")
         return twin
+
+
+_UNITS = {
+    "": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12,
+    "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30, "tib": 1 << 40,
+}  # fmt: skip
+
+
+def size_bytes(memory: int | str, where: str) -> int:
+    """Bytes of a size given as a count or as text: ``"500MB"``, ``"1.5 GiB"``. Raises ValueError, naming `where`."""
+    size = 0
+    if isinstance(memory, str):
+        number = memory.strip().rstrip("bBiIkKmMgGtT ")
+        unit = memory.strip()[len(number) :].strip().lower()
+        if unit in _UNITS and number.replace(".", "", 1).isdecimal():
+            size = int(float(number) * _UNITS[unit])
+    elif isinstance(memory, int) and not isinstance(memory, bool):
+        size = memory
+    if size < 1:
+        raise ValueError(
+            f"{where}: memory takes bytes or a size such as '500MB' or '1.5GiB', above zero, got {memory!r}"
+        )
+    return size
 
 
 def _several(policy: RetryPolicy | Sequence[RetryPolicy]) -> tuple[RetryPolicy, ...]:

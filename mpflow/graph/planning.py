@@ -55,7 +55,14 @@ def plan_of(graph: StateGraph[Any, Any, Any, Any], name: str, *, strict: bool, e
             nodes[handler.name] = handler
         nodes[key] = NodePlan(
             key,
-            NodeProgram(key, spec.callables, writable, coerce=schema.coerce, metadata=spec.metadata),
+            NodeProgram(
+                key,
+                spec.callables,
+                writable,
+                coerce=schema.coerce,
+                metadata=spec.metadata,
+                memory_bytes=spec.memory_bytes or defaults.memory_bytes,
+            ),
             [trigger],
             schema.reads,
             retry=spec.retry or defaults.retry,

@@ -117,6 +117,7 @@ class StateGraph(Generic[StateT, ContextT, InputT, OutputT]):
         trace_policy: Any | None = None,
         executor: Executor | None = None,
         max_concurrency: int | None = None,
+        memory: int | str | None = None,
         rerun_on_loss: bool = True,
         on_error: str | None = None,
     ) -> Self:
@@ -124,8 +125,10 @@ class StateGraph(Generic[StateT, ContextT, InputT, OutputT]):
 
         `node` is its name, with `action` what runs; or the callable itself, named after itself. `executor` says where
         it runs: ``"auto"``, ``"process"``, ``"thread"``, ``"inline"`` or a ``concurrent.futures.Executor``; None takes
-        the graph's. `max_concurrency` bounds how many of its tasks run at once. ``rerun_on_loss=False`` forbids a
-        second start after its worker died. ``on_error="record"`` turns a failed Send to it into a `FailureRecord`.
+        the graph's. `max_concurrency` bounds how many of its tasks run at once. `memory` is what one task of it takes at
+        its peak, in bytes or as text such as ``"500MB"``: in processes as many run side by side as fit into the memory
+        there is; what is measured counts where it is more. ``rerun_on_loss=False`` forbids a second start after its
+        worker died. ``on_error="record"`` turns a failed Send to it into a `FailureRecord`.
 
         Raises ValueError for a name that is taken, reserved or malformed, and for options that cannot be.
         """
@@ -153,6 +156,7 @@ class StateGraph(Generic[StateT, ContextT, InputT, OutputT]):
             timeout=timeout,
             executor=check_executor(executor, f"node '{node}'"),
             max_concurrency=max_concurrency,
+            memory=memory,
             rerun_on_loss=rerun_on_loss,
             on_error=on_error,
             error_handler=None if error_handler is None else coerce(error_handler, handler_name),
@@ -169,14 +173,15 @@ class StateGraph(Generic[StateT, ContextT, InputT, OutputT]):
         cache_policy: CachePolicy[Any] | None = None,
         error_handler: Callable[..., Any] | None = None,
         timeout: float | timedelta | TimeoutPolicy | None = None,
+        memory: int | str | None = None,
     ) -> Self:
         """Set what nodes get that do not say otherwise, whether added before or after (GB-11).
 
         Retries and timeouts cover error handlers too. Graphs within this one inherit nothing. A further call changes
-        only what it passes. Raises ValueError for a timeout that is not above zero, TypeError for a handler that
-        cannot be called.
+        only what it passes. Raises ValueError for a timeout or a memory that is not above zero, TypeError for a handler
+        that cannot be called.
         """
-        self.defaults = self.defaults.changed(retry_policy, cache_policy, error_handler, timeout)
+        self.defaults = self.defaults.changed(retry_policy, cache_policy, error_handler, timeout, memory)
         return self
 
     def add_sequence(self, nodes: Sequence[Callable[..., Any] | tuple[str, Callable[..., Any]]]) -> Self:

@@ -39,7 +39,7 @@ class ItemProgram:
     The graph comes without saver, store and cache; those that it has are the scope's.
     """
 
-    __slots__ = ("__weakref__", "checks", "graph", "kwargs", "metadata", "name", "tags")
+    __slots__ = ("__weakref__", "checks", "graph", "kwargs", "memory_bytes", "metadata", "name", "tags")
 
     def __init__(self, graph: CompiledGraph, kwargs: dict[str, Any], checks: Checks | None = None) -> None:
         self.graph = graph
@@ -47,6 +47,9 @@ class ItemProgram:
         self.checks = checks
         """What its functions must be in the worker; None where nobody minds, or once that was seen."""
         self.name = graph.name
+        self.memory_bytes = max(
+            (getattr(node.program, "memory_bytes", 0) for node in graph._plan.nodes.values()), default=0
+        )
         self.tags = None
         self.metadata = None
 

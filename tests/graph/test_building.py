@@ -92,6 +92,10 @@ def test_gb4_a_node_may_be_named_as_a_key_is(run: Run) -> None:
         (lambda g: g.add_sequence([noop, noop]), "must be unique"),
         (lambda g: g.add_node("c", noop, executor="gpu"), "executor='gpu' is no place to run"),
         (lambda g: g.add_node("c", noop, max_concurrency=0), "at least 1"),
+        (lambda g: g.add_node("c", noop, memory=0), "node 'c': memory takes bytes or a size such as '500MB'"),
+        (lambda g: g.add_node("c", noop, memory="many"), "got 'many'"),
+        (lambda g: g.add_node("c", noop, memory="5 pounds"), "got '5 pounds'"),
+        (lambda g: g.set_node_defaults(memory=-1), "the node defaults: memory takes"),
         (lambda g: g.add_node("c", noop, on_error="hide"), "'raise' or 'record'"),
         (lambda g: g.add_node("c", noop, executor="thread", timeout=1), "Node timeouts are only supported"),
         (lambda g: g.add_node("c", noop, timeout=0), "greater than 0"),
@@ -252,6 +256,16 @@ def test_gb17_what_is_no_update_is_refused_by_name(run: Run, result: Any) -> Non
         run.invoke(single(lambda state: result), {})
     assert "node 'n'" in str(caught.value)
     assert "INVALID_GRAPH_NODE_RETURN_VALUE" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("memory", "size_bytes"),
+    [(600_000_000, 600_000_000), ("500MB", 500_000_000), ("1.5 GiB", 3 << 29), ("64kib", 1 << 16), (" 12 ", 12)],
+)
+def test_what_a_node_takes_is_said_in_bytes_or_as_text(memory: Any, size_bytes: int) -> None:
+    graph = nodes("a").add_node("b", noop, memory=memory).set_node_defaults(memory="1KB")
+    plan = graph.add_edge(START, "a").add_edge(START, "b").compile()._plan
+    assert [plan.nodes[name].program.memory_bytes for name in "ab"] == [1000, size_bytes]
 
 
 @pytest.mark.parametrize("bad", [3, None, "plain text"])
