@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import atexit
 import glob
 import os
 import pwd
+import shlex
 import shutil
-import signal
 import subprocess
 import tempfile
 from hashlib import blake2b
@@ -49,14 +48,27 @@ class Server:
     def make(self) -> None:
         self._run("initdb", "-D", self._data, "-U", "tests", "-A", "trust", "-E", "UTF8", "--no-sync")
 
+    def end_with(self, pid: int) -> None:
+        """Stop the server and remove its folder once a process is gone, in whatever way: no test can be relied on to."""
+        stop = shlex.join(self._command("pg_ctl", "stop", "-s", "-D", self._data, "-m", "immediate"))
+        script = (
+            f"while kill -0 {pid} 2>/dev/null; do sleep 1; done; cd /; {stop}; rm -rf {shlex.quote(str(self.folder))}"
+        )
+        # In a session of its own and nobody's child, so that it outlives the tests and is no leak of theirs.
+        quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        subprocess.run(["setsid", "-f", "sh", "-c", script], check=True, **quiet)
+
+    def _command(self, program: str, *arguments: str) -> list[str]:
+        # initdb and postgres refuse to run as root.
+        become = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
+        return [*become, str(self._programs / program), *arguments]
+
     @property
     def _data(self) -> str:
         return f"{self.folder}/data"
 
     def _run(self, program: str, *arguments: str) -> None:
-        # initdb and postgres refuse to run as root.
-        become = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
-        command = [*become, str(self._programs / program), *arguments]
+        command = self._command(program, *arguments)
         ran = subprocess.run(command, capture_output=True, text=True, cwd=self.folder, close_fds=True)
         if ran.returncode:
             raise RuntimeError(f"{program} ended with {ran.returncode}: {ran.stderr or ran.stdout}")
@@ -71,6 +83,8 @@ def _missing() -> str:
     for module in ("psycopg", "psycopg_pool"):
         if find_spec(module) is None:
             return f'{module} is not installed: pip install "mpflow-engine[postgres]"'
+    if not shutil.which("setsid"):
+        return "there is no setsid to start the server's end with"
     if os.geteuid() == 0 and not shutil.which("runuser"):
         return "Postgres does not run as root, and there is no runuser to become somebody else"
     if os.geteuid() == 0 and "postgres" not in {user.pw_name for user in pwd.getpwall()}:
@@ -103,19 +117,6 @@ def server() -> Server:
         _running = Server(folder, programs)
         _running.make()
         _running.start()
+        _running.end_with(os.getpid())
         os.environ[_FOLDER] = str(folder)
-        atexit.register(_end, _running, os.getpid())
     return _running
-
-
-def _end(ended: Server, owner: int) -> None:
-    if os.getpid() != owner:
-        return
-    try:
-        ended.stop()
-    except RuntimeError:  # a test has stopped it, or it died: then by force
-        try:
-            os.kill(int((ended.folder / "data" / "postmaster.pid").read_text().split()[0]), signal.SIGKILL)
-        except (OSError, ValueError, IndexError):
-            pass
-    shutil.rmtree(ended.folder, ignore_errors=True)
