@@ -47,5 +47,5 @@ def test_whole_runs(race: Race) -> None:
 
 def test_called_tasks(race: Race) -> None:
     count = 500
-    against = Against("LangGraph", lambda: calls("langgraph", count), rounds=3)
+    against = Against("LangGraph", lambda: calls("langgraph", count), wanted=20, rounds=3)
     race("a call of a task, and its result", calls("mpflow", count), against, each=count)

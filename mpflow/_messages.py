@@ -128,6 +128,8 @@ class Attempt:
     is_called = False
     """Another task called it and waits for its result."""
     held: Any = None
+    lent = 0
+    """In how many callers, each waiting for the next, it runs in the thread of one that waits for it."""
     plain = False
     """It is a first try without limits or answers: but for the task, its path and its input it is like others of its node."""
     first_at: float | None = None

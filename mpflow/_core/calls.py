@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from mpflow._core.protocol import ANSWER, CANCEL, ENDED_TASK, REFUSED, SPAWNED
 from mpflow._core.task import ENDED, FINISHED, RUNNING, Task
 from mpflow._names import NS_END, NS_SEP, PUSH
+from mpflow._scope import task_id_of
 
 if TYPE_CHECKING:
     from mpflow._core.plan import NodePlan
@@ -31,7 +32,7 @@ class CalledTask(Task):
 
 def spawn(scheduler: Scheduler, stimulus: Stimulus, out: list[Instruction]) -> None:
     """A running task calls another: start it, unless it is known from an earlier attempt or run of the caller."""
-    _, attempt, node, input, index, waiter = stimulus
+    _, attempt, node, input, index, waiter, *begun = stimulus
     caller: Task = attempt.task
     if caller.attempt is not attempt:
         out.append((REFUSED, waiter))
@@ -39,7 +40,7 @@ def spawn(scheduler: Scheduler, stimulus: Stimulus, out: list[Instruction]) -> N
     if scheduler.called_in != scheduler.step:
         scheduler.called_in = scheduler.step
         scheduler.called = {}
-    path = (PUSH, caller.path, index, True)
+    path = path_of_call(caller, index)
     known: CalledTask | None = scheduler.called.get(path)
     if known is not None and known.state == FINISHED:
         out.append((ANSWER, known, waiter))
@@ -49,7 +50,12 @@ def spawn(scheduler: Scheduler, stimulus: Stimulus, out: list[Instruction]) -> N
         _lend(scheduler, caller)
         scheduler.dispatch(out)
         return
-    task = CalledTask(node, path, input, caller, _facts_below(scheduler, caller))
+    if begun:
+        task = begun[0].task
+    else:
+        own_facts = caller.facts or scheduler.facts
+        assert own_facts is not None
+        task = CalledTask(node, path, input, caller, facts_below(caller, own_facts))
     scheduler.called[path] = task
     if known is None:
         scheduler.tasks.append(task)
@@ -66,9 +72,19 @@ def spawn(scheduler: Scheduler, stimulus: Stimulus, out: list[Instruction]) -> N
     task.waiters.append(waiter)
     caller.open_calls += 1
     scheduler.open += 1
-    scheduler.ready.append(task)
     _lend(scheduler, caller)
-    scheduler.dispatch(out)
+    if begun:
+        task.attempt = begun[0]
+        task.state = RUNNING
+        scheduler.running += 1
+    else:
+        scheduler.ready.append(task)
+        scheduler.dispatch(out)
+
+
+def path_of_call(caller: Task, index: int) -> tuple[Any, ...]:
+    """The path of the task that is called as the `index`-th by `caller`."""
+    return (PUSH, caller.path, index, True)
 
 
 def refuse(scheduler: Scheduler, stimulus: Stimulus, out: list[Instruction]) -> None:
@@ -117,15 +133,15 @@ def _lend(scheduler: Scheduler, caller: Task) -> None:
         scheduler.lent += 1
 
 
-def _facts_below(scheduler: Scheduler, caller: Task) -> StepFacts:
-    """The facts of what a task calls: those of the step, in the caller's namespace."""
+def facts_below(caller: Task, own_facts: StepFacts) -> StepFacts:
+    """The facts of what a task calls: `own_facts`, but in the caller's namespace."""
     if caller.facts_below is None:
-        own_facts = caller.facts or scheduler.facts
-        assert own_facts is not None
         facts = object.__new__(type(own_facts))  # a copy, made as one for a worker would lose what is local
         facts.__dict__.update(own_facts.__dict__)
-        own = f"{caller.name}{NS_END}{scheduler.task_id(caller)}"
+        task_id = task_id_of(
+            facts.checkpoint_id, facts.checkpoint_ns, facts.step, caller.name, caller.path, caller.triggers
+        )
+        own = f"{caller.name}{NS_END}{task_id}"
         facts.checkpoint_ns = f"{facts.checkpoint_ns}{NS_SEP}{own}" if facts.checkpoint_ns else own
         caller.facts_below = facts
-    below: StepFacts = caller.facts_below
-    return below
+    return caller.facts_below

@@ -17,7 +17,8 @@ ADVANCE = 11  # (ADVANCE, facts, kept[, error]): start the next superstep; of it
 # before; with `error`, break the run with it instead, if there is anything left to run
 DUE = 12  # (DUE, task): a retry interval has passed
 STOP = 13  # (STOP, error, kill): give the run up, with this error
-SPAWN = 14  # (SPAWN, attempt, node, input, number, waiter): a running task calls another one
+SPAWN = 14  # (SPAWN, attempt, node, input, number, waiter[, begun]): a running task calls another one; `begun` is the attempt
+# at it that has begun elsewhere, with its task
 DROP = 15  # (DROP, attempt, waiter): nobody waits for the result of a call any more
 GO_ON = 19  # (GO_ON,): dispatch what is still ready
 

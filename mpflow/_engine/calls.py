@@ -5,6 +5,7 @@ How a caller gets its future is in futures.py, which a run without calls does no
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from mpflow._core.protocol import DROP, SPAWN
@@ -12,10 +13,46 @@ from mpflow._core.task import CANCELLED, FINISHED
 from mpflow._names import RETURN
 
 if TYPE_CHECKING:
+    from mpflow._core.protocol import Stimulus
     from mpflow._core.task import Task
+    from mpflow._messages import Attempt
 
-CALLS = {"call": SPAWN, "drop": DROP}
-"""The events that are calls, and the stimulus that each is."""
+CALLS = ("call", "drop")
+"""The events that concern calls."""
+
+
+class Offer:
+    """A called task that nobody performs yet. Taken once: by the run, or before that by whoever waits for the task.
+
+    Who waits sets ``attempt`` before it tries to take it.
+    """
+
+    __slots__ = ("_left", "attempt")
+
+    def __init__(self) -> None:
+        self._left = [None]
+        self.attempt: Attempt | None = None
+
+    @property
+    def is_open(self) -> bool:
+        return bool(self._left)
+
+    def take(self) -> bool:
+        try:
+            self._left.pop()
+        except IndexError:
+            return False
+        return True
+
+
+def stimulus_of(event: str, attempt: Attempt, data: tuple[Any, ...]) -> Stimulus:
+    """What an event of a call is to the scheduler."""
+    if event == "drop":
+        return (DROP, attempt, *data)
+    *call, offer = data
+    if offer is None or offer.take():
+        return (SPAWN, attempt, *call)
+    return (SPAWN, attempt, *call, offer.attempt)
 
 
 def answer(task: Any) -> None:
@@ -41,7 +78,12 @@ def settle(future: Any, task: Task) -> None:
 
 
 def result_of(task: Task) -> Any:
-    return next((value for name, value in task.writes if name == RETURN), None)
+    return returned_in(task.writes)
+
+
+def returned_in(writes: Iterable[tuple[str, Any]]) -> Any:
+    """What a called task returned, by its diff."""
+    return next((value for name, value in writes if name == RETURN), None)
 
 
 def fail(future: Any, error: BaseException) -> None:

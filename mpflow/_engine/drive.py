@@ -38,6 +38,8 @@ def drive(run: Run, input: Any) -> Iterator[Any]:
     routes = places.routes
     scheduler = run.scheduler
     alone_inline = not run.streams.wants_events and run.step_timeout_s is None
+    if run.lends:
+        run.local.lend = perform
     slow: dict[str, float] = {}
     reply: Any = None
     try:

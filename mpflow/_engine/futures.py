@@ -1,30 +1,105 @@
 """Calling a task from a running one: the caller, on whatever thread it is, posts its call to the run and gets a future.
 
-Where nobody could serve the call it runs in place. Only the run's driver settles futures: calls.py.
+Where nobody could serve the call it runs in place; where nobody has begun to, a caller that waits for the result runs the
+task itself. All else of a future is settled by the run's driver: calls.py.
 """
 
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import sys
 from collections.abc import Callable, Generator
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
+from mpflow._core.calls import CalledTask, facts_below, path_of_call
 from mpflow._core.retry import interval_s
-from mpflow._engine.calls import fail
+from mpflow._engine.calls import Offer, fail, returned_in
 from mpflow._exec.calling import TaskCallable
-from mpflow._messages import EVENT
+from mpflow._exec.place import THREADED
+from mpflow._messages import CLOSED, EVENT, Attempt
 from mpflow.errors import GraphBubbleUp
 
 if TYPE_CHECKING:
     from mpflow._core.plan import NodePlan
-    from mpflow._messages import Attempt
+    from mpflow._messages import Outcome
     from mpflow._scope import TaskScope
 
 
+MOST_LENT = 8
+"""Callers that wait for one another on one thread, at most: each takes some of its stack."""
+
+
+class Lent:
+    """A call whose caller may perform the called task itself."""
+
+    __slots__ = ("_index", "_input", "_node", "caller", "offer", "perform")
+
+    def __init__(
+        self, caller: Attempt, node: NodePlan, input: Any, index: int, perform: Callable[[Attempt], Outcome]
+    ) -> None:
+        self.caller = caller
+        self.offer = Offer()
+        self.perform = perform
+        self._node = node
+        self._input = input
+        self._index = index
+
+    def attempt(self) -> Attempt:
+        """The attempt at the called task that is made in the thread of its caller."""
+        caller: Any = self.caller.task
+        facts = facts_below(caller, self.caller.facts)
+        task = CalledTask(self._node, path_of_call(caller, self._index), self._input, caller, facts)
+        attempt = Attempt(task, 1, self._node.program, self._input, facts, task.path, task.triggers)
+        attempt.is_called = True
+        attempt.outbox = self.caller.outbox
+        attempt.lent = self.caller.lent + 1
+        return attempt
+
+
+def _lent(attempt: Attempt, node: NodePlan, input: Any, index: int) -> Lent | None:
+    """What lets the caller perform the task itself, if it can be performed on a thread with nothing special about it."""
+    perform = attempt.facts.local.lend
+    if perform is None or attempt.number > 1 or attempt.lent >= MOST_LENT:
+        return None
+    if node.retry or not node.plain or node.timeout is not None or node.cache is not None or node.program.is_async:
+        return None
+    return Lent(attempt, node, input, index, perform) if node.executor in THREADED else None
+
+
 class TaskFuture(concurrent.futures.Future[Any]):
-    """The result of a called task, for callers that block on it; it can be awaited as well."""
+    """The result of a called task, for callers that block on it; it can be awaited as well.
+
+    Who blocks on one that nobody performs yet performs it meanwhile, where the call was ``lent``.
+    """
+
+    lent: Lent | None = None
+
+    def result(self, timeout: float | None = None) -> Any:
+        if self.lent is not None and timeout is None:
+            self._perform(self.lent)
+        return super().result(timeout)
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        if self.lent is not None and timeout is None:
+            self._perform(self.lent)
+        return super().exception(timeout)
+
+    def _perform(self, lent: Lent) -> None:
+        """Perform the called task here, unless it is on its way already. Its failure is the run's to tell."""
+        self.lent = None
+        if not lent.offer.is_open or self.done():
+            return
+        attempt = lent.offer.attempt = lent.attempt()
+        if not lent.offer.take():
+            return
+        outcome = lent.perform(attempt)
+        if outcome[0] is CLOSED:
+            # Before the run hears of it, which would otherwise tell us the result at the same moment.
+            with contextlib.suppress(concurrent.futures.InvalidStateError):  # cancelled meanwhile
+                self.set_result(returned_in(outcome[2]))
+        lent.caller.outbox.post(outcome)  # type: ignore[union-attr]
 
     def __await__(self) -> Generator[Any, Any, Any]:
         from asyncio import wrap_future
@@ -47,11 +122,17 @@ def call(scope: TaskScope, node: NodePlan, input: tuple[Any, Any]) -> Any:
     if node.program.is_async and loop is None:
         raise _cannot_await(node)
     future: Any = loop.create_future() if loop is not None and _running_loop() is loop else TaskFuture()
-    _post(attempt, node, input, scope.next_call(), future)
+    index = scope.next_call()
+    offer = None
+    if loop is None and (lent := _lent(attempt, node, input, index)) is not None:
+        future.lent, offer = lent, lent.offer
+    _post(attempt, node, input, index, future, offer)
     return future
 
 
-def _post(attempt: Attempt, node: NodePlan, input: tuple[Any, Any], index: int, future: Any) -> None:
+def _post(
+    attempt: Attempt, node: NodePlan, input: tuple[Any, Any], index: int, future: Any, offer: Offer | None = None
+) -> None:
     """Let the run of `attempt` know that it calls a task, and who is to be told the result."""
     local = attempt.facts.local
     outbox: Any = attempt.outbox
@@ -63,7 +144,7 @@ def _post(attempt: Attempt, node: NodePlan, input: tuple[Any, Any], index: int, 
             outbox.post((EVENT, attempt, ("drop", (future,)), 0.0))
 
     future.add_done_callback(settled)
-    outbox.post((EVENT, attempt, ("call", (node, input, index, future)), 0.0))
+    outbox.post((EVENT, attempt, ("call", (node, input, index, future, offer)), 0.0))
     if local.over:  # whoever ended the run may have looked before this future was there
         future.cancel()
 

@@ -12,7 +12,7 @@ from mpflow._messages import Luggage
 
 if TYPE_CHECKING:
     from mpflow._engine.persistence import Replay
-    from mpflow._messages import Attempt
+    from mpflow._messages import Attempt, Outcome
     from mpflow._scope import TaskScope
 
 Done = Callable[..., None]
@@ -33,6 +33,7 @@ class Local:
         "control",
         "durability",
         "entrances",
+        "lend",
         "loop",
         "over",
         "replay",
@@ -57,6 +58,8 @@ class Local:
         """The futures of called tasks that somebody may be waiting for."""
         self.loop: Any = None
         """The event loop that the run is driven on, if it is on one."""
+        self.lend: Callable[[Attempt], Outcome] | None = None
+        """Performs a called task in the thread of its caller, which waits for it; None where that would show."""
         self.over = False
         self.state: Any = None
         """The channels' values and versions, which are those of the step that runs."""

@@ -43,7 +43,7 @@ from mpflow._core.protocol import (
 from mpflow._engine.caching import put_cached, take_cached
 from mpflow._engine.callbacks import CALLBACK
 from mpflow._engine.callbacks import drive as drive_callbacks
-from mpflow._engine.calls import CALLS, answer, settle
+from mpflow._engine.calls import CALLS, answer, settle, stimulus_of
 from mpflow._engine.persistence import SAVER
 from mpflow._engine.resume import begin, begin_once, ended_task, give_answers, paused
 from mpflow._engine.timers import Timers
@@ -280,7 +280,7 @@ def _feed(run: Run, outcome: Outcome, out: list[Instruction]) -> None:
         elif event == CALLBACK:
             drive_callbacks(run.user_config["callbacks"], data)
         elif event in CALLS:
-            run.scheduler.handle((CALLS[event], outcome[1], *data), out)
+            run.scheduler.handle(stimulus_of(event, outcome[1], data), out)
         else:
             run.streams.event(event, data)
         return

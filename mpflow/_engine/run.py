@@ -26,9 +26,11 @@ from mpflow._engine.nesting import (
 from mpflow._engine.streams import PartStreams, Streams
 from mpflow._engine.voices import Emitters, Warnings
 from mpflow._exec.mailbox import Mailbox
+from mpflow._exec.place import THREADED
 from mpflow._messages import StepFacts
 from mpflow._names import PREVIOUS
 from mpflow._scope import TaskScope, current, task_id_of
+from mpflow.observe.trace import tracing
 from mpflow.types import Command
 
 if TYPE_CHECKING:
@@ -303,6 +305,19 @@ class Run:
             and self.parent is None
             and self.persistence is not None
             and self.persistence.metadata.get("run_id") == run_id
+        )
+
+    @property
+    def lends(self) -> bool:
+        """Whether a caller that waits may perform what it called: where nothing of tasks is kept, shown, recorded or counted."""
+        return (
+            self.persistence is None
+            and self.scheduler.max_concurrency is None
+            and self.cache is None
+            and not self.streams.watched
+            and self.performer.enter is None
+            and self.options.get("executor") in THREADED
+            and tracing.get() is None
         )
 
     @property

@@ -6,6 +6,8 @@ import sys
 from typing import TYPE_CHECKING, Any, Literal
 
 PLACES = ("auto", "process", "thread", "inline")
+THREADED = (None, "auto", "thread")
+"""What may be asked for a node that then runs in a thread."""
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor as FuturesExecutor

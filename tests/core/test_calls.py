@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from mpflow._core.calls import CalledTask, path_of_call
 from mpflow._core.plan import NodePlan, Plan
 from mpflow._core.protocol import (
     ADVANCE,
@@ -20,11 +21,12 @@ from mpflow._core.protocol import (
     PAUSED,
     REFUSED,
     SPAWN,
+    SPAWNED,
     STOP,
 )
 from mpflow._core.scheduler import Scheduler
 from mpflow._core.state import ChannelState
-from mpflow._messages import CANCELLED, CLOSED, FAILED, StepFacts
+from mpflow._messages import CANCELLED, CLOSED, FAILED, Attempt, StepFacts
 from mpflow._names import RETURN
 from mpflow.channels import EphemeralValue, LastValue
 from mpflow.errors import GraphInterrupt
@@ -184,3 +186,28 @@ def test_a_dropped_call_is_cancelled() -> None:
     drive(CANCELLED, drive.running.pop("called0"), None, 0.0)
     drive.end("b")
     assert MERGED in drive.end("a")
+
+
+def test_a_called_task_that_its_caller_has_begun_is_not_dispatched() -> None:
+    drive = Drive(tells_ends=False)
+    drive.advance()
+    caller = drive.running["a"]
+    own = CalledTask(TASK, path_of_call(caller.task, 0), ((), {}), caller.task, caller.facts)
+    begun = Attempt(own, 1, None, own.input, caller.facts, own.path, own.triggers)
+    assert drive(SPAWN, caller, TASK, ((), {}), 0, "a.0", begun) == [SPAWNED]
+    assert drive(CLOSED, begun, [(RETURN, 7)], 0.0) == [ENDED_TASK]
+    assert drive.call("a", 0) == [ANSWER]  # the same call, of a caller that is tried again
+    assert drive(CLOSED, begun, [(RETURN, 8)], 0.0) == []
+    drive.end("a")
+    assert drive.end("b", ("out", 1)) == [MERGED]
+
+
+def test_a_called_task_that_its_caller_began_too_late_changes_nothing() -> None:
+    drive = Drive(tells_ends=False)
+    drive.advance()
+    caller = drive.running["a"]
+    own = CalledTask(TASK, path_of_call(caller.task, 0), ((), {}), caller.task, caller.facts)
+    begun = Attempt(own, 1, None, own.input, caller.facts, own.path, own.triggers)
+    drive(STOP, ValueError("enough"), False)
+    assert drive(SPAWN, caller, TASK, ((), {}), 0, "a.0", begun) == [REFUSED]
+    assert drive(CLOSED, begun, [(RETURN, 7)], 0.0) == []

@@ -462,3 +462,83 @@ def test_timeouts_that_nothing_can_hold_a_sync_function_to_are_refused(declare: 
         @declare
         def slow(x: int) -> int:
             return x
+
+
+def test_a_caller_that_waits_performs_what_nobody_has_begun() -> None:
+    go, held, release = threading.Event(), threading.Event(), threading.Event()
+
+    @task
+    def fails() -> None:
+        go.wait(30)
+        raise ValueError
+
+    @task
+    def where() -> int:
+        return threading.get_ident()
+
+    def hold(_: Any) -> None:  # called by the run when it tells of the failure
+        held.set()
+        release.wait(30)
+
+    @entrypoint()
+    def waits(_: int) -> bool:
+        fails().add_done_callback(hold)
+        go.set()
+        held.wait(30)
+        performed_by = where().result()
+        release.set()
+        return performed_by == threading.get_ident()
+
+    assert waits.invoke(0)
+
+
+def test_tasks_that_are_called_before_their_caller_waits_run_side_by_side() -> None:
+    meeting = threading.Barrier(3, timeout=30)
+
+    @task
+    def meets(x: int) -> int:
+        meeting.wait()
+        return x
+
+    @entrypoint()
+    def calls(count: int) -> list[int]:
+        futures = [meets(n) for n in range(count)]
+        return [future.result() for future in futures]
+
+    assert calls.invoke(3) == [0, 1, 2]
+
+
+def test_what_a_task_calls_while_its_caller_performs_it_is_the_runs() -> None:
+    meeting = threading.Barrier(2, timeout=30)
+
+    @task
+    def inner(x: int) -> int:
+        meeting.wait()
+        return x
+
+    @task
+    def outer(x: int) -> int:
+        first, second = inner(x), inner(x + 1)
+        return first.result() + second.result()
+
+    @task
+    def deep(x: int) -> int:
+        return deep(x - 1).result() + 1 if x else 0
+
+    @entrypoint()
+    def calls(count: int) -> tuple[int, int]:
+        return sum(outer(n).result() for n in range(count)), deep(100).result()
+
+    assert calls.invoke(20) == (400, 100)
+
+
+def test_what_fails_in_the_thread_of_its_caller_fails_to_its_caller() -> None:
+    @task
+    def fails(x: int) -> int:
+        raise ValueError(f"no {x}")
+
+    @entrypoint()
+    def calls(count: int) -> list[str]:
+        return [str(fails(n).exception()) for n in range(count)]
+
+    assert calls.invoke(50) == [f"no {n}" for n in range(50)]
