@@ -37,6 +37,23 @@ away: dict[int, Profile] = {}
 """The moved tasks under way, of all runs: by the id of their attempt, their node's profile."""
 
 
+class Stretch:
+    """A time in which the pool always had a call of a node."""
+
+    __slots__ = ("_cpu_s", "_ended", "_since")
+
+    def __init__(self, now: float) -> None:
+        self._since = now
+        self._ended = 0
+        self._cpu_s = 0.0
+
+    def lanes(self, now: float, cpu_s: float, workers: int) -> float:
+        """Take in an end; how many processors were kept busy, 0 while too few have ended to say."""
+        self._ended += 1
+        self._cpu_s += cpu_s
+        return self._cpu_s / (now - self._since) if self._ended > 4 * workers and now > self._since else 0.0
+
+
 class Director:
     """The placing of one run's tasks. Used by the run's driver alone."""
 
@@ -48,6 +65,7 @@ class Director:
         self._mine: dict[int, Attempt] = {}
         self._reserves: dict[NodePlan, deque[Attempt]] = {}
         self._in_pool: dict[NodePlan, int] = {}
+        self._stretches: dict[NodePlan, Stretch] = {}
 
     # -- tasks come ----------------------------------------------------------------------------------------------------
 
@@ -96,8 +114,11 @@ class Director:
             held = standing.reason_to_stay(node.program)
             if held is not None:
                 verdict = decide(figures, costs, tasks, cores=self._cores, has_gil=True, place=place, held=held)
-        if verdict.place is not place and tasks > 1:
-            standing.place = THREAD if verdict.place is THREAD else place
+        if verdict.place is THREAD and place is PROCESS and tasks > 1:
+            # It did no better there: it is tried anew before it is sent again, and ever more rarely.
+            standing.place = THREAD
+            standing.proven = False
+            node.meter.away_lanes = 0.0
         if tasks > 1 or standing.verdict is None:
             standing.verdict = verdict
         return verdict
@@ -157,6 +178,8 @@ class Director:
         while reserve and in_pool + len(batch) < window:
             batch.append(reserve.popleft())
         if batch:
+            if not in_pool:
+                self._stretches[node] = Stretch(monotonic())
             self._in_pool[node] = in_pool + len(batch)
             try:
                 pool.submit(batch)
@@ -206,6 +229,9 @@ class Director:
             meter = node.meter
             aside_s = guard_s + self._book().transfer_s(meter.input_bytes + meter.output_bytes)
             meter.note_away(cpu_s, waited_s, aside_s)
+            lanes = self._stretches[node].lanes(monotonic(), cpu_s, self._book().workers)
+            if lanes:
+                meter.away_lanes += (lanes - meter.away_lanes) * (0.25 if meter.away_lanes else 1.0)
             outcome = kind, attempt, payload, seconds
         elif kind is FAILED:
             # Whatever it was, a thread shows what it is: nothing the node did in the worker can have been seen.
@@ -321,6 +347,7 @@ def figures_of(profile: Profile) -> Figures:
         profile.away_s,
         profile.encode_s,
         profile.input_bytes + profile.output_bytes,
+        profile.away_lanes,
     )
 
 

@@ -34,6 +34,8 @@ class Figures(NamedTuple):
     away_s: float = 0.0
     encode_s: float = 0.0
     bytes: float = 0.0
+    away_lanes: float = 0.0
+    """Processors that several calls in workers kept busy together; 0 if that was not seen."""
 
 
 class Costs(NamedTuple):
@@ -88,6 +90,9 @@ def decide(
     # One that computes takes no longer than its CPU time: the rest of a turn is what other programs took.
     thread_s = tasks * figures.cpu_s / max(lanes, 1.0)
     process_s = process_time_s(figures, costs, tasks)
+    if place == PROCESS and 0 < figures.away_lanes * LOSS < figures.cpu_s / figures.turn_s:
+        seen = f"workers kept {figures.away_lanes:.1f} cores busy, threads {figures.cpu_s / figures.turn_s:.1f}"
+        return Verdict(THREAD, f"{computing}: {seen}", thread_s, process_s)
     moves = process_s < thread_s * (LOSS if place == PROCESS else GAIN)
     reckoned = f"{tasks} at once take {ms(thread_s)} in threads, {ms(process_s)} in {costs.workers} workers"
     if moves:

@@ -59,6 +59,7 @@ class Profile:
     __slots__ = (
         "__weakref__",
         "away_cpu_s",
+        "away_lanes",
         "away_s",
         "best_lanes",
         "calls",
@@ -102,6 +103,8 @@ class Profile:
         self.away_s = 0.0
         """What one takes of a worker, decoding and all, less what other programs took of its processor."""
         self.away_cpu_s = 0.0
+        self.away_lanes = 0.0
+        """How many processors its calls keep busy together in workers; 0 while too few have ended to say."""
         self.encode_s = 0.0
         """What one takes of this process to be sent."""
         self.input_bytes = 0.0

@@ -53,6 +53,17 @@ def test_what_lies_between_gain_and_loss_changes_nothing() -> None:
     assert judge(worse, place=PROCESS).place == THREAD
 
 
+def test_workers_that_keep_fewer_cores_busy_than_threads_did_are_left() -> None:
+    sent = BUSY._replace(sent=50, away_s=0.0201)
+    assert judge(sent._replace(away_lanes=1.9), place=PROCESS).place == PROCESS
+    verdict = judge(sent._replace(away_lanes=0.6), place=PROCESS)
+    assert (verdict.place, verdict.reason) == (
+        THREAD,
+        "20 ms of CPU time a call: workers kept 0.6 cores busy, threads 1.0",
+    )
+    assert judge(sent._replace(away_lanes=0.6)).place == PROCESS  # in a thread it is old news
+
+
 def test_three_tasks_on_two_workers_take_two_rounds() -> None:
     assert judge(tasks=3).process_s > judge(tasks=2).process_s * 1.9
 
