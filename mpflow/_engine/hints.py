@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from mpflow._exec.cpu import cpu_count
@@ -18,8 +21,24 @@ ENOUGH_S = 2.0
 """Below so many calls in workers, or so much CPU time in threads, it does not matter."""
 
 
+wanted: ContextVar[bool] = ContextVar("mpflow_hints", default=True)
+"""False around runs whose places are tried out for comparison."""
+
+
+@contextmanager
+def unsaid() -> Iterator[None]:
+    """Say nothing of runs within."""
+    token = wanted.set(False)
+    try:
+        yield
+    finally:
+        wanted.reset(token)
+
+
 def hint(node: NodePlan, place: str, pool: Any) -> bool:
     """Say what a node's place costs, if it is the wrong one by far. Returns whether it was said."""
+    if not wanted.get():
+        return False
     text = _of_process(node, pool) if place == PROCESS else _of_thread(node)
     if text is None:
         return False

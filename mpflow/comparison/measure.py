@@ -15,6 +15,7 @@ from contextlib import ExitStack, suppress
 from copy import copy
 from typing import Any, Literal
 
+from mpflow._engine.hints import unsaid
 from mpflow._exec.cpu import cpu_count
 from mpflow._exec.process import WorkerPool
 from mpflow.comparison.records import Comparison, Measurement, NodeTimes
@@ -59,6 +60,7 @@ def compare(
     outputs: list[Any] = []
     for count in counts:
         with ExitStack() as stack:
+            stack.enter_context(unsaid())
             settings = [_Setting(plain, place, count, config, kept, stack) for place in PLACES]
             for setting in settings:
                 outputs.append(setting.warm_up(input))
