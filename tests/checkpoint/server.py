@@ -115,8 +115,8 @@ def server() -> Server:
         if os.geteuid() == 0:
             shutil.chown(folder, "postgres")
         _running = Server(folder, programs)
+        _running.end_with(os.getpid())
         _running.make()
         _running.start()
-        _running.end_with(os.getpid())
         os.environ[_FOLDER] = str(folder)
     return _running
