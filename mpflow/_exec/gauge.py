@@ -1,84 +1,87 @@
-"""How much memory the tasks of a worker take: the worker's side. Measures spans of work, never single tiny tasks; must
-not decide anything."""
+"""How much memory the tasks of a worker take: the worker's side. Looks at long tasks alone; must not decide anything."""
 
 from __future__ import annotations
 
 import contextlib
 import resource
-from time import monotonic_ns
 from typing import Final
 
-SPAN_NS: Final = 10_000_000
-"""Work that took less is not measured by itself: two looks at the kernel's figures cost some 30 us."""
+LONG_NS: Final = 10_000_000
+"""Tasks that take less are not measured: two looks at the kernel's figures cost some 50 us."""
 NOTABLE_BYTES: Final = 4 << 20
-"""Tasks that take less count for nothing."""
+"""Tasks that take less memory count for nothing."""
 
 _RESET_PEAK: Final = b"5"
 
 
 class Gauge:
-    """The peak of this process's own memory, neither files nor shared blocks, over what it held before a span began."""
+    """By how much tasks grow this process: its private memory, neither files nor shared blocks, at its peak."""
 
     def __init__(self) -> None:
         self._program = 0
-        self._is_mixed = False
         self._is_blind = False
-        self._began_ns = 0
-        self._private_bytes = self._shared_bytes = self._peak_bytes = 0
+        self._private_bytes = self._peak_bytes = self._notable_bytes = 0
+        self._grown_bytes: int | None = None
         self._told: set[int] = set()
         """The programs that took a notable amount here."""
+        self._told_once: set[int] = set()
 
     def begin(self, program: int, is_long: bool) -> None:
-        """Tasks of `program` follow. If they are expected to be long, a span begins with them."""
+        """Tasks of `program` follow, which are expected to be long or not."""
         if program != self._program:
+            self._program = program
             if is_long:
                 self._mark()
-            else:
-                self._is_mixed = True
-            self._program = program
 
-    def measure(self) -> tuple[int, bool] | None:
-        """By how much the tasks since the last time have grown the process, and whether it is the first such word on
-        their program; None if there is nothing to be told."""
-        now_ns = monotonic_ns()
-        if self._is_blind or now_ns - self._began_ns < SPAN_NS:
-            return None
+    def look(self) -> None:
+        """A long task has ended; its input and what it returned are still there, or what they share would count as private."""
+        if self._is_blind or (self._program not in self._told and _highest_bytes() < self._notable_bytes):
+            return
+        figures = _figures()
+        if figures is not None:
+            private, shared, peak = figures
+            highest = max(private, peak - shared) if peak > self._peak_bytes else private
+            grown = max(highest - self._private_bytes, 0)
+            if grown >= NOTABLE_BYTES or self._program in self._told:
+                self._grown_bytes = max(grown, self._grown_bytes or 0)
+
+    def word(self) -> tuple[int, bool] | None:
+        """To be told of the tasks that have ended, when all they held is gone: by how much such a task grows the process,
+        and whether as the first of its program here. None if there is nothing new."""
+        grown, self._grown_bytes = self._grown_bytes, None
         program = self._program
-        is_mixed, self._is_mixed = self._is_mixed, False
-        if program not in self._told and _highest_bytes() < self._private_bytes + self._shared_bytes + NOTABLE_BYTES:
-            self._began_ns = now_ns
-            return None
-        private, shared, peak = self._private_bytes, self._shared_bytes, self._peak_bytes
-        figures = self._mark()
-        if is_mixed or self._is_blind:
-            return None
-        grown = figures[0]
-        if figures[2] > peak:
-            grown = max(grown, figures[2] - max(shared, figures[1]))
-        grown -= private
-        if grown < NOTABLE_BYTES and program not in self._told:
-            return None
+        if grown is None:
+            if program not in self._told_once:
+                return None
+            # The first one loaded what those after it find: they are too quick to be looked at.
+            self._told_once.discard(program)
+            return 0, False
+        self._mark()
         is_first = program not in self._told
-        self._told.add(program)
-        return max(grown, 0), is_first
+        if is_first:
+            self._told.add(program)
+            self._told_once.add(program)
+        else:
+            self._told_once.discard(program)
+        return grown, is_first
 
     def forget(self, program: int) -> None:
         self._told.discard(program)
+        self._told_once.discard(program)
 
-    def _mark(self) -> tuple[int, int, int]:
-        """Begin a span; the figures at the end of the last one: private, shared, peak of both together."""
-        self._began_ns = monotonic_ns()
-        self._is_mixed = False
-        before = _figures()
-        if before is None:
+    def _mark(self) -> None:
+        """Measure from here."""
+        figures = _figures()
+        if figures is None:
             self._is_blind = True
-            return 0, 0, 0
-        self._private_bytes, self._shared_bytes, self._peak_bytes = before
+            return
+        self._private_bytes, shared, self._peak_bytes = figures
+        resident = self._private_bytes + shared
+        self._notable_bytes = resident + NOTABLE_BYTES
         # Where it is not permitted the peak goes on from the highest ever: it tells only what exceeds that.
         with contextlib.suppress(OSError), open("/proc/self/clear_refs", "wb", buffering=0) as file:
             file.write(_RESET_PEAK)
-            self._peak_bytes = before[0] + before[1]
-        return before
+            self._peak_bytes = resident
 
 
 def _highest_bytes() -> int:

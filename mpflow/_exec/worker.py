@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 from mpflow._exec import batches, link, logs, slots
 from mpflow._exec.errands import Errands
 from mpflow._exec.facts import KEPT
-from mpflow._exec.gauge import SPAN_NS, Gauge
+from mpflow._exec.gauge import LONG_NS, Gauge
 from mpflow._exec.place import become_worker
 from mpflow._exec.workerscope import Group, WorkerScope
 from mpflow._scope import Answers
@@ -209,7 +209,7 @@ class Worker:
             attempt, first_at = attempt
         program: Any = None
         self._node, self._attempt = f"program {program_number}", attempt
-        self._gauge.begin(program_number, self._means.get(program_number, SPAN_NS) >= SPAN_NS)
+        self._gauge.begin(program_number, self._means.get(program_number, LONG_NS) >= LONG_NS)
         mean_ns = self._means.get(program_number, _SLOW_NS)
         number = first
         scope: Any = None
@@ -257,6 +257,8 @@ class Worker:
             if answers is not None and scope is not None:
                 self._take_answers(scope)
             ended = monotonic_ns()
+            if ended - started >= LONG_NS:
+                self._gauge.look()
             numbers.append(number)
             payloads.append(payload)
             times.append(ended - started)
@@ -395,7 +397,7 @@ class Worker:
         results = self._results
         _flush_streams()
         if results.numbers or results.skipped:
-            if results.numbers and (grown := self._gauge.measure()) is not None:
+            if results.numbers and (grown := self._gauge.word()) is not None:
                 self._send(link.MEMORY, batches.pack((results.numbers[-1], *grown)))
             if self._wants_rss:
                 self._measure()

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from typing import Any
+from pathlib import Path
+from time import sleep
+from typing import Any, TypedDict
 
 import pytest
 
-from mpflow import WorkerPool
+from mpflow import StateGraph, WorkerPool
 from mpflow._exec.admission import PASSED_OVER, Admission
 from mpflow._exec.appetite import Appetite
 from mpflow._exec.functions import Shipments
-from mpflow._exec.gauge import NOTABLE_BYTES
+from mpflow._exec.gauge import LONG_NS, NOTABLE_BYTES, Gauge
 from mpflow._exec.queues import Queue
 from mpflow._messages import Attempt
+from mpflow._wire import memory
+from mpflow.pregel.items import ItemProgram
 from tests.exec.cgroups import memory_cgroup
 from tests.exec.pooling import Drive, Node, facts_of
 from tests.exec.scripts import run_script
 
 MB = 1_000_000
+LONG_S = 2 * LONG_NS / 1e9
 
 
 class Hand:
@@ -312,7 +317,7 @@ def test_what_is_set_aside_is_cancelled_and_held_with_its_run() -> None:
 def test_a_pool_learns_what_its_tasks_take() -> None:
     """Growth beyond the worker's own size, by the first and by later tasks; nothing for those that take little."""
     with WorkerPool(1) as pool:
-        big = Node(lambda x: len(bytearray(b"x") * (80 << 20)), "big")
+        big = Node(lambda x: sleep(LONG_S) or len(bytearray(b"x") * (80 << 20)), "big")
         small = Node(lambda x: x, "small")
         drive = Drive(pool)
         assert drive.values(big, range(3)) == [80 << 20] * 3
@@ -321,6 +326,94 @@ def test_a_pool_learns_what_its_tasks_take() -> None:
         assert 80 << 20 <= nodes["big"]["memory"] < (80 << 20) + 4 * NOTABLE_BYTES
         assert nodes["small"]["memory"] == 0
         assert pool.stats()["held_back"] == 0
+
+
+def test_an_array_that_is_only_read_is_shared_and_one_that_is_changed_is_the_tasks_own() -> None:
+    numpy = pytest.importorskip("numpy")
+
+    def read(array: Any) -> float:
+        sleep(LONG_S)
+        return float(array.sum())
+
+    def change(array: Any) -> float:
+        array += 1
+        sleep(LONG_S)
+        return float(array[0])
+
+    array = numpy.ones(10 << 20)
+    with WorkerPool(1) as pool:
+        programs = [Node(read, "read"), Node(change, "change")]
+        for program in programs:
+            Drive(pool).values(program, [array] * 3)
+        nodes = pool.stats()["nodes"]
+        assert nodes["read"]["memory"] < 40 << 20 < nodes["change"]["memory"] < 120 << 20
+
+
+def test_what_the_first_task_loads_for_those_after_it_is_expected_once_in_each_worker() -> None:
+    kept: list[Any] = []
+
+    def load(x: int) -> int:
+        if not kept:
+            kept.append(bytearray(b"x") * (60 << 20))
+            sleep(LONG_S)
+        return len(kept)
+
+    node = Node(load, "load")
+    with WorkerPool(1) as pool:
+        Drive(pool).values(node, range(4))
+        appetite = pool._foreman._parcels.shipments.of(node).appetite
+        assert appetite.need_bytes(False) >= 60 << 20 > NOTABLE_BYTES > appetite.need_bytes(True)
+
+
+def test_where_the_kernel_tells_nothing_nothing_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mpflow._exec.gauge._figures", lambda: None)
+    gauge = Gauge()
+    gauge.begin(1, True)
+    gauge.look()
+    assert gauge.word() is None
+
+
+def test_where_a_peak_cannot_be_reset_only_what_exceeds_the_highest_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    figures = [(10 * MB, 0, 500 * MB)]
+    monkeypatch.setattr("mpflow._exec.gauge._RESET_PEAK", b"no such command")
+    monkeypatch.setattr("mpflow._exec.gauge._figures", lambda: figures[-1])
+    gauge = Gauge()
+    gauge.begin(1, True)
+    figures.append((110 * MB, 20 * MB, 500 * MB))
+    gauge.look()
+    assert gauge.word() == (100 * MB, True)
+    figures.append((110 * MB, 20 * MB, 900 * MB))
+    gauge.look()
+    assert gauge.word() == (770 * MB, False)
+
+
+def test_files_that_can_be_read_again_leave_room_in_a_cgroup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In both versions, and the narrowest of nested groups counts."""
+    inner, outer = tmp_path / "outer/inner", tmp_path / "outer"
+    inner.mkdir(parents=True)
+    for group, limit, stat in (
+        (outer, 300 * MB, "total_inactive_file 40000000\ntotal_active_file 60000000\ninactive_file 0\n"),
+        (inner, 900 * MB, "anon 5\n"),
+    ):
+        (group / "limit").write_text(f"{limit}\n")
+        (group / "usage").write_text(f"{200 * MB}\n")
+        (group / "memory.stat").write_text(stat)
+    monkeypatch.setattr(memory, "_cgroups", lambda: [(inner, "limit", "usage"), (outer, "limit", "usage")])
+    monkeypatch.setattr(memory, "_free_bytes", lambda: 5000 * MB)
+    monkeypatch.setattr(memory, "_machine_bytes", lambda: 8000 * MB)
+    assert memory.headroom_bytes() == 100 * MB
+    assert memory.available_bytes() == 170 * MB
+    (outer / "memory.stat").write_text("inactive_file 10000000\nactive_file 20000000\n")
+    assert memory.available_bytes() == 120 * MB
+
+
+def test_a_run_within_one_worker_is_expected_to_take_what_its_hungriest_node_does() -> None:
+    class State(TypedDict):
+        x: int
+
+    graph = StateGraph(State).add_node("a", lambda state: state, memory="1GB").add_node("b", lambda state: state)
+    compiled = graph.add_edge("__start__", "a").add_edge("a", "b").compile()
+    assert ItemProgram(compiled, {}).memory_bytes == 10**9
 
 
 def test_a_run_that_does_not_fit_side_by_side_finishes_without_a_death() -> None:
