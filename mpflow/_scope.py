@@ -83,8 +83,8 @@ class TaskScope:
     emit: Emit | None = None
     tags: Sequence[str] | None = None
     metadata: dict[str, Any] | None = None
-    calls = 0
-    """Nested graph runs so far, for their namespaces (SG-3)."""
+    graphs: int | None = None
+    """How many graphs were started in it, where nothing outlives the attempt that could count them."""
     extras: Any = None
     """What the engine keeps beside it: answers, readers."""
     started_at: float | None = None
@@ -123,6 +123,19 @@ class TaskScope:
             self.tags = tags
         if metadata is not None:
             self.metadata = metadata
+
+    def next_graph(self) -> int:
+        """The number of a graph that is started in this task, counted over all its attempts (SG-3).
+
+        So none goes on from what a graph of an earlier attempt left.
+        """
+        holder: Any = self if self.attempt is None else self.attempt.task
+        number: int = self._graphs_before() if holder.graphs is None else holder.graphs
+        holder.graphs = number + 1
+        return number
+
+    def _graphs_before(self) -> int:
+        return 0
 
     def next_call(self) -> int:
         """The number of a call of a task, counted over this attempt (FN-4)."""

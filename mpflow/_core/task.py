@@ -56,6 +56,8 @@ class Task:
     caller: Task | None = None
     """The task that called it, if one did: then it fails to its caller and not to the run."""
     open_calls = 0
+    graphs: int | None = None
+    """How many graphs its attempts have started."""
     weight = 1
     """What it takes of ``max_concurrency`` while it runs: nothing while it waits for tasks that it called."""
     facts: StepFacts | None = None

@@ -32,10 +32,8 @@ def depth_below(parent: TaskScope, plan: Plan) -> int:
 def namespace_below(parent: TaskScope, *, lasts: bool) -> str:
     """The namespace of the next run that is started in `parent` (SG-3)."""
     namespace = lasting_namespace(parent.namespace) if lasts else parent.namespace
-    if parent.calls:
-        namespace += f"|{parent.calls}"
-    parent.calls += 1
-    return namespace
+    number = parent.next_graph()
+    return f"{namespace}|{number}" if number else namespace
 
 
 def config_of_run(

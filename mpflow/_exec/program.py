@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from mpflow._exec.place import in_worker
 from mpflow._names import BRANCH_TO, PULL, ROOT, TASKS
 from mpflow._scope import TaskScope, current
 from mpflow.constants import END
@@ -34,6 +35,7 @@ class NodeProgram:
         "__weakref__",
         "callables",
         "coerce",
+        "holds_graph",
         "is_async",
         "keys",
         "memory_bytes",
@@ -62,6 +64,7 @@ class NodeProgram:
         self.metadata = metadata
         self.memory_bytes = memory_bytes
         self.is_async = callables.func is None
+        self.holds_graph = hasattr(callables.source, "get_subgraphs")
         self.rooted = ROOT in self.keys
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -70,13 +73,13 @@ class NodeProgram:
     def run(self, input: Any, scope: TaskScope) -> Diff:
         """Call the node on what was read for it; return its diff.
 
-        Sets the current scope, so it must be called in a context of its own. A node that is only async is run to its
-        end on an event loop of its own: in a worker, where there is no other.
+        Sets the current scope, so it must be called in a context of its own. A node that is only async, or a graph with
+        such a node, is run to its end on an event loop of its own: in a worker, where there is no other.
         """
         current.set(scope)
         callables = self.callables
         func = callables.func
-        if func is None:
+        if func is None or (self.holds_graph and in_worker() and callables.source.is_only_async):
             import asyncio
 
             return asyncio.run(self.arun(input, scope))

@@ -11,6 +11,9 @@ from mpflow._exec.facts import LazyFacts, are_entered
 from mpflow._messages import Luggage
 from mpflow._scope import TaskScope, control_of, current
 
+MOST_GRAPHS = 1 << 16
+"""An attempt that starts more graphs than this, and fails, may leave some of them to the next."""
+
 
 class Group:
     """What tasks that differ in path and input alone have in common."""
@@ -25,6 +28,7 @@ class Group:
         "metadata",
         "name",
         "number",
+        "program",
         "tags",
         "triggers",
     )
@@ -43,6 +47,7 @@ class Group:
         self.facts_data = facts_data
         self.is_entered = are_entered(facts_data)
         self.errands = errands
+        self.program = program
         self.name: str = program.name
         self.tags = getattr(program, "tags", None)
         self.metadata = getattr(program, "metadata", None)
@@ -78,6 +83,10 @@ class WorkerScope(TaskScope):
         errands = self._group.errands
         ask, ask_later = partial(errands.ask, self._task), partial(errands.ask_later, self._task)
         return Away(luggage, ask, ask_later, partial(control_of, self))
+
+    def _graphs_before(self) -> int:
+        # A graph as a node is started once an attempt. How many a function started is not known here: enough are skipped.
+        return (self.number - 1) * (1 if getattr(self._group.program, "holds_graph", False) else MOST_GRAPHS)
 
     def enter(self) -> None:
         """Prepare the context that this is called in for the task."""

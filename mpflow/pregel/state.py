@@ -27,6 +27,16 @@ class StatefulGraph:
     def _types(self) -> frozenset[type]:
         raise NotImplementedError
 
+    @property
+    def is_only_async(self) -> bool:
+        """Whether a node or conditional edge of it, or of a graph within it, can only be awaited."""
+        return any(
+            node.program.is_async
+            or any(branch.is_async for branch in node.branches)
+            or (node.subgraph is not None and getattr(node.subgraph, "is_only_async", False))
+            for node in self._plan.nodes.values()
+        )
+
     def get_subgraphs(self, *, namespace: str | None = None, recurse: bool = False) -> Iterator[tuple[str, Any]]:
         """The graphs that are nodes of this one, or that a node's function refers to, with their namespaces (SG-5)."""
         for name, node in self._plan.nodes.items():

@@ -119,28 +119,6 @@ def names_of(graph: Graph, kind: str) -> set[str]:
     return {node.name for node in graph.nodes if node.kind == kind}.union(*below)
 
 
-def nests_again(graph: Graph) -> bool:
-    """Whether a node that is tried again holds graphs within graphs.
-
-    LangGraph numbers their namespaces on over the attempts; ours are those of the first, whose checkpoints they go on from.
-    """
-    subs = [node for node in graph.nodes if node.sub is not None]
-    return any(
-        nests_again(node.sub) or (node.fails and any(below.sub is not None for below in node.sub.nodes))
-        for node in subs
-        if node.sub is not None
-    )
-
-
-def calls_again(graph: Graph) -> bool:
-    """Whether a function that calls a graph is tried again.
-
-    On a saved thread that graph then begins anew in LangGraph; ours goes on from what its first attempt left.
-    """
-    subs = [node for node in graph.nodes if node.sub is not None]
-    return any(node.sub is not None and (node.fails > 0 or calls_again(node.sub)) for node in subs)
-
-
 # -- building --------------------------------------------------------------------------------------------------------
 
 

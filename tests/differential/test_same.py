@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import assume, given, settings
 
-from tests.differential.graphs import Graph, Library, build, graphs, names_of, nests_again
+from tests.differential.graphs import Graph, Library, build, graphs, names_of
 from tests.differential.trace import async_trace, sync_trace
 
 INPUT = {"log": ["in"], "total": 1}
@@ -25,7 +25,6 @@ def _quiet() -> Any:
 
 
 def check(graph: Graph) -> None:
-    assume(not nests_again(graph))
     theirs = sync_trace(build(graph, THEIRS), INPUT, CONFIG)
     assume(theirs.crowded.isdisjoint(names_of(graph, "up")))
     ours = sync_trace(build(graph, OURS), INPUT, CONFIG)
