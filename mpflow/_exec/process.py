@@ -136,7 +136,7 @@ class WorkerPool:
         ``nodes`` has for each node its ``tasks``, the seconds they ran (``run_s``), and what they moved: ``bytes_out`` to
         workers and ``bytes_in`` from them through sockets, ``shared_out`` and ``shared_in`` copied into shared memory;
         ``memory`` is the peak in bytes that is expected of the next one. ``held_back`` counts tasks that had to wait
-        until what ran left memory for them.
+        until what ran left memory for them, or told how much such tasks take.
         """
         return self._foreman.stats()
 

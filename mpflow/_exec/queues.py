@@ -27,7 +27,7 @@ class Queue:
     @property
     def apart(self) -> int:
         """How many must travel alone or were set aside."""
-        return len(self.alone) + sum(map(len, self.aside.values()))
+        return len(self.alone) + sum(map(len, list(self.aside.values())))  # from any thread
 
     def add(self, attempts: Sequence[Attempt]) -> None:
         """Queue at the end of each one's run."""
