@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Generic
-from uuid import uuid4
 
 from mpflow._names import MISSING
 from mpflow.channels.base import BaseChannel, Value, at_key
@@ -147,7 +146,7 @@ def with_message_ids(write: Any) -> Any:
     if isinstance(write, list):
         return [_message_of(item, messages) for item in write]
     if _is_message_dict(write) and not write.get("id"):
-        return {**write, "id": str(uuid4())}
+        return {**write, "id": _fresh_id()}
     _identify(write, messages)
     return write
 
@@ -159,9 +158,15 @@ def _message_of(item: Any, messages: Any) -> Any:
     return item
 
 
+def _fresh_id() -> str:
+    from uuid import uuid4  # most graphs have no such channel
+
+    return str(uuid4())
+
+
 def _identify(item: Any, messages: Any) -> None:
     if isinstance(item, messages.BaseMessage) and not item.id:
-        item.id = str(uuid4())
+        item.id = _fresh_id()
 
 
 def _is_message_dict(item: Any) -> bool:

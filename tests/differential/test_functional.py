@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from tests.differential.functional import Library, Program, build, programs
 from tests.differential.test_saved import astreamed, streamed
 
-CONFIG: Any = {"configurable": {"thread_id": "1"}}
+# LangGraph's tasks wait for tasks that they called in a pool of so many threads, for ever if there are too few.
+CONFIG: Any = {"configurable": {"thread_id": "1"}, "max_concurrency": 100}
 THEIRS, OURS = Library("langgraph"), Library("mpflow")
 
 

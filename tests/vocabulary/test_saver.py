@@ -22,6 +22,7 @@ from mpflow.checkpoint.base import (
 )
 from mpflow.checkpoint.memory import InMemorySaver, MemorySaver
 from mpflow.config import RunnableConfig
+from tests.naming import shown
 
 
 def at(thread_id: str = "t", checkpoint_id: str | None = None, ns: str = "", **more: Any) -> RunnableConfig:
@@ -135,7 +136,7 @@ class Odd:
         return (Odd, ())
 
 
-@pytest.mark.parametrize("value", [[1, {"a": (2, b"x")}], {"xs": {1, 2}}, Odd(1), lambda: 1], ids=repr)
+@pytest.mark.parametrize("value", [[1, {"a": (2, b"x")}], {"xs": {1, 2}}, Odd(1), lambda: 1], ids=shown)
 def test_cp10_the_saver_in_memory_keeps_anything(value: Any) -> None:
     saver = InMemorySaver()
     kept = values_at(saver, save(saver, at(), {"a": value}))["a"]

@@ -31,6 +31,7 @@ from mpflow._wire.codec import (
     is_portable,
 )
 from mpflow.types import Command, Interrupt, Send
+from tests.naming import shown
 from tests.wire import shapes
 from tests.wire.shapes import Colour, Flags, Frozen, Holder, Level, Model, Named, Pair, Point, Slotted, Strict
 
@@ -102,7 +103,7 @@ VALUES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("value", VALUES, ids=lambda value: f"{type(value).__name__} {str(value)[:30]!r}")
+@pytest.mark.parametrize("value", VALUES, ids=lambda value: f"{type(value).__name__} {shown(value)[:30]}")
 def test_value_comes_back_as_it_was(codec: Codec, value: Any) -> None:
     data, flags = codec.encode_flagged([value, {"again": value}])
     back, again = codec.decode(data)

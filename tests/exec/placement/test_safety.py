@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 from mpflow._exec.placement.safety import walk
 from tests.exec.placement import corpus
+from tests.naming import shown
 
 
 def name_of(node: Any) -> str:
-    return getattr(node, "__qualname__", None) or repr(node)
+    return getattr(node, "__qualname__", None) or shown(node)
 
 
 @pytest.mark.parametrize("node", corpus.HELD, ids=name_of)
