@@ -119,6 +119,15 @@ def names_of(graph: Graph, kind: str) -> set[str]:
     return {node.name for node in graph.nodes if node.kind == kind}.union(*below)
 
 
+def calls_again(graph: Graph) -> bool:
+    """Whether a function that calls graphs is tried again.
+
+    In a worker nobody knows how many an earlier attempt called, so the numbers in their namespaces are others.
+    """
+    subs = [node for node in graph.nodes if node.sub is not None]
+    return any((node.kind == "caller" and node.fails > 0) or calls_again(node.sub) for node in subs if node.sub)
+
+
 # -- building --------------------------------------------------------------------------------------------------------
 
 
