@@ -828,6 +828,7 @@ def test_what_a_dead_worker_has_sent_counts(tmp_path: Path) -> None:
             assert wait_until(lambda: not is_alive(worker.pid), LIMIT_S)
             with pool._lock:  # its death may well be told before its last words
                 pool._foreman.serve(worker.pidfd, select.EPOLLIN)
+        pool.drain()
         assert kinds(drive.finish(9)) == {DONE}
     assert [(tmp_path / str(x)).read_text() for x in range(9)] == ["x"] * 9, "something ran twice"
 
