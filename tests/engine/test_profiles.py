@@ -36,12 +36,12 @@ def learn(path: Path, node: Any, calls: int = 3) -> dict[str, Any]:
 def test_what_was_learnt_is_there_the_next_time(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "profile.json"
     (entry,) = learn(path, corpus.computes).values()
-    assert entry["seen"] == 2  # of three quick calls
+    assert entry["seen"] in (2, 3)  # of three calls; quick ones are not all measured
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     with mpflow.profile(path):
         graph = graph_of(corpus.computes)
         graph.invoke({})
-    assert profile_of(graph).seen == 3
+    assert profile_of(graph).seen == entry["seen"] + 1
     assert graph_of(corpus.computes)._plan.nodes["w"].meter is None
 
 
