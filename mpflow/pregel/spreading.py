@@ -58,6 +58,13 @@ class Feed:
     def give_back(self, item: Item) -> None:
         self._returned.append(item)
 
+    def is_over(self) -> bool:
+        """Whether there are no more inputs."""
+        item = next(self, None)
+        if item is not None:
+            self.give_back(item)
+        return item is None
+
     def until(self, is_over: Callable[[], bool]) -> Iterator[Item]:
         while not is_over():
             item = next(self, None)
@@ -109,7 +116,7 @@ def parts_of(graph: CompiledGraph, items: Iterator[Item], limit: int | None, kwa
         if limit != 1 and reason_to_drive(graph, kwargs) is None:
             trial = Trial(graph)
             yield "nodes", feed.until(trial.is_over), None
-            if trial.is_over() and trial.is_busy():
+            if trial.is_over() and trial.is_busy() and not feed.is_over():
                 checks = checks_of(graph)
                 if checks is not None:
                     yield "items", feed.plain(), Guard(checks, feed)
