@@ -87,6 +87,20 @@ BUGS = (
         _faults("overrunning_task_is_killed_at_its_deadline"),
     ),
     Bug(
+        "results wait for a long task",
+        "_exec/lookout.py",
+        "if number and number == before:",
+        "if False:",
+        (*_faults("no_result_waits"), "--timeout", "60"),
+    ),
+    Bug(
+        "what printed comes after its result",
+        "_exec/worker.py",
+        "                _flush_streams(*(stream for stream in (sys.stdout, sys.stderr) if _is_ours(stream)))\n",
+        "",
+        _faults("held_back_tasks_printed"),
+    ),
+    Bug(
         "no kernel timer",
         "_exec/worker.py",
         "signal.setitimer(signal.ITIMER_REAL, max(timeout_s, 1e-6))",

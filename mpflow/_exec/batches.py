@@ -32,6 +32,8 @@ _LARGE_BYTES = 1 << 15
 WHOLE_BYTES = 1 << 18
 """Plain data of a whole batch travels as one message up to this size: one call decodes it all."""
 _PICKLED = 42
+_COLUMNS = 7
+"""Where a group has its tasks' paths."""
 _SEND_PATH = 3
 """How many parts the path of a Send has."""
 _pathof = attrgetter("path")
@@ -135,6 +137,14 @@ def paths_of(columns: Sequence[Any]) -> Iterable[tuple[Any, ...]]:
         return columns[1:]
     _, head, middles, tail = columns
     return zip(repeat(head, count), middles, repeat(tail, count), strict=True)
+
+
+def holds_several(groups: Sequence[Sequence[Any]]) -> bool:
+    """Whether a batch has more than one task."""
+    if len(groups) > 1:
+        return True
+    count, *rest = groups[0][_COLUMNS]
+    return (count or len(rest)) > 1
 
 
 def inputs_of(attempts: Sequence[Attempt]) -> list[Any]:
@@ -267,9 +277,6 @@ class Results:
     )
 
     def __init__(self) -> None:
-        self.clear()
-
-    def clear(self) -> None:
         self.numbers: list[int] = []
         self.times_ns: list[int] = []
         self.payloads: list[bytes] = []
@@ -284,6 +291,22 @@ class Results:
         self.channel: str | None = ""
         """The one channel that all have written one atom to: then payloads hold the values alone. "" as long as there are
         none, None if they differ."""
+
+    def clear(self) -> None:
+        """Begin anew, with the same lists: the worker's loop has them at hand."""
+        lists: tuple[list[Any], ...] = (
+            self.numbers,
+            self.times_ns,
+            self.payloads,
+            self.failed,
+            self.skipped,
+            self.tickets,
+            self.answers,
+        )
+        for each in lists:
+            each.clear()
+        self.size_bytes = self.flags = 0
+        self.channel = ""
 
     def only_channel(self, diff: Sequence[tuple[str, Any]]) -> bool:
         """Whether `diff` is an atom for the channel that all others wrote to; if not, payloads will be whole diffs."""

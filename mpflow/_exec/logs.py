@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import sys
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -74,6 +75,8 @@ class Forwarded(io.TextIOBase):
         self._send = send
         self._original = original
         self._held: list[str] = []
+        self._flushing = threading.RLock()
+        """The worker's lookout flushes too, and what is written must neither be sent twice nor out of order."""
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
@@ -97,15 +100,19 @@ class Forwarded(io.TextIOBase):
     def write(self, text: str) -> int:
         if not isinstance(text, str):
             raise TypeError(f"write() argument must be str, not {type(text).__name__}")
-        self._held.append(text)
-        if "\n" in text and sum(map(len, self._held)) > 8192:
+        held = self._held
+        held.append(text)
+        if "\n" in text and sum(map(len, held)) > 8192:
             self.flush()
         return len(text)
 
     def flush(self) -> None:
-        held, self._held = self._held, []
-        if held:
-            self._send(self._name, "".join(held))
+        held = self._held
+        with self._flushing:
+            if count := len(held):
+                text = "".join(held[:count])
+                del held[:count]
+                self._send(self._name, text)
 
 
 # -- in the parent -----------------------------------------------------------------------------------------------------

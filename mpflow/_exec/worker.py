@@ -21,6 +21,7 @@ from mpflow._exec import batches, link, logs, slots
 from mpflow._exec.errands import Errands
 from mpflow._exec.facts import KEPT
 from mpflow._exec.gauge import LONG_NS, Gauge
+from mpflow._exec.lookout import Lookout
 from mpflow._exec.place import become_worker
 from mpflow._exec.workerscope import Group, WorkerScope
 from mpflow._scope import Answers
@@ -33,7 +34,8 @@ EXIT_REFUSED = 112
 
 _PR_SET_PDEATHSIG = 1
 _HOLD_NS = 4_000_000
-"""A finished task waits at most this long for others of its batch, unless the next one turns out to be slow."""
+"""A finished task waits at most this long for others of its batch; behind one that turns out to be long, for two looks of
+the lookout."""
 UNTAKEN = 256
 """How many chunks a task may have said that its run's consumer has not taken."""
 UNTAKEN_BYTES = 4 << 20
@@ -103,7 +105,10 @@ class Worker:
         # Nodes may start threads that write to the stream.
         self._sending = threading.Lock()
         self._errands = Errands(self._link, self._send)
-        self._fence = threading.Lock()
+        self._books = threading.Lock()
+        """Taken by the worker's own thread but while a task's code runs: who has it may send what is finished."""
+        self._books.acquire()
+        self._lookout = Lookout(self._running, self._send_held)
         self._untaken = self._untaken_bytes = 0
         self._node = ""
         self._attempt = 0
@@ -133,8 +138,9 @@ class Worker:
                 import traceback
 
                 self._send(link.REFUSED, ("worker_init failed:\n" + traceback.format_exc()).encode())
-                _flush_streams()
+                _flush_streams(sys.stdout, sys.stderr)
                 os._exit(EXIT_REFUSED)
+        os.register_at_fork(before=self._lookout.pause, after_in_parent=self._lookout.resume)
         import resource
 
         self._send(link.HELLO, batches.pack(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024))
@@ -178,8 +184,13 @@ class Worker:
         self._listen(log_level)
         # Plain data: no code of anybody's runs here, so nothing can die of it before a task is named.
         values = iter(self._codec.decode(whole)) if whole else None
+        is_watched = batches.holds_several(groups)
+        if is_watched:
+            self._lookout.begin()
         for group in groups:
             self._run_group(tail, values, *group)
+        if is_watched:
+            self._lookout.end()
         if self._held is not None:
             self._held.close()
         self._flush()
@@ -201,7 +212,7 @@ class Worker:
         """Run tasks that differ in path and input alone. This loop is the cost of a tiny task: keep it short."""
         results = self._results
         numbers, times, payloads = results.numbers, results.times_ns, results.payloads
-        words, fence = self._words, self._fence
+        words, books = self._words, self._books
         started_ns, running, barred_from = slots.STARTED_NS, slots.RUNNING, slots.TAKEN_FROM
         facts_data = self._facts[facts_number]
         first_at = None
@@ -218,13 +229,14 @@ class Worker:
         for path, data in zip(paths, inputs if values is None else values, strict=values is None):
             if mean_ns >= _SLOW_NS or timeout_s is not None or started - flushed > _HOLD_NS:
                 self._flush()
-                numbers, times, payloads = results.numbers, results.times_ns, results.payloads
                 started = flushed = monotonic_ns()
             words[started_ns] = 0 if program is None else started
             words[running] = number
-            with fence:  # the page must be written before what follows is read (see `slots.Page.take_back`)
-                taken_from = words[barred_from]
+            # A fence too: the page must be written before what follows is read (see `slots.Page.take_back`).
+            books.release()
+            taken_from = words[barred_from]
             if taken_from and taken_from <= number < words[slots.TAKEN_TO]:
+                books.acquire()
                 results.skipped.append(number)
                 number += 1
                 continue
@@ -248,10 +260,11 @@ class Worker:
                 scope = WorkerScope(group, path, number)
                 if answers is not None:
                     self._give_answers(scope, answers)
-                payload = self._call(program, data, scope)
             except BaseException as error:
-                results.failed.append(len(numbers))
+                books.acquire()
                 payload = self._encode_error(error)
+            else:
+                payload = self._call(program, data, scope)
             if timeout_s is not None:
                 signal.setitimer(signal.ITIMER_REAL, 0)
             if answers is not None and scope is not None:
@@ -265,7 +278,6 @@ class Worker:
             results.size_bytes += len(payload)
             if results.size_bytes > _HOLD_BYTES:
                 self._flush()
-                numbers, times, payloads = results.numbers, results.times_ns, results.payloads
                 flushed = ended
             mean_ns += (ended - started - mean_ns) >> 2
             started = ended
@@ -324,25 +336,32 @@ class Worker:
             self._results.answers.append((len(self._results.numbers), told))
 
     def _call(self, program: Any, value: Any, scope: WorkerScope) -> bytes:
-        """Run one task and encode its diff. What it held dies with this frame, before its successor starts."""
-        context = contextvars.Context()
-        if scope._group.is_entered:
-            context.run(scope.enter)
-        diff = context.run(program.run, value, scope)
-        results = self._results
-        if results.channel is not None and results.only_channel(diff):
-            payload = batches.plain(diff[0][1])
-            if payload is not None:
-                return payload
-            results.open_up()
-        flat = batches.flat(diff)
+        """Run one task and encode its diff, or what it raised. What it held dies with this frame, before its successor
+        starts."""
         try:
-            return batches.plain(flat) or self._encode(flat)
-        except EncodeError:
-            # Write by write, to name the one that cannot travel.
-            for channel, value in diff:
-                self._codec.encode(value, path=f"what node '{program.name}' returned for '{channel}'")
-            raise
+            try:
+                context = contextvars.Context()
+                if scope._group.is_entered:
+                    context.run(scope.enter)
+                diff = context.run(program.run, value, scope)
+            finally:
+                self._books.acquire()
+            results = self._results
+            if results.channel is not None and results.only_channel(diff):
+                payload = batches.plain(diff[0][1])
+                if payload is not None:
+                    return payload
+                results.open_up()
+            flat = batches.flat(diff)
+            try:
+                return batches.plain(flat) or self._encode(flat)
+            except EncodeError:
+                # Write by write, to name the one that cannot travel.
+                for channel, value in diff:
+                    self._codec.encode(value, path=f"what node '{program.name}' returned for '{channel}'")
+                raise
+        except BaseException as error:
+            return self._encode_error(error)
 
     def _encode(self, flat: list[Any]) -> bytes:
         """The bytes of a diff; its large buffers go to the arena."""
@@ -378,8 +397,10 @@ class Worker:
         return lease
 
     def _encode_error(self, error: BaseException) -> bytes:
-        self._results.open_up()
-        self._results.flags = -1
+        results = self._results
+        results.failed.append(len(results.numbers))
+        results.open_up()
+        results.flags = -1
         try:
             return self._codec.encode(error, path=f"the exception of node '{self._node}'")
         except BaseException as failure:
@@ -395,19 +416,41 @@ class Worker:
     def _flush(self) -> None:
         """Send what is finished. Afterwards the page names no task: all that ran is in the parent's hands."""
         results = self._results
-        _flush_streams()
+        _flush_streams(sys.stdout, sys.stderr)
         if results.numbers or results.skipped:
             if results.numbers and (grown := self._gauge.word()) is not None:
                 self._send(link.MEMORY, batches.pack((results.numbers[-1], *grown)))
             if self._wants_rss:
                 self._measure()
-            shared_bytes, self._shared_bytes = self._arena.copied_bytes - self._shared_bytes, self._arena.copied_bytes
-            self._send(link.RESULTS, *results.parts(self._rss_bytes, self._mappings.take_releases(), shared_bytes))
-            results.clear()
+            self._send_results(self._mappings.take_releases())
         words = self._words
         if words[slots.RUNNING]:
             words[slots.FINISHED] = words[slots.RUNNING]
             words[slots.RUNNING] = 0
+
+    def _send_results(self, releases: list[int]) -> None:
+        shared_bytes, self._shared_bytes = self._arena.copied_bytes - self._shared_bytes, self._arena.copied_bytes
+        self._send(link.RESULTS, *self._results.parts(self._rss_bytes, releases, shared_bytes))
+        self._results.clear()
+
+    def _running(self) -> int:
+        return self._words[slots.RUNNING]
+
+    def _send_held(self, number: int) -> None:
+        """Send what is finished while task `number` runs. For the lookout's thread: the page, the mappings and the gauge are
+        the other's."""
+        if not self._books.acquire(blocking=False):
+            return
+        try:
+            results = self._results
+            if self._words[slots.RUNNING] == number and (results.numbers or results.skipped):
+                # What those tasks printed is said before they end, but streams that the running one put there are its own.
+                _flush_streams(*(stream for stream in (sys.stdout, sys.stderr) if _is_ours(stream)))
+                self._send_results([])
+        except OSError:
+            os._exit(EXIT_LOST_SOCKET)
+        finally:
+            self._books.release()
 
     def _measure(self) -> None:
         now = monotonic_ns()
@@ -447,9 +490,13 @@ class Worker:
         self._send(link.LOG, batches.pack(fields))
 
 
-def _flush_streams() -> None:
-    for stream in (sys.stdout, sys.stderr):
+def _flush_streams(*streams: Any) -> None:
+    for stream in streams:
         try:
             stream.flush()
         except Exception:  # closed or replaced by a task: its own affair
             continue
+
+
+def _is_ours(stream: Any) -> bool:
+    return stream is sys.__stdout__ or stream is sys.__stderr__ or isinstance(stream, logs.Forwarded)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import multiprocessing
 import operator
 import os
 import random
@@ -12,6 +13,7 @@ import signal
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
@@ -132,20 +134,69 @@ def test_stopped_worker_holds_up_nobody_else(pool: WorkerPool) -> None:
     assert kinds(drive.finish(1)) == {DONE}
 
 
-def test_tiny_tasks_behind_one_that_turns_out_long_are_taken_back(pool: WorkerPool, tmp_path: Path) -> None:
+def test_no_result_waits_behind_a_task_that_turns_out_long(pool: WorkerPool, tmp_path: Path) -> None:
+    """FAULTS promise 3: what was finished before it in its batch is sent, what waits behind it is taken back."""
     drive = Drive(pool)
     go_on = tmp_path / "go on"
 
-    def work(x: int) -> int:
-        if x == 100:
-            wait_until(go_on.exists, LIMIT_S)
-        return x
+    def work(x: int) -> bool:
+        return wait_until(go_on.exists, LIMIT_S) if x == 100 else True
 
     drive.values(Node(lambda x: x), range(100))
+    drive.outcomes.clear()
     drive.submit(Node(work), range(2000))
-    drive.wait(lambda: len(drive.outcomes) >= 100 + 1999)  # all but the long one, which has not ended
+    drive.wait(lambda: len(drive.outcomes) >= 1999)  # all but the long one, which would wait for longer than we do
     go_on.touch()
-    drive.finish(2100)
+    assert all(payload[0][1] for _, _, payload, _ in drive.finish(2000))
+
+
+def test_what_held_back_tasks_printed_comes_before_their_results(
+    pool: WorkerPool, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    drive = Drive(pool)
+    go_on = tmp_path / "go on"
+
+    def work(x: int) -> None:
+        print(f"<{x}>", end="")
+        if x == 60:
+            assert wait_until(go_on.exists, LIMIT_S)
+
+    drive.values(Node(lambda x: x), range(100))
+    drive.outcomes.clear()
+    drive.submit(Node(work), range(200))
+    drive.wait(lambda: len(drive.outcomes) >= 199)
+    printed = capsys.readouterr().out
+    go_on.touch()
+    assert kinds(drive.finish(200)) == {DONE}
+    assert all(printed.count(f"<{x}>") == 1 for x in range(200) if x != 60), printed
+
+
+def test_a_task_forks_where_no_other_thread_runs_and_goes_on(pool: WorkerPool, tmp_path: Path) -> None:
+    drive = Drive(pool)
+    go_on = tmp_path / "go on"
+
+    def work(x: int) -> Any:
+        if x != 100:
+            return threading.active_count()
+        threads = multiprocessing.get_context("fork").SimpleQueue()
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            child = multiprocessing.get_context("fork").Process(
+                target=lambda: threads.put(len(os.listdir("/proc/self/task")))
+            )
+            child.start()
+        child.join()
+        assert wait_until(go_on.exists, LIMIT_S)
+        return threads.get(), child.exitcode
+
+    drive.values(Node(lambda x: x), range(100))
+    drive.outcomes.clear()
+    attempts = drive.submit(Node(work), range(200))
+    drive.wait(lambda: len(drive.outcomes) >= 199)
+    go_on.touch()
+    ended = {id(attempt): payload[0][1] for _, attempt, payload, _ in drive.finish(200)}
+    assert ended[id(attempts[100])] == (1, 0)
+    assert max(ended[id(attempts[x])] for x in range(100)) == 2, "nobody looked out"
 
 
 # -- 4-8: crashes and exits --------------------------------------------------------------------------------------------
