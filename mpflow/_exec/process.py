@@ -40,8 +40,9 @@ class WorkerPool:
 
     ``max_workers`` defaults to the processors this process may use. ``worker_init`` is called once in each worker before
     its first task. A worker is replaced, between tasks, after ``max_tasks_per_worker`` tasks or when it holds more than
-    ``max_worker_rss`` bytes. Workers start when there is work for them and end with the pool, at the latest with this
-    process. Not usable in a forked child (WrongProcessError) nor after `close` (PoolClosedError).
+    ``max_worker_rss`` bytes of memory of its own, files and shared memory apart. Workers start when there is work for them
+    and end with the pool, at the latest with this process. Not usable in a forked child (WrongProcessError) nor after
+    `close` (PoolClosedError).
     """
 
     def __init__(

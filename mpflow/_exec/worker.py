@@ -27,6 +27,7 @@ from mpflow._exec.workerscope import Group, WorkerScope
 from mpflow._scope import Answers
 from mpflow._wire.codec import REFERS, Codec, EncodeError
 from mpflow._wire.mappings import Held, Mappings
+from mpflow._wire.memory import private_bytes
 from mpflow._wire.shm import Arena, Lease
 
 EXIT_LOST_SOCKET = 111
@@ -99,6 +100,8 @@ class Worker:
         self._facts: dict[int, bytes] = {}
         self._values: dict[int, tuple[Any, Held | None]] = {}
         """Encoded values that tasks name by their number, and what holds their shared memory."""
+        self._opened: set[Held] = set()
+        """What was opened of them for the batch that runs."""
         self._means: dict[int, int] = {}
         self._gauge = Gauge()
         self._results = batches.Results()
@@ -163,7 +166,7 @@ class Worker:
                     del self._facts[next(iter(self._facts))]
             elif kind == link.VALUE:
                 number, ticket = int.from_bytes(body[:8], "little"), int.from_bytes(body[8:16], "little")
-                self._values[number] = (body[16:], self._mappings.hold(ticket) if ticket else None)
+                self._values[number] = (body[16:], self._mappings.hold(ticket, is_lasting=True) if ticket else None)
             elif kind == link.FORGET:
                 self._forget(*batches.unpack(body))
             elif kind == link.RELEASE:
@@ -194,6 +197,9 @@ class Worker:
         if self._held is not None:
             self._held.close()
         self._flush()
+        for held in self._opened:
+            held.settle()
+        self._opened.clear()
 
     def _run_group(
         self,
@@ -312,6 +318,8 @@ class Worker:
         if type(item) is not int:
             return self._codec.decode(item)
         data, held = self._values[item]
+        if held is not None:
+            self._opened.add(held)
         return self._codec.decode(data, held)
 
     def _program(self, number: int) -> Any:
@@ -456,8 +464,8 @@ class Worker:
         now = monotonic_ns()
         if now - self._rss_at > _RSS_EVERY_NS or not self._rss_at:
             self._rss_at = now
-            with contextlib.suppress(OSError), open("/proc/self/statm") as file:
-                self._rss_bytes = int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+            # What is mapped of other processes' blocks is not this one's to give back.
+            self._rss_bytes = private_bytes(os.getpid())
 
     def _emit(self, number: int, kind: str, data: Any) -> None:
         path = f"what node '{self._node}' wrote to the stream"

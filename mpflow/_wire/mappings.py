@@ -1,7 +1,7 @@
 """The reading side of shared memory: maps blocks that another process's `Arena` wrote, and tells when they are done with.
 
-Every opening of a block is a mapping of its own, private and writable: what one task writes, no other sees, and dirty
-pages go away with the mapping. `shm` documents the use of both sides.
+Whoever opens a block has a private, writable mapping to himself: what one task writes, no other sees, and dirty pages go
+away with the mapping. One that a task has given back unwritten may be lent to the next. `shm` documents the use of both sides.
 """
 
 from __future__ import annotations
@@ -23,14 +23,38 @@ from mpflow._wire.shm import HEADER, HEADER_BYTES, MAGIC
 # 65530 mappings by default. Beyond these numbers, blocks are copied.
 _HAS_TRACKFD: Final = sys.version_info >= (3, 13)
 _MAX_MAPPINGS: Final = 16_384 if _HAS_TRACKFD else 256
+# From here on, mapping a block anew and its faults cost more than the look at what was written.
+_LENT_BYTES: Final = 1 << 20
+# Ours, and that of the call that counts them.
+_REFERENCES_AT_HOME: Final = 2
+
+
+class _Loan:
+    """A mapping that is lent to one task after another, as long as none writes to it or keeps it."""
+
+    __slots__ = ("is_out", "mapping")
+
+    def __init__(self, mapping: mmap.mmap) -> None:
+        self.mapping = mapping
+        self.is_out = True
+
+    def take_back(self) -> bool:
+        """Whether it may be lent again: all that was made of it is gone, and nothing was written."""
+        if self.is_out:
+            if sys.getrefcount(self.mapping) > _REFERENCES_AT_HOME:
+                return False
+            self.is_out = not origins.is_untouched(memoryview(self.mapping), at_a_glance=True)
+        return not self.is_out
 
 
 class Held:
     """One message that refers to blocks: opens them while it is decoded, any number of times."""
 
-    def __init__(self, mappings: Mappings, ticket: int) -> None:
+    def __init__(self, mappings: Mappings, ticket: int, is_lasting: bool) -> None:
         self._mappings = mappings
         self.ticket = ticket
+        self.is_lasting = is_lasting
+        self.loans: dict[tuple[int, int], _Loan] = {}
         self.views = 0
         self.is_closed = False
         self._opened: list[tuple[int, int, int]] = []
@@ -38,6 +62,11 @@ class Held:
     def open(self, file_id: int, offset: int, size_bytes: int, generation: int) -> memoryview:
         """The block's bytes: writable, private to the caller, released when nothing refers to them any more."""
         return self._mappings._open(self, file_id, offset, size_bytes, generation)
+
+    def settle(self) -> None:
+        """The tasks that the message was decoded for are over: keep the mappings that may be lent again, drop the others."""
+        if self.loans:
+            self._mappings._settle(self)
 
     def check(self) -> None:
         """Called after decoding: what was opened is still what it was."""
@@ -107,8 +136,9 @@ class Mappings:
                 if fd >= 0:
                     os.close(fd)
 
-    def hold(self, ticket: int) -> Held:
-        return Held(self, ticket)
+    def hold(self, ticket: int, *, is_lasting: bool = False) -> Held:
+        """What opens the blocks of one message; `is_lasting` if it will be decoded for one task after another."""
+        return Held(self, ticket, is_lasting)
 
     def take_releases(self) -> list[int]:
         """Tickets that are done with, for the peer. Empty in a forked child, whose parent still reads."""
@@ -123,6 +153,8 @@ class Mappings:
         """Close the files. What is mapped stays readable; tickets are no longer released."""
         with self._lock:
             self.is_closed = True
+            for held in set(self._live.values()):
+                held.loans.clear()
             for fd, _ in self._files.values():
                 os.close(fd)
             self._files.clear()
@@ -140,16 +172,34 @@ class Mappings:
             raise DecodeError(f"no block of {size_bytes} bytes can be at {offset} of {file_bytes} bytes")
         _check_header(fd, offset, generation)
         with self._lock:
+            mapping = self._lend(held, file_id, offset) if held.loans else None
             self._reap()
-            mapping = self._map(fd, offset, HEADER_BYTES + size_bytes) if len(self._live) < _MAX_MAPPINGS else None
-            if mapping is not None:
-                self._live[weakref.ref(mapping, self._dead.append)] = held
-                held.views += 1
-                origins.remember(mapping, origins.Origin(file_id, offset, size_bytes, generation, held))
+            if mapping is None and len(self._live) < _MAX_MAPPINGS:
+                mapping = self._map(fd, offset, HEADER_BYTES + size_bytes)
+                if mapping is not None:
+                    self._live[weakref.ref(mapping, self._dead.append)] = held
+                    held.views += 1
+                    origins.remember(mapping, origins.Origin(file_id, offset, size_bytes, generation, held))
+                    if held.is_lasting and size_bytes >= _LENT_BYTES and len(self._live) < _MAX_MAPPINGS // 2:
+                        held.loans[file_id, offset] = _Loan(mapping)
             held._opened.append((fd, offset, generation))
         if mapping is not None:
             return memoryview(mapping)[HEADER_BYTES : HEADER_BYTES + size_bytes]
         return memoryview(_read(fd, offset + HEADER_BYTES, size_bytes))
+
+    def _lend(self, held: Held, file_id: int, offset: int) -> mmap.mmap | None:
+        loan = held.loans.get((file_id, offset))
+        if loan is None:
+            return None
+        if not loan.take_back():
+            del held.loans[file_id, offset]
+            return None
+        loan.is_out = True
+        return loan.mapping
+
+    def _settle(self, held: Held) -> None:
+        with self._lock:
+            held.loans = {place: loan for place, loan in held.loans.items() if loan.take_back()}
 
     def _map(self, fd: int, offset: int, length: int) -> mmap.mmap | None:
         flags: Any = {"flags": mmap.MAP_PRIVATE, "prot": mmap.PROT_READ | mmap.PROT_WRITE}
@@ -163,8 +213,9 @@ class Mappings:
     def _close(self, held: Held) -> None:
         with self._lock:
             if not held.is_closed:
-                held.is_closed = True
+                held.loans.clear()
                 self._reap()
+                held.is_closed = True
                 if not held.views:
                     self._done.append(held.ticket)
 

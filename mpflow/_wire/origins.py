@@ -6,14 +6,23 @@ Owns the memory of where mappings came from, and the look at the page table that
 from __future__ import annotations
 
 import mmap
+import struct
 import weakref
+from io import FileIO
 from typing import Any, Final, Protocol
 
+# Of /proc/self/pagemap (Documentation/admin-guide/mm/pagemap.rst): in the topmost byte of an entry,
 _ENTRY_BYTES: Final = 8
-# In the topmost byte of an entry of /proc/self/pagemap (Documentation/admin-guide/mm/pagemap.rst).
 _PRESENT: Final = 0x80
 _SWAPPED: Final = 0x40
 _OF_FILE: Final = 0x20
+# and in its ioctl PAGEMAP_SCAN (Linux 6.7), which skips what was never read and stops at the first page that it finds.
+_SCAN: Final = 0xC0606610
+_SCAN_REQUEST: Final = struct.Struct("=12Q")
+_SCAN_PRESENT: Final = 8
+_SCAN_SWAPPED: Final = 16
+_SCAN_OF_FILE: Final = 4
+_SCAN_REGION_BYTES: Final = 24
 
 
 class Holder(Protocol):
@@ -59,7 +68,7 @@ def find(view: memoryview) -> Origin | None:
         return None
     mapping = _mapping_of(view.obj)
     origin = _origins.get(mapping) if mapping is not None else None
-    if origin is None or view.nbytes != origin.size_bytes or view.readonly or not _is_untouched(view):
+    if origin is None or view.nbytes != origin.size_bytes or view.readonly or not is_untouched(view):
         return None
     return origin
 
@@ -78,23 +87,50 @@ def _mapping_of(owner: Any) -> mmap.mmap | None:
     return None
 
 
-def _is_untouched(view: memoryview) -> bool:
-    """Whether no page of a private mapping was written to: a page that was is no longer one of the file's."""
+def is_untouched(view: memoryview, *, at_a_glance: bool = False) -> bool:
+    """Whether no page of a private mapping was written to: a page that was is no longer one of the file's.
+
+    Also false if the kernel does not tell, or with `at_a_glance` if it takes reading the entry of every page.
+    """
     import ctypes
 
     start = ctypes.addressof(ctypes.c_char.from_buffer(view))
     first, last = start // mmap.PAGESIZE, (start + view.nbytes - 1) // mmap.PAGESIZE
-    size_bytes = (last - first + 1) * _ENTRY_BYTES
     try:
-        with open("/proc/self/pagemap", "rb", buffering=0) as file:
-            file.seek(first * _ENTRY_BYTES)
-            entries = b""
-            while len(entries) < size_bytes:
-                more = file.read(size_bytes - len(entries))
-                if not more:
-                    return False
-                entries += more
+        with FileIO("/proc/self/pagemap") as file:
+            try:
+                return not _has_private(file, first * mmap.PAGESIZE, (last + 1) * mmap.PAGESIZE)
+            except OSError:  # an older kernel
+                return not at_a_glance and _all_of_file(file, first, last + 1 - first)
     except OSError:  # not Linux, or not for us to see
         return False
+
+
+def _has_private(pagemap: FileIO, start: int, end: int) -> bool:
+    import ctypes
+    import fcntl
+
+    region = ctypes.create_string_buffer(_SCAN_REGION_BYTES)
+    one_page = 1
+    # Pages that are not of the file, and present or swapped out.
+    inverted = must = _SCAN_OF_FILE
+    either = _SCAN_PRESENT | _SCAN_SWAPPED
+    request = bytearray(
+        _SCAN_REQUEST.pack(
+            _SCAN_REQUEST.size, 0, start, end, 0, ctypes.addressof(region), 1, one_page, inverted, must, either, either
+        )
+    )
+    found: int = fcntl.ioctl(pagemap, _SCAN, request)
+    return found > 0
+
+
+def _all_of_file(pagemap: FileIO, first: int, count: int) -> bool:
+    pagemap.seek(first * _ENTRY_BYTES)
+    entries = b""
+    while len(entries) < count * _ENTRY_BYTES:
+        more = pagemap.read(count * _ENTRY_BYTES - len(entries))
+        if not more:
+            return False
+        entries += more
     tops = set(entries[_ENTRY_BYTES - 1 :: _ENTRY_BYTES])
     return not any(top & _SWAPPED or (top & _PRESENT and not top & _OF_FILE) for top in tops)

@@ -349,6 +349,16 @@ def test_a_leaking_worker_is_replaced_between_tasks() -> None:
         assert pool.stats()["recycled"] >= 1 and pool.stats()["deaths"] == 0
 
 
+def test_shared_memory_that_a_worker_reads_is_not_its_own() -> None:
+    np = pytest.importorskip("numpy")
+    given = {"array": np.ones(60 << 20, np.uint8)}
+    with WorkerPool(1, max_worker_rss=50 << 20) as pool:
+        drive, node = Drive(pool), Node(lambda given: int(given["array"].sum()))
+        for _ in range(3):
+            assert drive.values(node, [given] * 2) == [60 << 20] * 2
+        assert pool.stats()["recycled"] == 0
+
+
 def test_workers_are_replaced_after_so_many_tasks() -> None:
     with WorkerPool(1, max_tasks_per_worker=5) as pool:
         pids = Drive(pool).values(Node(lambda x: os.getpid()), range(20))

@@ -12,53 +12,13 @@ from typing import Any
 import pytest
 
 from mpflow._wire import memory, shm
-from mpflow._wire.codec import REFERS, Codec, DecodeError
+from mpflow._wire.codec import REFERS, DecodeError
 from mpflow._wire.mappings import Mappings
 from mpflow._wire.shm import Arena
+from tests.wire.wires import BIG, Wire
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="shared memory arenas are for Linux")
 np = pytest.importorskip("numpy")
-
-BIG = 1 << 20
-
-
-class Wire:
-    """An arena, its receiver and a codec, with the socket between them left out."""
-
-    def __init__(self, **options: Any) -> None:
-        self.arena = Arena(**{"budget_bytes": 64 << 20, "threshold_bytes": 4096, **options})
-        self.codec = Codec(trust=True, arena=self.arena)
-        self.mappings = Mappings()
-
-    def send(self, value: Any, peer: str = "worker") -> tuple[bytes, Any]:
-        with self.arena.scope() as lease:
-            data, _ = self.codec.encode_flagged(value)
-        ticket, files = lease.send_to(peer)
-        for file_id, fd in files:
-            self.mappings.add_file(file_id, os.dup(fd))
-        lease.close()
-        return data, self.mappings.hold(ticket)
-
-    def across(self, value: Any) -> Any:
-        data, held = self.send(value)
-        with held:
-            return self.codec.decode(data, held)
-
-    def settle(self) -> None:
-        gc.collect()
-        self.arena.release("worker", self.mappings.take_releases())
-
-    def close(self) -> None:
-        self.mappings.close()
-        self.arena.close()
-
-
-@pytest.fixture
-def wire() -> Iterator[Wire]:
-    wire = Wire()
-    yield wire
-    wire.close()
-    gc.collect()
 
 
 def test_large_buffers_leave_the_message(wire: Wire) -> None:
