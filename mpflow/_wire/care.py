@@ -119,6 +119,9 @@ def pack(value: Any, default: Encoder, encode_bytes: Encoder, threshold_bytes: i
                 item = encode_bytes(item)
             elif kind is not list:
                 item = default(item)
+                if type(item) in _ATOMS:  # the bare text or number of a class of its own
+                    pack_atom(item)
+                    continue
             packer.pack_array_header(len(item))
             stack.append(iter(item))
             break

@@ -22,6 +22,13 @@ from mpflow._wire.scalars import MARKS, Encoder
 
 _CHUNK_BYTES: Final = 1 << 31
 _KEPT_BYTES: Final = 1 << 20
+# What can be saved of a text or a number of a class that the codec may not name, if the class adds no data of its own.
+_BARE: Final[dict[type, Callable[[Any], Any]]] = {
+    str: str.__str__,
+    int: lambda value: scalars.BUILTIN_ENCODERS[int](int.__int__(value)),  # of any size
+    float: float.__float__,
+    bytes: lambda value: bytes(memoryview(value)),
+}
 
 
 class Sharer(Protocol):
@@ -180,7 +187,14 @@ class Encoding:
             return self._encode_exception
         if issubclass(kind, type):
             return self._encode_class
+        if not self.trust and classes.kind_of(kind) is None and not classes.slots_of(kind):
+            for base, bare in _BARE.items():
+                if issubclass(kind, base):
+                    return self._bare_encoder(bare)
         return self.encode_unknown
+
+    def _bare_encoder(self, bare: Callable[[Any], Any]) -> Encoder:
+        return lambda value: self.encode_unknown(value) if getattr(value, "__dict__", None) else bare(value)
 
     def _library_encoder(self, kind: type) -> Encoder | None:
         root = str(kind.__module__).partition(".")[0]

@@ -47,6 +47,19 @@ class Model(BaseModel):
     branch: Branch
 
 
+class Name(str):
+    def initial(self) -> str:
+        return self[0]
+
+
+class Count(int):
+    pass
+
+
+class Labelled(float):
+    label = ""
+
+
 class Stranger:
     def __init__(self) -> None:
         self.value = 1
@@ -190,3 +203,21 @@ def test_cp11_a_serializer_learns_the_graphs_classes_too(tmp_path: Path) -> None
             assert found["model"] == Model(branch=Branch([Leaf(Colour.RED)]))
     with pytest.raises(EncodeError, match="Model"):
         serde.dumps_typed(Model(branch=Branch([])))
+
+
+@pytest.mark.parametrize("value", [Name("x"), Count(2**80), [Count(3), bytearray(b"b")], {Name("k"): Labelled(0.5)}])
+def test_cp11_texts_and_numbers_of_a_class_of_their_own_are_kept_bare(run: Run, saver: SqliteSaver, value: Any) -> None:
+    graph = StateGraph(State).add_node("a", lambda state: {"x": value}).add_edge(START, "a").compile(saver)
+    run.invoke(graph, {}, CONFIG)
+    kept = run.get_state(graph, CONFIG).values["x"]
+    assert kept == value
+    items = [*kept, *kept.values()] if isinstance(kept, dict) else kept if isinstance(kept, list) else [kept]
+    assert {type(item) for item in items} <= {str, int, float, bytearray}
+
+
+def test_a_number_with_attributes_is_refused_like_any_object(run: Run, saver: SqliteSaver) -> None:
+    value = Labelled(0.5)
+    value.label = "half"
+    graph = StateGraph(State).add_node("a", lambda state: {"x": value}).add_edge(START, "a").compile(saver)
+    with pytest.raises(EncodeError, match="node 'a', channel 'x'"):
+        run.invoke(graph, {}, CONFIG)

@@ -214,12 +214,25 @@ def test_cycle_is_refused_by_name(codec: Codec) -> None:
 
 
 @pytest.mark.parametrize("value", [shapes.Text("a"), shapes.Number(1), shapes.Table(a=1)])
-def test_subclass_of_a_builtin_is_pickled_or_refused_never_flattened(value: Any) -> None:
+def test_subclass_of_a_builtin_keeps_its_class_on_the_wire(value: Any) -> None:
     data, flags = WIRE.encode_flagged({"v": value})
     assert type(WIRE.decode(data)["v"]) is type(value)
     assert flags & PICKLED
-    with pytest.raises(EncodeError):
-        DISK.encode({"v": value})
+
+
+@pytest.mark.parametrize("value", [shapes.Text("a"), shapes.Number(1), shapes.Number(2**80)])
+def test_subclass_of_text_or_number_is_bare_on_disk(value: Any) -> None:
+    found = DISK.decode(DISK.encode({value: [value, bytearray(b"b")]}))
+    assert found == {value: [value, bytearray(b"b")]}
+    assert {type(item) for item in (*found, *found[value])} <= {str, int, bytearray}
+
+
+def test_subclass_of_a_container_or_with_attributes_is_refused_on_disk() -> None:
+    text = shapes.Text("a")
+    text.more = 1  # type: ignore[attr-defined]
+    for value in (shapes.Table(a=1), text):
+        with pytest.raises(EncodeError):
+            DISK.encode({"v": value})
 
 
 def test_user_ext_type_is_refused_beside_bytes() -> None:
