@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from copy import copy
 from typing import TYPE_CHECKING, Any
 
-from mpflow._names import PULL
+from mpflow._names import MISSING, PULL
 from mpflow.channels.base import BaseChannel
 from mpflow.channels.ephemeral_value import EphemeralValue
 from mpflow.channels.last_value import LastValue
@@ -195,7 +195,9 @@ class Plan:
         )
         self.simple = not self.consuming and not self.finishing
         self.starting = [
-            key for key, channel in self.channels.items() if self.kinds[key] == OBJECT and channel.is_available()
+            key
+            for key, channel in self.channels.items()
+            if self.kinds[key] == OBJECT and channel.from_checkpoint(MISSING).is_available()
         ]
 
     def placed(self, executor: Any, stay: Collection[str] = ()) -> Plan:

@@ -17,6 +17,7 @@ from mpflow._core.state import ChannelState
 from mpflow._core.steps import due_tasks
 from mpflow._core.task import Task
 from mpflow._engine.attempts import Performer
+from mpflow._engine.counting import COUNTERS, DeltaCounts
 from mpflow._engine.loop import CLOSE
 from mpflow._engine.nesting import lasting_namespace
 from mpflow._engine.persistence import SAVER, SPECIAL, acall_saver, call_saver, checkpoint_of, new_versions
@@ -42,6 +43,7 @@ from mpflow.errors import EmptyInputError, InvalidUpdateError
 from mpflow.types import PregelTask, StateSnapshot, StateUpdate
 
 if TYPE_CHECKING:
+    from mpflow._core.merge import Merge
     from mpflow._core.plan import Plan
 
 Effects = Generator[tuple[Any, ...], Any, Any]
@@ -94,6 +96,8 @@ class SavedStep:
         self.due: list[Task] = []
         self.tasks: dict[str, Task] = {}
         self.is_superseded = False
+        self.deltas = DeltaCounts(plan.channels)
+        self.deltas.load(None if saved is None else saved.metadata)
 
     def find_tasks(self) -> None:
         """Sends in their order, then nodes as they were added: a record is shown in LangGraph's order, not in a run's."""
@@ -108,6 +112,12 @@ class SavedStep:
         writes = [(name, value) for task_id, name, value in self.pending if task_id == NULL_TASK_ID and name != RESUME]
         if writes:
             merge(self.state, [_writer("", writes)])
+
+    def note_written(self, writes: Sequence[tuple[str, Any]]) -> None:
+        """What an update writes: where others went on from this checkpoint, the new one must not lean on it."""
+        self.deltas.keep_replaced(writes)
+        if self.is_superseded:
+            self.deltas.keep_whole([name for name, _ in writes])
 
     def take_writes(self) -> list[Task]:
         """Give each due task what it is known to have written; those that have something, as a run merges them."""
@@ -240,6 +250,8 @@ def _superstep(
         thread = {key: value for key, value in config[CONF].items() if key != CHECKPOINT_ID}
         latest = yield SAVER, "get_tuple", ({**config, CONF: thread},)
         step.is_superseded = latest is not None and latest.checkpoint["id"] != step.checkpoint_id
+    if is_first:
+        step.deltas.keep_whole([name for _, name, _ in step.pending])
     where: Any = {**config, CONF: {CHECKPOINT_NS: "", **config[CONF], **({} if saved is None else saved.config[CONF])}}
     values, as_node = updates[0].values, updates[0].as_node
     if len(updates) > 1 and as_node in (END, INPUT, COPY, None):
@@ -248,16 +260,15 @@ def _superstep(
         step.find_tasks()
         step.apply_null_writes()
         step.take_writes()
-        if step.due:
-            merge(step.state, step.due)
-        return (yield from _save(step, where, "update"))
+        merged = merge(step.state, step.due) if step.due else None
+        return (yield from _save(step, where, "update", merged))
     if as_node == INPUT:
         try:
             writes = input_writes_of(plan, values)
         except EmptyInputError as error:
             raise InvalidUpdateError(str(error)) from error
-        merge(step.state, [_writer("", writes)])
-        return (yield from _save(step, where, "input"))
+        step.note_written(writes)
+        return (yield from _save(step, where, "input", merge(step.state, [_writer("", writes)])))
     if as_node == COPY:
         return (yield from _copy(plan, saver, step, values))
     return (yield from _as_nodes(plan, step, where, updates))
@@ -271,7 +282,7 @@ def _copy(plan: Plan, saver: Any, step: SavedStep, values: Any) -> Effects:
     beside = saved.parent_config
     if beside is None:
         beside = {CONF: {key: value for key, value in saved.config[CONF].items() if key != CHECKPOINT_ID}}
-    copied = yield from _save(step, beside, "fork", new_values=False)
+    copied = yield from _save(step, beside, "fork")
     if not isinstance(values, list):
         return copied
     step.checkpoint_id = copied[CONF][CHECKPOINT_ID]
@@ -311,9 +322,9 @@ def _as_nodes(plan: Plan, step: SavedStep, where: Any, updates: Sequence[StateUp
         writes = yield CLOSE, performer, node, diff, scope
         if step.saved is not None and writes and not step.is_superseded:  # others went on from it, without these
             yield SAVER, "put_writes", (where, writes, task_id, "")
+        step.note_written(writes)
         writers.append(_writer(name, writes))
-    merge(state, writers)
-    return (yield from _save(step, where, "update"))
+    return (yield from _save(step, where, "update", merge(state, writers)))
 
 
 def _facts(where: Mapping[str, Any], step: SavedStep) -> Any:
@@ -338,7 +349,8 @@ def _last_node(plan: Plan, step: SavedStep) -> str:
     raise InvalidUpdateError("Ambiguous update, specify as_node")
 
 
-def _save(step: SavedStep, where: Any, source: str, *, new_values: bool = True) -> Effects:
+def _save(step: SavedStep, where: Any, source: str, merged: Merge | None = None) -> Effects:
+    """Save the state as it is now; a copy ("fork") is said to have nothing new."""
     state = step.state
     number = -1 if step.saved is None and source == "input" else step.step + 1
     checkpoint = checkpoint_of(state, new_checkpoint_id(number))
@@ -348,5 +360,11 @@ def _save(step: SavedStep, where: Any, source: str, *, new_values: bool = True) 
         "step": number,
         "parents": {} if step.saved is None else step.saved.metadata.get("parents", {}),
     }
-    saved = yield SAVER, "put", (where, checkpoint, metadata, new if new_values else {})
+    if step.saved is not None:
+        if source != "fork":
+            step.deltas.step(() if merged is None else merged.updated)
+            metadata.update(step.deltas.told(state.versions))
+        elif COUNTERS in step.saved.metadata:
+            metadata[COUNTERS] = step.saved.metadata[COUNTERS]
+    saved = yield SAVER, "put", (where, checkpoint, metadata, {} if source == "fork" else new)
     return with_map(saved, metadata)

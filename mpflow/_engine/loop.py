@@ -70,7 +70,7 @@ def run_loop(run: Run, input: Any) -> Generator[Effect, Any, None]:
     streams = run.streams
     local = run.local
     watched = streams.watched
-    dresses = run.cache is not None or run.persistence is not None
+    dresses = run.cache is not None or run.may_be_answered
     trace = tracing.get()
     persistence = run.persistence
     told = watched or persistence is not None
@@ -169,7 +169,7 @@ def _begin(run: Run, input: Any) -> Effects:
     writes, given, calls = begin(run, input)
     yield from _save(calls)
     if persistence is not None:
-        persistence.note_beginning(writes or (), given)
+        persistence.note_beginning(writes or (), given, forks=run.forks)
     out = scheduler.handle((BEGIN, writes, given))
     if writes is None:
         run.note_result()
@@ -191,8 +191,9 @@ def _save(calls: Iterable[tuple[str, tuple[Any, ...]]]) -> Effects:
 
 def _dress(run: Run, attempts: Sequence[Attempt], out: list[Instruction]) -> Effects:
     """Give attempts what they were answered, and answer those whose writes are cached. Those that must run."""
-    if run.persistence is not None:
+    if run.may_be_answered:
         give_answers(run, attempts)
+    if run.persistence is not None:
         if not all(attempt.rerun_on_loss for attempt in attempts):
             attempts, given_up, calls = begin_once(run, attempts)
             yield from _save(calls)
@@ -251,7 +252,7 @@ def _end(run: Run, instruction: Instruction) -> Effects:
     if kind is OVER:
         run.finish()
     if run.persistence is not None:
-        yield from _save(run.persistence.at_exit())
+        yield from _save(run.persistence.at_exit(is_over=kind is OVER))
     if kind is PAUSED:
         if streams.watched and not run.scheduler.tasks:  # after a step; before one, its checkpoint has been told of
             streams.checkpointed(run)

@@ -9,6 +9,7 @@ import inspect
 from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from mpflow._engine.counting import DeltaCounts
 from mpflow._names import (
     CHECKPOINT_ID,
     CHECKPOINT_MAP,
@@ -17,13 +18,20 @@ from mpflow._names import (
     ERROR,
     ERROR_SOURCE_NODE,
     INTERRUPT,
+    NS_END,
     NULL_TASK_ID,
     RESUME,
     SCHEDULED,
 )
-from mpflow.channels.delta import DeltaChannel
 from mpflow.channels.untracked_value import UntrackedValue
-from mpflow.checkpoint.base import LATEST_VERSION, WRITES_IDX_MAP, get_checkpoint_metadata, new_checkpoint_id, now_iso
+from mpflow.checkpoint.base import (
+    LATEST_VERSION,
+    WRITES_IDX_MAP,
+    empty_checkpoint,
+    get_checkpoint_metadata,
+    new_checkpoint_id,
+    now_iso,
+)
 from mpflow.types import Send
 
 if TYPE_CHECKING:
@@ -38,6 +46,9 @@ Call = tuple[str, tuple[Any, ...]]
 
 SAVER = "saver"
 """The effect that asks for a call of the saver: ``(SAVER, method, arguments)``."""
+
+EMPTY: Mapping[str, Any] = {"step": -2}
+"""The metadata of a new thread's state before its first run."""
 
 SPECIAL = frozenset((ERROR, ERROR_SOURCE_NODE, INTERRUPT, RESUME, SCHEDULED))
 
@@ -181,7 +192,7 @@ class Persistence:
         """Tasks that must not run twice, and did begin in an earlier process that did not say how they ended."""
         self._delayed: list[Call] = []
         self.untracked = frozenset(key for key, channel in plan.channels.items() if isinstance(channel, UntrackedValue))
-        self.deltas = frozenset(key for key, channel in plan.channels.items() if isinstance(channel, DeltaChannel))
+        self.deltas = DeltaCounts(plan.channels)
 
     @property
     def config(self) -> dict[str, Any]:
@@ -216,6 +227,8 @@ class Persistence:
         if self.is_time_travel:
             self.pending = [write for write in self.pending if write[1] != RESUME]
         forks = resumes and self.is_time_travel and (source not in ("update", "fork") or self.superseded)
+        if self.deltas and not (resumes and not self.repeats):
+            self.deltas.keep_whole([name for _, name, _ in self.pending])
         self.replay_from = self.parent_id if source in ("update", "fork") and self.parent_id else self.checkpoint_id
         return forks
 
@@ -234,7 +247,7 @@ class Persistence:
         """Take over what the saver had; the step that comes next."""
         self.known = saved is not None
         if saved is None:
-            self.checkpoint_id = new_checkpoint_id()
+            self.checkpoint_id = self.began_id = new_checkpoint_id()
             state.next_version = self._next_version
             state.counter = None
             return -1
@@ -242,6 +255,7 @@ class Persistence:
         state.restore(checkpoint, self._next_version)
         self.checkpoint_id = checkpoint["id"]
         self.metadata = dict(saved.metadata)
+        self.deltas.load(self.metadata)
         self.parent_id = ((saved.parent_config or {}).get(CONF) or {}).get(CHECKPOINT_ID)
         self.saved_versions = dict(checkpoint["channel_versions"])
         self.saved_values = checkpoint["channel_values"]
@@ -265,12 +279,29 @@ class Persistence:
         `merged` is what the step did to the channels, `tasks` are those that it was made of.
         """
         self.metadata = {"source": source, "step": step, "parents": dict(self.parents)}
+        if self.deltas:
+            self._count_step(state, merged, tasks)
         self.checkpoint_id = new_checkpoint_id(step)
         if source != "fork":
             self.pending = []
             self._heard.clear()
         self._delayed = []
         return self._save_step(state, merged, tasks)
+
+    def _count_step(self, state: ChannelState, merged: Merge | None, tasks: Sequence[Task]) -> None:
+        deltas = self.deltas
+        for task in tasks:
+            deltas.keep_replaced(task.writes)
+        updated = () if merged is None else merged.updated
+        deltas.step(updated)
+        if self.durability == "exit" and self.addressed and self.known:
+            deltas.keep_whole(updated)
+        self.metadata.update(deltas.told(state.versions))
+        if self.durability != "exit":
+            deltas.settle(state.versions)
+        self._has_undue = deltas.has_undue(state.versions)
+
+    _has_undue = False
 
     def _save_step(self, state: ChannelState, merged: Merge | None, tasks: Sequence[Task]) -> Iterable[Call]:
         call = self._put(state, None if merged is None else merged.updated)
@@ -291,8 +322,14 @@ class Persistence:
         """What is still to be done when the run is left, however that came: each call, whatever became of the one before."""
         return ()
 
-    def note_beginning(self, input: Writes, given: Writes) -> None:
+    def note_beginning(self, input: Writes, given: Writes, *, forks: bool) -> None:
         """What the run writes before its first step: its input, and what belongs to no task."""
+        if self.deltas:
+            self.deltas.keep_replaced(input)
+            if self.durability != "exit" and (self.addressed or not self.known):
+                self.deltas.keep_whole([name for name, _ in input])
+            if forks:
+                self.deltas.keep_whole([name for name, _ in given])
 
     def _put(self, state: ChannelState, updated: Any) -> Call:
         checkpoint = checkpoint_of(state, self.checkpoint_id, updated)
@@ -305,17 +342,40 @@ class Persistence:
         metadata = get_checkpoint_metadata(self.run_config, self.metadata)  # type: ignore[arg-type]
         return "put", (config, checkpoint, metadata, new)
 
-    def at_exit(self) -> Iterator[Call]:
-        """What "exit" durability has put off: the last checkpoint, then the writes since (CP-6)."""
-        if self.durability != "exit":
+    def at_exit(self, *, is_over: bool) -> Iterator[Call]:
+        """What "exit" durability has put off: the last checkpoint, then the writes since (CP-6).
+
+        `is_over` says that nothing is left to do: then a graph within, whose state nobody asks for again, saves nothing.
+        """
+        if self.durability != "exit" or self._is_forgotten(is_over):
             return
         if self._last is not None:
-            yield self._last
+            if self._starts_empty:
+                where = self.config
+                self.where[CHECKPOINT_ID] = self.began_id
+                metadata = get_checkpoint_metadata(self.run_config, dict(EMPTY))  # type: ignore[arg-type]
+                yield "put", (where, {**empty_checkpoint(), "id": self.began_id}, metadata, {})
+            method, (_, *rest) = self._last
+            yield method, (self.config, *rest)
             self.where[CHECKPOINT_ID] = self.checkpoint_id
             self._last = None
         for method, (_, *rest) in self._delayed:
             yield method, (self.config, *rest)
         self._delayed = []
+
+    @property
+    def _starts_empty(self) -> bool:
+        """Whether a new thread is saved as it was before its first run too, so that another can begin there (ST-12).
+
+        Savers of LangGraph's protocol that keep the writes of a `DeltaChannel` need a checkpoint to keep them by.
+        """
+        return not self.known and self._has_undue
+
+    began_id = ""
+
+    def _is_forgotten(self, is_over: bool) -> bool:
+        """Whether this is the last that is heard of a run's state: it ended, and the next call starts anew (SG-4)."""
+        return is_over and self.is_nested and NS_END in self.ns
 
     # -- writes -------------------------------------------------------------------------------------------------------
 

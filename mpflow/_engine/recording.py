@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from mpflow._core.plan import LAST
 from mpflow._engine.changes import PATCHED_BYTES, Changes
 from mpflow._engine.persistence import (
+    EMPTY,
     SAVER,
     SPECIAL,
     Call,
@@ -103,7 +104,8 @@ class Recording(Persistence):
                 self._numbers[id(writes)] = writes, result.number
         return found
 
-    def note_beginning(self, input: Writes, given: Writes) -> None:
+    def note_beginning(self, input: Writes, given: Writes, *, forks: bool) -> None:
+        super().note_beginning(input, given, forks=forks)
         self._changes.doubtful.update(name for name, _ in given)
         self._input = input
 
@@ -160,14 +162,16 @@ class Recording(Persistence):
         seen: Mapping[str, Any],
         ops: list[Op],
         updated: Collection[str] | None,
+        began: Mapping[str, Any] | None = None,
     ) -> None:
+        checkpoint_id, metadata = (self.checkpoint_id, self.metadata) if began is None else (self.began_id, began)
         step = Step(
-            self.checkpoint_id,
+            checkpoint_id,
             parent_id,
             whole=tip is None,
             v=LATEST_VERSION,
             ts=now_iso(),
-            metadata=self.saver.coder.pack_plain({**self._own_metadata, **self.metadata}),
+            metadata=self.saver.coder.pack_plain({**self._own_metadata, **metadata}),
             versions=dict(versions),  # the state goes on changing its own
             gone=(),
             seen={node: dict(one) for node, one in seen.items()},
@@ -175,9 +179,9 @@ class Recording(Persistence):
             ops=ops,
         )
         layout = self.saver.layout
-        row = layout.dump_step(self.thread_id, self.ns, step, self.checkpoint_id if tip is None else tip.base)
+        row = layout.dump_step(self.thread_id, self.ns, step, checkpoint_id if tip is None else tip.base)
         if tip is None:
-            self._tip = Tip(self.checkpoint_id, layout.size_of(row))
+            self._tip = Tip(checkpoint_id, layout.size_of(row))
         else:
             tip.grow(layout.size_of(row))
         self.unsaved.append(row)
@@ -282,9 +286,11 @@ class Recording(Persistence):
 
     # -- the end ------------------------------------------------------------------------------------------------------
 
-    def at_exit(self) -> Iterator[Call]:
+    def at_exit(self, *, is_over: bool) -> Iterator[Call]:
         """What was put off, and for the outermost run that all of it is durable."""
         checkpoint = self._last_checkpoint
+        if self.durability == "exit" and self._is_forgotten(is_over):
+            return
         if checkpoint is not None:
             self._last_checkpoint = None
             self._add_at_exit(checkpoint)
@@ -311,6 +317,9 @@ class Recording(Persistence):
 
     def _add_at_exit(self, checkpoint: Mapping[str, Any]) -> None:
         """The one checkpoint of a run that saves at its end: what is other than when it began."""
+        if self._starts_empty:
+            self._add_row(None, None, {}, {}, [], None, EMPTY)
+            self.where[CHECKPOINT_ID] = self.began_id
         parent_id = self.where.get(CHECKPOINT_ID)
         tip, changes = self._tip, self._changes
         values: Mapping[str, Any] = checkpoint["channel_values"]

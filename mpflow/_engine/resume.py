@@ -175,13 +175,12 @@ def input_writes_of(plan: Plan, input: Any) -> Writes:
 def give_answers(run: Run, attempts: Sequence[Attempt]) -> None:
     """Let each task know what it was answered before, and what it may still take."""
     persistence = run.persistence
-    assert persistence is not None
     null = run.null_answer()
     for attempt in attempts:
         task = attempt.task
         by_id = run.answers_by_id
         if task.answers is None:
-            given = persistence.answers(run.task_id(task)) if persistence.pending else []
+            given = persistence.answers(run.task_id(task)) if persistence is not None and persistence.pending else []
         else:  # an attempt before this one may have taken answers that no saver has yet
             given = task.answers.given
             by_id = {} if task.answers.took_by_id else by_id

@@ -63,6 +63,7 @@ class Run:
         "is_part",
         "local",
         "mailbox",
+        "may_be_answered",
         "namespace",
         "options",
         "output",
@@ -151,6 +152,9 @@ class Run:
         self.local.shows_tasks = self.streams.wants("tasks") or self.streams.wants("debug")
         self.resuming: bool | None = None
         self.forks = False
+        above = None if parent is None else parent.answers
+        self.may_be_answered = saver is not None or (above is not None and bool(above.null or above.by_id))
+        """Whether its tasks may find answers: saved ones, or, where nothing of it is saved, those to the run around it."""
         self._null: list[Any] | None = None
         self.step_timeout_s = step_timeout_s
         self.stamps = plan.retries
@@ -217,6 +221,7 @@ class Run:
             return cache
         if above is not None:
             cache = above.cache if cache is None else cache
+            local.answers_by_id = above.answers_by_id
             if control is None:
                 local.control = above.drainable()
         local.cache = cache
@@ -258,7 +263,6 @@ class Run:
             )
         above = None if self.parent is None else self.parent.facts.local
         if above is not None:
-            self.local.answers_by_id = above.answers_by_id
             self.local.replay = above.replay
         kind = Persistence
         if getattr(saver, "keeps_log", False) and configurable.get("thread_id") is not None:
@@ -286,8 +290,7 @@ class Run:
     def null_answer(self) -> list[Any]:
         """The answer that names no question: this run's, or that of the task it runs in."""
         if self._null is None:
-            assert self.persistence is not None
-            own = self.persistence.null_answer()
+            own = [] if self.persistence is None else self.persistence.null_answer()
             above = self.parent.answers.null if self.parent is not None and self.parent.answers is not None else []
             self._null = own or above
         return self._null

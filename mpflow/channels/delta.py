@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from copy import copy
 from typing import TYPE_CHECKING, Any, Generic
 
 from mpflow._names import MISSING
@@ -22,7 +23,8 @@ class DeltaChannel(BaseChannel[Value, Any, Any], Generic[Value]):
 
     In LangGraph the class asks savers to keep its writes instead of its value. mpflow's log does so for every
     channel, so here `checkpoint` returns the value, and `snapshot_frequency` is kept but asks for nothing.
-    `reducer` must not change `value` in place. Without `typ` the value starts as an empty list.
+    `reducer` must not change `value` in place. In a run the value starts as an empty `typ`, a list unless told; a channel
+    that was only made has none.
     """
 
     __slots__ = ("reducer", "snapshot_frequency", "value")
@@ -39,14 +41,14 @@ class DeltaChannel(BaseChannel[Value, Any, Any], Generic[Value]):
     ) -> None:
         if isinstance(snapshot_frequency, bool) or not isinstance(snapshot_frequency, int) or snapshot_frequency < 1:
             raise ValueError(f"snapshot_frequency must be a positive int, got {snapshot_frequency!r}")
-        super().__init__(list if typ is None else typ)
+        super().__init__(list if typ is None else concrete_type(typ))
         self.reducer = reducer
         self.snapshot_frequency = snapshot_frequency
-        self.value = self._first()
+        self.value = MISSING
 
     def _first(self) -> Any:
         try:
-            return concrete_type(self.typ)()
+            return self.typ()
         except Exception:
             return MISSING
 
@@ -66,16 +68,21 @@ class DeltaChannel(BaseChannel[Value, Any, Any], Generic[Value]):
         return self.typ
 
     def copy(self) -> Self:
-        return self.from_checkpoint(self.value)
+        new = self._empty()
+        new.value = copy(self.value)
+        return new
+
+    def _empty(self) -> Self:
+        new = self.__class__(self.reducer, self.typ, snapshot_frequency=self.snapshot_frequency)
+        new.key = self.key
+        return new
 
     def checkpoint(self) -> Any:
         return self.value
 
     def from_checkpoint(self, checkpoint: Any) -> Self:
-        new = self.__class__(self.reducer, self.typ, snapshot_frequency=self.snapshot_frequency)
-        new.key = self.key
-        if checkpoint is not MISSING:
-            new.value = checkpoint
+        new = self._empty()
+        new.value = self._first() if checkpoint is MISSING else checkpoint
         return new
 
     def replay_writes(self, writes: Sequence[tuple[str, str, Any]]) -> None:
@@ -87,7 +94,7 @@ class DeltaChannel(BaseChannel[Value, Any, Any], Generic[Value]):
         for _, _, value in writes:
             replaced, by = overwrite_of(value)
             if replaced:
-                self.value = self._first() if by is None else by
+                self.value = self._first() if by is None else copy(by)
                 pending = []
             else:
                 pending.append(value)
@@ -119,7 +126,7 @@ class DeltaChannel(BaseChannel[Value, Any, Any], Generic[Value]):
                 )
             )
         if replacements:
-            self.value = self._first() if replacements[0] is None else replacements[0]
+            self.value = self._first() if replacements[0] is None else copy(replacements[0])
         else:
             self.value = self._fold(list(values))
         return True

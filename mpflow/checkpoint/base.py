@@ -21,6 +21,7 @@ from mpflow._names import (
     SCHEDULED,
     THREAD_ID,
 )
+from mpflow.checkpoint.deltas import DeltaChannelHistory, walk
 from mpflow.config import RunnableConfig
 
 V = TypeVar("V", int, float, str)
@@ -294,6 +295,18 @@ class BaseCheckpointSaver(Generic[V]):
         """Forget all but the latest checkpoint of each namespace of the threads, or all with ``"delete"``."""
         raise self._lacks("prune")
 
+    def get_delta_channel_history(
+        self, *, config: RunnableConfig, channels: Sequence[str]
+    ) -> Mapping[str, DeltaChannelHistory]:
+        """By channel, what its value at the checkpoint is made of: an ancestor's value and the writes since (ST-12)."""
+        steps = walk(config, channels)
+        try:
+            where = next(steps)
+            while True:
+                where = steps.send(self.get_tuple(where))
+        except StopIteration as stop:
+            return cast("Mapping[str, DeltaChannelHistory]", stop.value)
+
     def get_next_version(self, current: V | None, channel: None) -> V:
         """Return the version that follows `current`; whole numbers unless overridden."""
         if isinstance(current, str):
@@ -366,6 +379,18 @@ class BaseCheckpointSaver(Generic[V]):
         from functools import partial
 
         await _in_thread(partial(self.prune, thread_ids, strategy=strategy))
+
+    async def aget_delta_channel_history(
+        self, *, config: RunnableConfig, channels: Sequence[str]
+    ) -> Mapping[str, DeltaChannelHistory]:
+        """`get_delta_channel_history`, for asyncio."""
+        steps = walk(config, channels)
+        try:
+            where = next(steps)
+            while True:
+                where = steps.send(await self.aget_tuple(where))
+        except StopIteration as stop:
+            return cast("Mapping[str, DeltaChannelHistory]", stop.value)
 
 
 async def _in_thread(call: Any, *args: Any) -> Any:

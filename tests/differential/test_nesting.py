@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from functools import partial
 from typing import Annotated, Any
 
 import pytest
@@ -132,6 +133,32 @@ def what_a_server_says(lib: Any, run: Run) -> Any:
     return [run.invoke(graph, {"log": []}, {"configurable": given}) for given in told]
 
 
+def answers_where_nothing_is_saved(lib: Any, run: Run) -> Any:
+    """SG-4, IN-6: a graph that saves nothing starts again, and finds the answer that was given to the run around it."""
+    started: list[str] = []
+    child = lib.graph.StateGraph(State).add_node("begin", lambda state: started.append("child"))
+    child.add_node("ask", lambda state: {"log": [lib.types.interrupt("one"), lib.types.interrupt("two")]})
+    child.add_edge("__start__", "begin").add_edge("begin", "ask")
+    graph = lib.graph.StateGraph(State).add_node("child", child.compile(checkpointer=False))
+    graph = graph.add_edge("__start__", "child").compile(checkpointer=_saver(lib))
+    asked = [run.invoke(graph, {"log": []}, THREAD)["__interrupt__"][0].value]
+    for answer in ("a", "b"):
+        asked += [run.invoke(graph, lib.types.Command(resume=answer), THREAD)["__interrupt__"][0].value]
+    return asked, started
+
+
+def what_is_saved_at_the_end(lib: Any, run: Run, *, lasts: Any, asks: bool) -> Any:
+    """CP-5: a graph within saves nothing there if it ended well, unless it lasts."""
+    saver = _saver(lib)
+    child = lib.graph.StateGraph(State).add_node("say", lambda state: {"log": ["child"]})
+    child.add_node("last", lambda state: {"log": [lib.types.interrupt("?") if asks else "last"]})
+    child = child.add_edge("__start__", "say").add_edge("say", "last").compile(checkpointer=lasts)
+    graph = lib.graph.StateGraph(State).add_node("child", child).add_edge("__start__", "child").compile(saver)
+    run.stream(graph, {"log": []}, THREAD, durability="exit")
+    within = [found.config["configurable"]["checkpoint_ns"] for found in run.listed(saver, "list", THREAD)]
+    return within, run.get_state(graph, THREAD, subgraphs=True)
+
+
 SCENARIOS = [
     a_thread_of_its_own,
     the_thread_of_the_graph_around_by_name,
@@ -141,6 +168,7 @@ SCENARIOS = [
     no_state_of_its_own,
     deep_histories,
     what_a_server_says,
+    answers_where_nothing_is_saved,
 ]
 
 
@@ -152,3 +180,9 @@ def test_graphs_within(scenario: Any) -> None:
 @pytest.mark.parametrize("own", [None, False, True])
 def test_a_graph_called_twice_by_one_node(own: Any) -> None:
     check(_twice(own))
+
+
+@pytest.mark.parametrize("asks", [False, True])
+@pytest.mark.parametrize("lasts", [None, True])
+def test_graphs_within_that_save_at_the_end(lasts: Any, asks: bool) -> None:
+    check(partial(what_is_saved_at_the_end, lasts=lasts, asks=asks))

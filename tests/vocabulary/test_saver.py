@@ -207,6 +207,23 @@ def test_cp7_listing_is_newest_first_and_can_be_narrowed() -> None:
     assert sorted(steps(None)) == [0, 1, 1, 2, 3, 9]
 
 
+@pytest.mark.parametrize("method", ["get_delta_channel_history", "aget_delta_channel_history"])
+def test_st12_the_history_of_a_channel_is_what_its_nearest_ancestor_holds_and_the_writes_since(method: str) -> None:
+    saver = InMemorySaver()
+    first = save(saver, at(), {"old": 1, "new": 1}, 1)
+    saver.put_writes(first, [("new", 2), ("old", 2), ("new", 3)], "task")
+    second = saver.put(first, checkpoint_of({"new": "002"}, {"new": 5}), {"source": "loop", "step": 2}, {"new": "002"})
+    saver.put_writes(second, [("old", 4)], "later")
+    third = save(saver, second, {"other": 1}, 3)
+    saver.put_writes(third, [("old", 9)], "waiting")
+    asked = getattr(saver, method)(config=third, channels=["old", "new", "nobody"])
+    assert (asyncio.run(asked) if method.startswith("a") else asked) == {
+        "old": {"seed": 1, "writes": [("task", "old", 2), ("later", "old", 4)]},
+        "new": {"seed": 5, "writes": []},
+        "nobody": {"writes": []},
+    }
+
+
 def test_cp7_threads_are_deleted_copied_and_pruned() -> None:
     saver = InMemorySaver()
     for step in range(3):
