@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Any
 
+from mpflow._core.fan import Fan
 from mpflow._core.plan import OBJECT
 from mpflow._names import RESERVED
 from mpflow.channels.binop import BinaryOperatorAggregate
@@ -35,7 +36,7 @@ class Merge:
 
 def merge(
     state: ChannelState,
-    tasks: Sequence[Task],
+    tasks: Sequence[Task | Fan],
     explain: Explain | None = None,
     folded: Mapping[str, BinaryOperatorAggregate[Any]] = _NOTHING,
 ) -> Merge:
@@ -47,9 +48,19 @@ def merge(
     Raises InvalidUpdateError as the channels do, ReducerError when a reducer raised; the values are then what they were.
     """
     plan = state.plan
-    writes = tasks[0].writes if len(tasks) == 1 else [write for task in tasks for write in task.writes]
-    last = dict(writes)
-    ends_step = tasks[0].ends_step
+    first = tasks[0]
+    ends_step = first.ends_step
+    grouped: dict[str, list[Any]] | None = None
+    writes: Sequence[tuple[str, Any]] = ()
+    if len(tasks) > 1:
+        writes = [write for task in tasks for write in task.writes]
+        last = dict(writes)
+    elif type(first) is Fan:
+        grouped = first.grouped()
+        last = {name: values[-1] for name, values in grouped.items()}
+    else:
+        writes = first.writes
+        last = dict(writes)
     resetting = state.resetting
     reset = resetting.keys() - last if ends_step else _NONE
     version: Any = None
@@ -58,10 +69,15 @@ def merge(
         if ends_step:
             _note_seen(state, tasks)
     bare = plan.bare
-    if folded or not (
-        plan.simple and len(last) == len(writes) and bare.issuperset(last) and (not reset or bare.issuperset(reset))
+    if (
+        folded
+        or grouped is not None
+        or not (
+            plan.simple and len(last) == len(writes) and bare.issuperset(last) and (not reset or bare.issuperset(reset))
+        )
     ):
-        grouped = _grouped(writes, last)
+        if grouped is None:
+            grouped = _grouped(writes, last)
         last, merged = _change_objects(
             state, version, tasks if ends_step else (), grouped, last, reset, explain, folded
         )
@@ -95,7 +111,7 @@ def merge(
     return merged
 
 
-def _note_seen(state: ChannelState, tasks: Sequence[Task]) -> None:
+def _note_seen(state: ChannelState, tasks: Sequence[Task | Fan]) -> None:
     """Each node that a trigger started has now seen what its triggers were when it did."""
     versions = state.versions
     seen = state.seen
@@ -123,7 +139,7 @@ def _grouped(writes: Sequence[tuple[str, Any]], last: Collection[str]) -> dict[s
 def _change_objects(
     state: ChannelState,
     version: Any,
-    tasks: Sequence[Task],
+    tasks: Sequence[Task | Fan],
     grouped: Mapping[str, list[Any]],
     last: Mapping[str, Any],
     reset: Collection[str],

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from mpflow._columns import Attempts, Span
 from mpflow._core.calls import give_up_call, returned
 from mpflow._core.protocol import CANCEL, ENDED_TASK, ENDING, RETRY, STEPPING, Instruction, Stimulus
 from mpflow._core.records import record_of
@@ -26,7 +27,6 @@ from mpflow.errors import (
 
 if TYPE_CHECKING:
     from mpflow._core.scheduler import Scheduler
-    from mpflow._messages import Attempt
 
 
 def closed(scheduler: Scheduler, task: Task, stimulus: Stimulus, out: list[Instruction]) -> None:
@@ -57,16 +57,26 @@ def passed_on(scheduler: Scheduler, task: Task, out: list[Instruction]) -> bool:
     return True
 
 
-def closed_many(
-    scheduler: Scheduler, attempts: Sequence[Attempt], diffs: Sequence[Any], out: list[Instruction]
-) -> bool:
+def closed_many(scheduler: Scheduler, attempts: Attempts, diffs: Sequence[Any], out: list[Instruction]) -> bool:
     """As one `CLOSED` each, with what they have in common done once. Stale ones change nothing; whether others did."""
+    fan = scheduler.fan
+    if type(attempts) is Span:
+        if attempts.column is fan and fan.accept(attempts, diffs):
+            scheduler.running -= len(attempts)
+            scheduler.open -= len(attempts)
+            return True
+        if attempts.column is fan:
+            scheduler.spread()
+        elif not attempts.column.is_spread:
+            return False  # of a step that is over
+    elif fan is not None and any(attempt.task.fan is fan for attempt in attempts):
+        scheduler.spread()
     ended: list[Task] = []
     changed = False
     for attempt, writes in zip(attempts, diffs, strict=True):
         task: Task = attempt.task
         if task.attempt is not attempt:
-            continue
+            continue  # a stale one; those of a fan that is over have none
         changed = True
         task.writes = writes
         if task.plain and task.node.plain:
@@ -209,6 +219,7 @@ def add_handling(scheduler: Scheduler, task: Task) -> Task:
 def give_up(scheduler: Scheduler, out: list[Instruction], *, kill: bool) -> None:
     """Drop what has not started and cancel what runs; the step ends when the last place has answered."""
     scheduler.phase = ENDING
+    scheduler.spread()
     flow = scheduler.flow
     if flow is not None and flow.is_open:
         flow.close()

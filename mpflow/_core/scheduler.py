@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from mpflow._core import outcomes
 from mpflow._core.calls import drop, ignore, refuse, spawn
+from mpflow._core.fan import Fan
 from mpflow._core.flow import flow_of
 from mpflow._core.merge import merge
 from mpflow._core.protocol import (
@@ -52,7 +53,7 @@ from mpflow.errors import ErrorCode, GraphDrained, GraphRecursionError, Internal
 
 if TYPE_CHECKING:
     from mpflow._core.flow import Flow
-    from mpflow._core.plan import Plan
+    from mpflow._core.plan import NodePlan, Plan
     from mpflow._core.resuming import Kept
     from mpflow._core.state import ChannelState
 
@@ -63,7 +64,8 @@ SLICE = 512
 class Scheduler:
     """One run of a plan. Not thread-safe: its one driver feeds it.
 
-    With `tells_ends` each task's end is told by `ENDED_TASK`; without, only those that were called.
+    With `tells_ends` each task's end is told by `ENDED_TASK`; without, only those that were called. Sends to a node that
+    `keeps_columns` are dispatched as a `Span`, if they are many and nobody is told of each.
     """
 
     def __init__(
@@ -80,6 +82,7 @@ class Scheduler:
         pause_before: Collection[str] = (),
         pause_after: Collection[str] = (),
         tells_ends: bool = True,
+        keeps_columns: Callable[[NodePlan], bool] | None = None,
     ) -> None:
         self.plan = plan
         self.state = state
@@ -94,12 +97,14 @@ class Scheduler:
         self.pause_before = pause_before
         self.pause_after = pause_after
         self.tells_ends = tells_ends
+        plain = not (tells_ends or max_concurrency or pause_before or pause_after)
+        self.keeps_columns = keeps_columns if plain else None
         self.facts: StepFacts | None = None
         self.updated: Collection[str] | None = None
-        self.tasks: list[Task] = []
+        self.tasks: list[Any] = []  # each a `Task`, or the step's `Fan`
         self.open = 0  # tasks of the step that have not ended
         self.running = 0
-        self.ready: deque[Task] = deque()
+        self.ready: deque[Any] = deque()
         self.parked: dict[str, deque[Task]] = {}
         self.node_load: dict[str, int] = {}
         self.error: BaseException | None = None
@@ -110,6 +115,7 @@ class Scheduler:
         self.called: dict[tuple[Any, ...], Any] = {}  # by path, what tasks of the step `called_in` called
         self.called_in: int | None = None
         self.flow: Flow | None = None  # the step's sends that are still to be made
+        self.fan: Fan | None = None  # the step's sends that have no tasks of their own
         self.lent = 0  # tasks that run, but only wait for what they called
 
     def start_at(self, step: int) -> None:
@@ -127,6 +133,11 @@ class Scheduler:
         if kind <= CLOSED:
             attempt: Attempt = stimulus[1]
             task: Task = attempt.task
+            fan = task.fan
+            if fan is not None and not fan.is_spread:
+                if fan is not self.fan:
+                    return out  # of a step that is over
+                self.spread()
             if task.attempt is not attempt:
                 return out  # a stale attempt, or an outcome that was delivered twice
         elif kind == DUE:
@@ -150,6 +161,8 @@ class Scheduler:
             if outcomes.closed_many(self, stimulus[1], stimulus[2], out):
                 self._settle(out)
             return
+        if kind != GO_ON:
+            self.spread()
         row = RUN_TRANSITIONS.get((self.phase, kind))
         if row is None:
             raise InternalError(f"stimulus {kind} is not possible while the run is {self.phase}, at step {self.step}")
@@ -203,8 +216,10 @@ class Scheduler:
         if self.step > self.stop:
             self._break(_recursion_error(self.recursion_limit), out)
             return
-        tasks = due_tasks(self.plan, self.state, self.step, self.stop, self.updated, self.warn)
-        flow = flow_of(self.plan, self.state, tasks) if TASKS in self.state.values else None
+        keeps_columns = None if stimulus[2] or len(stimulus) > 3 else self.keeps_columns
+        tasks = due_tasks(self.plan, self.state, self.step, self.stop, self.updated, self.warn, keeps_columns)
+        fan = tasks[-1] if keeps_columns is not None and tasks and type(tasks[-1]) is Fan else None
+        flow = flow_of(self.plan, self.state, tasks) if fan is None and TASKS in self.state.values else None
         if not tasks and flow is None:
             self.phase = FINAL
             out.append((OVER,))
@@ -212,8 +227,9 @@ class Scheduler:
         self.facts = stimulus[1]
         self.tasks = tasks
         self.flow = flow
+        self.fan = fan
         self.recorded = False
-        self.open = len(tasks) + (flow is not None)
+        self.open = len(tasks) + (flow is not None) + (0 if fan is None else len(fan) - 1)
         self.phase = STEPPING
         kept: Kept | None = stimulus[2]
         if kept:
@@ -228,7 +244,12 @@ class Scheduler:
         elif len(stimulus) > 3:
             self.tasks = []
             self._break(stimulus[3], out)
-        elif len(tasks) == 1 and tasks[0].node.passes is not None and outcomes.passed_on(self, tasks[0], out):
+        elif (
+            fan is None
+            and len(tasks) == 1
+            and tasks[0].node.passes is not None
+            and outcomes.passed_on(self, tasks[0], out)
+        ):
             self._end_step(out)
         else:
             self.ready.extend(tasks)
@@ -258,6 +279,22 @@ class Scheduler:
         self.error = error
         out.append((BROKEN, error))
 
+    def spread(self) -> None:
+        """Have a task for each of the step's sends."""
+        fan, self.fan = self.fan, None
+        if fan is None:
+            return
+        at = self.tasks.index(fan)
+        self.tasks[at : at + 1] = tasks = fan.spread()
+        if fan.state is READY:
+            self.ready.remove(fan)
+            self.ready.extend(tasks)
+
+    def running_attempts(self) -> list[Attempt]:
+        """The attempts that have not ended."""
+        self.spread()
+        return [task.attempt for task in self.tasks if task.attempt is not None]
+
     # -- dispatch and the end of a step -------------------------------------------------------------------------------
 
     def dispatch(self, out: list[Instruction]) -> None:
@@ -272,6 +309,10 @@ class Scheduler:
         attempts: list[Attempt] = []
         while ready and room > 0:
             task = ready.popleft()
+            if type(task) is Fan:
+                self._start(task, out)
+                running += len(task)
+                continue
             node = task.node
             attempt = Attempt(task, 1, node.program, task.input, facts, task.path, task.triggers)
             if not (node.plain and task.plain):
@@ -284,11 +325,15 @@ class Scheduler:
             task.attempt = attempt
             attempts.append(attempt)
             room -= 1
+        self.running = running + len(attempts)
         if attempts:
-            self.running = running + len(attempts)
             out.append((DISPATCH, attempts))
             if (ready and len(attempts) == most) or self.flow is not None:
                 out.append((MORE,))
+
+    def _start(self, fan: Fan, out: list[Instruction]) -> None:
+        assert self.facts is not None
+        out.append((DISPATCH, fan.start(self.facts)))
 
     def _admits(self, task: Task) -> bool:
         """Count a task among those that its node may run at once, or park it until one of them is over."""
@@ -331,6 +376,7 @@ class Scheduler:
         self.step += 1
         self.phase = BETWEEN
         out.append((MERGED, tasks, merged))
+        self.fan = None
         if self.pause_after and is_breakpoint(self, self.pause_after):
             self.phase = FINAL
             out.append((PAUSED, ()))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
+from mpflow._core.fan import fan_of
 from mpflow._core.task import Task
 from mpflow._messages import Handled
 from mpflow._names import PUSH, TASKS
@@ -24,12 +25,14 @@ def due_tasks(
     stop: int,
     updated: Collection[str] | None,
     warn: Callable[[str], None],
-) -> list[Task]:
+    keeps_columns: Callable[[NodePlan], bool] | None = None,
+) -> list[Any]:
     """The tasks of the next step in path order (EX-2): triggered nodes by name, then the sends as they were queued.
 
     `updated` are the channels to which the last step gave a new value; None looks at every node, as a resumed run must.
+    Sends to a node that `keeps_columns` are one `Fan`, where they can be.
     """
-    tasks: list[Task] = []
+    tasks: list[Any] = []
     values = state.values
     nodes: list[NodePlan] = []
     if updated is None:
@@ -55,7 +58,12 @@ def due_tasks(
                         input[key] = manager.get(_Scratch(step, stop))
         tasks.append(Task(node, node.path, input, node.triggers))
     if TASKS in values:
-        _add_sends(plan, values[TASKS], tasks, warn)
+        sends = values[TASKS]
+        fan = None if keeps_columns is None else fan_of(plan, sends, keeps_columns)
+        if fan is not None:
+            tasks.append(fan)
+        else:
+            _add_sends(plan, sends, tasks, warn)
     return tasks
 
 

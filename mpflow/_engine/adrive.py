@@ -83,7 +83,7 @@ async def adrive(run: Run, input: Any) -> AsyncIterator[Any]:
     finally:
         loop.close()
         abandon(run, places)
-        tasks.cancel([task.attempt for task in run.scheduler.tasks if task.attempt is not None])
+        tasks.cancel(run.scheduler.running_attempts())
         await tasks.join()
         if watched is not None:
             unwatch(watched)

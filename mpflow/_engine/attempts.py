@@ -6,6 +6,7 @@ from contextvars import Context
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from mpflow._columns import Diffs
 from mpflow._exec.program import UNKNOWN
 from mpflow._messages import CLOSED, CLOSED_MANY, DONE, FAILED, Attempt, Outcome
 from mpflow._scope import TaskScope, current
@@ -178,6 +179,9 @@ class Performer:
         """As `close_returned`, for attempts of one program: those of them that it can close as they are, and the others."""
         _, attempts, diffs, seconds = outcome
         node = attempts[0].task.node
+        if not node.branches and type(diffs) is Diffs and diffs.channel != UNKNOWN:
+            diffs.rest = node.writes
+            return (CLOSED_MANY, attempts, diffs, seconds), []
         if node.branches or any(name == UNKNOWN for diff in diffs for name, _ in diff):
             each_s = seconds / len(attempts)
             singly = [(DONE, attempt, diff, each_s) for attempt, diff in zip(attempts, diffs, strict=True)]

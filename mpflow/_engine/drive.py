@@ -107,7 +107,7 @@ def _outside(traceback: TracebackType | None) -> TracebackType | None:
 
 def _start(run: Run, places: Places, attempts: Sequence[Attempt]) -> list[Outcome]:
     """Hand attempts to their places; those that run inline come last, when the others are on their way."""
-    inline: list[Attempt] = []
+    inline: Sequence[Attempt] = ()
     for route, group in places.grouped(attempts):
         if route is INLINE:
             inline = group
@@ -157,7 +157,6 @@ def abandon(run: Run, places: Places) -> None:
     if local.calls:  # threads wait for these, and nobody will answer
         for future in tuple(local.calls):
             future.cancel()
-    running = [task.attempt for task in run.scheduler.tasks if task.attempt is not None]
-    if running:
+    if running := run.scheduler.running_attempts():
         places.cancel(running, kill=True)
     places.close()

@@ -82,6 +82,8 @@ def run_loop(run: Run, input: Any) -> Generator[Effect, Any, None]:
             kind = instruction[0]
             if kind is DISPATCH:
                 attempts = instruction[1]
+                if trace is not None or run.stamps:
+                    attempts = list(attempts)
                 if dresses:
                     attempts = yield from _dress(run, attempts, out)
                 if run.stamps:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from mpflow._columns import Attempts, Span
 from mpflow._exec.patience import check_timeout
 from mpflow._exec.place import in_worker
 from mpflow._exec.placement import profile as profiles
@@ -193,10 +194,13 @@ class Places:
             place = self._foreign[id(executor)] = ForeignPlace(executor, self.run.performer.perform)
         return place
 
-    def submit(self, route: Any, attempts: Sequence[Attempt]) -> None:
+    def submit(self, route: Any, attempts: Attempts) -> None:
         mailbox = self.run.mailbox
-        for attempt in attempts:
-            attempt.outbox = mailbox
+        if type(attempts) is Span:
+            attempts.outbox = mailbox
+        else:
+            for attempt in attempts:
+                attempt.outbox = mailbox
         if route is THREAD or route is CALLING:
             if self.director is not None and route is THREAD:
                 attempts = self.director.place(attempts)
@@ -219,8 +223,10 @@ class Places:
             elif not isinstance(route, str):
                 self.foreign(route).cancel(group, kill=kill)
 
-    def grouped(self, attempts: Sequence[Attempt]) -> list[tuple[Any, list[Attempt]]]:
-        """The attempts by route, in order."""
+    def grouped(self, attempts: Attempts) -> list[tuple[Any, Attempts]]:
+        """The attempts by route, in order. Only what goes to processes may stay a span."""
+        if type(attempts) is Span and self.route(attempts[0].task.node) is PROCESS:
+            return [(PROCESS, attempts)]
         groups: dict[Any, tuple[Any, list[Attempt]]] = {}
         last: NodePlan | None = None
         group: list[Attempt] = []
@@ -231,7 +237,7 @@ class Places:
                 route = self.route(node)
                 _, group = groups.setdefault(route if isinstance(route, str) else id(route), (route, []))
             group.append(attempt)
-        return list(groups.values())
+        return [*groups.values()]
 
 
 def _routes_of(plan: Plan, *circumstances: Any) -> Routes:

@@ -34,7 +34,7 @@ from mpflow.observe.trace import tracing
 from mpflow.types import Command
 
 if TYPE_CHECKING:
-    from mpflow._core.plan import Plan, Reads
+    from mpflow._core.plan import NodePlan, Plan, Reads
     from mpflow._core.task import Task
     from mpflow._engine.persistence import Persistence
 
@@ -239,6 +239,7 @@ class Run:
             pause_before=pause_before,
             pause_after=pause_after,
             tells_ends=keeps or self.streams.watched,
+            keeps_columns=_unless_elsewhere if self.options.get("executor") == "process" else _if_in_processes,
         )
 
     def _be_part_of(self, task: TaskScope | None) -> None:
@@ -390,6 +391,14 @@ class Run:
         facts = task.facts or self.facts
         assert facts is not None
         return task_id_of(facts.checkpoint_id, facts.checkpoint_ns, facts.step, task.name, task.path, task.triggers)
+
+
+def _if_in_processes(node: NodePlan) -> bool:
+    return bool(node.executor == "process")
+
+
+def _unless_elsewhere(node: NodePlan) -> bool:
+    return bool(node.executor is None or node.executor == "process")
 
 
 def _chance() -> float:

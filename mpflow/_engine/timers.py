@@ -62,7 +62,7 @@ class Timers:
 
     def _late(self) -> TimeoutError:
         scheduler = self.run.scheduler
-        late = ", ".join(f"'{task.name}'" for task in scheduler.tasks if task.attempt is not None)
+        late = ", ".join(f"'{attempt.task.name}'" for attempt in scheduler.running_attempts())
         return TimeoutError(
             f"step {scheduler.step} of graph '{self.run.plan.name}' took longer than its step_timeout of "
             f"{self.run.step_timeout_s} s; still running: {late}"

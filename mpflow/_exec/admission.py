@@ -11,6 +11,7 @@ from collections.abc import Callable, Container
 from time import monotonic
 from typing import Final, Protocol
 
+from mpflow._columns import Piece
 from mpflow._exec.crew import Worker
 from mpflow._exec.functions import Shipment, Shipments
 from mpflow._exec.queues import Queue
@@ -61,7 +62,7 @@ class _Promise:
         return max(self.shipment.appetite.need_bytes(self.is_known_there), self.least_bytes)
 
     def holds(self, worker: Worker) -> bool:
-        return bool(worker.window) and next(iter(worker.window)) < self.until
+        return bool(worker.window) and worker.window.first() < self.until
 
 
 class Admission:
@@ -119,8 +120,8 @@ class Admission:
                 return attempt
         return None
 
-    def admits(self, worker: Worker, attempt: Attempt) -> bool:
-        """Whether `worker` may start `attempt` beside what the others were given."""
+    def admits(self, worker: Worker, attempt: Piece) -> bool:
+        """Whether `worker` may start `attempt`, or one of them, beside what the others were given."""
         shipment = self._shipments.of(attempt.program)
         if self._is_light(worker, shipment):
             return True
@@ -146,8 +147,8 @@ class Admission:
             return False
         return self._fits(worker, need)
 
-    def given(self, worker: Worker, attempt: Attempt, is_first: bool) -> None:
-        """`worker` was sent `attempt` as the last of its window; ``is_first`` says that it had not run the node before."""
+    def given(self, worker: Worker, attempt: Piece, is_first: bool) -> None:
+        """`worker` was sent `attempt`, or several of them, as the last of its window; ``is_first`` says that it had not run the node before."""
         shipment = self._shipments.of(attempt.program)
         appetite = shipment.appetite
         if shipment.seen and not appetite.need_bytes(not is_first):

@@ -14,6 +14,7 @@ from typing import Any
 
 import msgpack
 
+from mpflow._columns import Attempts, Span
 from mpflow._messages import Attempt
 
 TARGET_S = 0.003
@@ -37,7 +38,6 @@ _COLUMNS = 7
 _SEND_PATH = 3
 """How many parts the path of a Send has."""
 _pathof = attrgetter("path")
-_inputof = attrgetter("input")
 
 
 def size(seen: int, mean_s: float, waiting: int, workers: int) -> int:
@@ -61,7 +61,7 @@ def window_s(backlog_s: float, workers: int) -> float:
 
 
 def groups_of(
-    attempts: Sequence[Attempt],
+    attempts: Attempts,
     first: int,
     program: int,
     facts_number: Callable[[Any], int],
@@ -69,6 +69,9 @@ def groups_of(
     encode: Callable[[Any], bytes],
 ) -> list[list[Any]]:
     """The groups of a batch of one program: runs of attempts that differ in path and input alone."""
+    if type(attempts) is Span:
+        facts, paths = facts_number(attempts.facts), _columns_of(attempts)
+        return [[first, program, facts, list(attempts.triggers), None, 1, None, paths, inputs]]
     groups = []
     begin = 0
     head = attempts[0]
@@ -120,7 +123,7 @@ def _answers(attempt: Attempt, encode: Callable[[Any], bytes]) -> bytes | None:
 def columns(paths: list[tuple[Any, ...]]) -> list[Any]:
     """Paths that differ in one place, as Sends' do, by what they share and what they do not: [count, head, middles, tail].
 
-    Others as they are.
+    Of a span's middles, which are whole numbers without a gap, the first. Others as they are.
     """
     first = paths[0]
     if len(paths) > 1 and len(first) == _SEND_PATH == len(paths[-1]) and set(map(len, paths)) == {_SEND_PATH}:
@@ -130,12 +133,19 @@ def columns(paths: list[tuple[Any, ...]]) -> list[Any]:
     return [0, *paths]
 
 
+def _columns_of(span: Span) -> list[Any]:
+    head, first, tail = span.path
+    return [len(span), head, first, tail]
+
+
 def paths_of(columns: Sequence[Any]) -> Iterable[tuple[Any, ...]]:
     """Undo `columns`."""
     count = columns[0]
     if not count:
         return columns[1:]
     _, head, middles, tail = columns
+    if type(middles) is int:
+        middles = range(middles, middles + count)
     return zip(repeat(head, count), middles, repeat(tail, count), strict=True)
 
 
@@ -145,10 +155,6 @@ def holds_several(groups: Sequence[Sequence[Any]]) -> bool:
         return True
     count, *rest = groups[0][_COLUMNS]
     return (count or len(rest)) > 1
-
-
-def inputs_of(attempts: Sequence[Attempt]) -> list[Any]:
-    return list(map(_inputof, attempts))
 
 
 def split(blobs: Any) -> tuple[list[Any], list[bytes]]:

@@ -16,7 +16,8 @@ from mpflow._exec.functions import Shipment
 from mpflow._exec.parcels import Inputs, Parcels
 from mpflow._exec.shelf import Sheet
 from mpflow._exec.spawn import Started
-from mpflow._messages import Attempt, WorkerDeath
+from mpflow._exec.window import Window
+from mpflow._messages import WorkerDeath
 from mpflow._wire.mappings import Mappings
 from mpflow._wire.shm import Lease
 
@@ -66,7 +67,7 @@ class Worker:
         self.writer = link.Writer()
         self.mappings = Mappings()
         self.state = STARTING
-        self.window: dict[int, Attempt] = {}
+        self.window = Window()
         self.next_number = 1
         self.programs: set[int] = set()
         self.facts: dict[int, None] = {}
@@ -138,7 +139,7 @@ class Worker:
         ticket = self._ticket(lease)
         parts = batches.join((logs.is_replaced(), logs.level(), ticket, inputs.whole, groups), large)
         self.next_number = first + len(attempts)
-        self.window.update(zip(range(first, self.next_number), attempts, strict=True))
+        self.window.add(first, attempts)
         writer.add(link.TASKS, *parts)
         shipment.traffic.bytes_out += writer.queued - queued_bytes
         self.given += len(attempts)

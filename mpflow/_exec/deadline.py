@@ -12,7 +12,7 @@ LOAD_S = 60.0
 
 def due_at(worker: Worker, now: float) -> float:
     """When to look at `worker` next: infinite if nothing in its window has a deadline, not after `now` if it is due."""
-    limits = [attempt.timeout_s for attempt in worker.window.values() if attempt.timeout_s is not None]
+    limits = worker.window.limits_s()
     if not limits:
         return float("inf")
     attempt = worker.window.get(worker.running)

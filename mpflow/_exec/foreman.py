@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import select
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from time import monotonic
 from typing import Any
 
+from mpflow._columns import Attempts, Piece, Span, lead, singly
 from mpflow._exec import batches, deadline, deaths, link, logs, outcomes
 from mpflow._exec.admission import LOOK_AGAIN_S, Admission
 from mpflow._exec.crew import GONE, LEAVING, READY, STARTING, Worker
@@ -57,7 +58,7 @@ class Foreman:
 
     # -- what is asked of the pool -------------------------------------------------------------------------------------
 
-    def take_in(self, attempts: Sequence[Attempt]) -> None:
+    def take_in(self, attempts: Attempts) -> None:
         self._roster.counts["submitted"] += len(attempts)
         if self._closing is not None:
             self._end(attempts, CANCELLED, None)
@@ -71,13 +72,13 @@ class Foreman:
             hits = [number for number, attempt in worker.window.items() if id(attempt) in ids]
             if not hits:
                 continue
-            self._take_back(worker, lambda attempt: id(attempt) in ids)
+            self._take_back(worker, ids=ids)
             if kill and any(number in worker.window for number in hits):
                 # What it has finished by now counts as finished.
                 self._read_all(worker)
                 left = [number for number in hits if number in worker.window]
                 if left and worker.state != GONE:
-                    self._end([worker.window.pop(number) for number in left], CANCELLED, None)
+                    self._end(list(filter(None, map(worker.window.pop, left))), CANCELLED, None)
                     self._roster.kill(worker, "cancel")
 
     def close(self, request: tuple[Mailbox, float]) -> None:
@@ -85,13 +86,12 @@ class Foreman:
         self._closing, grace_s = request
         self._end(self._queue.remove(lambda _: True), CANCELLED, None)
         for worker in list(self._roster.crew):
-            self._take_back(worker, lambda _: True)
+            self._end(singly(self._withdraw(worker)), CANCELLED, None)
             grace = grace_s if worker.window else LEAVE_S
             if grace > 0 and worker.state == READY:
                 self._roster.dismiss(worker, grace)
             elif worker.state != LEAVING or grace == 0:
-                self._end(list(worker.window.values()), CANCELLED, None)
-                worker.window.clear()
+                self._end(singly(worker.window.clear()), CANCELLED, None)
                 self._roster.kill(worker, "close")
         self._closed_at_last()
 
@@ -204,7 +204,7 @@ class Foreman:
                 return False
         return shipment.seen > 0 and self._admission.admits(worker, head)
 
-    def _next_batch(self, worker: Worker) -> list[Attempt]:
+    def _next_batch(self, worker: Worker) -> Attempts:
         head = self._queue.head()
         assert head is not None
         shipment = self._parcels.shipments.of(head.program)
@@ -213,7 +213,7 @@ class Foreman:
             limit = min(limit, self._max_tasks - worker.given)
         return self._queue.take(limit if head.rerun_on_loss else 1)
 
-    def _give(self, worker: Worker, batch: list[Attempt], *, is_lone: bool = False) -> None:
+    def _give(self, worker: Worker, batch: Attempts, *, is_lone: bool = False) -> None:
         try:
             self._send(worker, batch, is_lone)
         except BaseException:
@@ -223,11 +223,11 @@ class Foreman:
             self._roster.kill(worker, "cancel")
             raise
 
-    def _send(self, worker: Worker, batch: list[Attempt], is_lone: bool) -> None:
+    def _send(self, worker: Worker, batch: Attempts, is_lone: bool) -> None:
         parcels = self._parcels
-        program = batch[0].program
+        program = lead(batch).program
         try:
-            shipment = parcels.program(batch[0])
+            shipment = parcels.program(lead(batch))
         except NodeNotPicklableError as error:
             # So will be the others of this node: one try is enough.
             rest = self._queue.remove(lambda attempt: attempt.program is program)
@@ -248,12 +248,12 @@ class Foreman:
         lease.close()
         if not good:
             return
-        self._admission.given(worker, good[-1], is_first)
-        worker.exclusive = is_lone or not good[0].rerun_on_loss
+        self._admission.given(worker, lead(good), is_first)
+        worker.exclusive = is_lone or not lead(good).rerun_on_loss
         worker.sent_at = monotonic()
         if self._max_tasks is not None and worker.given >= self._max_tasks:
             worker.spent = True
-        if good[0].timeout_s is not None or good[-1].timeout_s is not None:
+        if type(good) is not Span and (good[0].timeout_s is not None or good[-1].timeout_s is not None):
             self._roster.alarm(deadline.due_at(worker, worker.sent_at))
         self._roster.push(worker)
 
@@ -291,34 +291,40 @@ class Foreman:
             since = worker.started_at if running in worker.window else worker.sent_at
             taken = 0
             if now - since >= STUCK_S:
-                taken = self._take_back(worker, lambda _: False)
+                taken = self._take_back(worker)
             else:
                 self._roster.alarm(max(since, worker.sent_at) + STUCK_S)
                 if waiting * worker.mean_s >= batches.UNEVEN_S and not worker.taken_back:
-                    taken = self._take_back(worker, lambda _: False, keep=waiting // 2)
+                    taken = self._take_back(worker, keep=waiting // 2)
             if taken:
                 self.dispatch()
                 return
 
-    def _take_back(self, worker: Worker, cancelled: Callable[[Attempt], bool], keep: int = 0) -> int:
-        """Withdraw what `worker` has not started, but for the next few: cancel some, queue the others again.
+    def _take_back(self, worker: Worker, keep: int = 0, ids: Collection[int] = ()) -> bool:
+        """Queue again what `worker` has not started, but for the next few; cancel those with one of the `ids`."""
+        pieces = self._withdraw(worker, keep)
+        if ids:
+            attempts = singly(pieces)
+            self._end([attempt for attempt in attempts if id(attempt) in ids], CANCELLED, None)
+            self._queue.put_back([attempt for attempt in attempts if id(attempt) not in ids])
+        else:
+            self._queue.put_back(pieces)
+        return bool(pieces)
 
-        Returns how many it were.
-        """
-        if not worker.window:
-            return 0
+    def _withdraw(self, worker: Worker, keep: int = 0) -> list[Piece]:
+        """Take what `worker` has not started out of its window, but for the next few."""
+        window = worker.window
+        if not window:
+            return []
         # What it has finished may still be in its socket: it counts as started, or it would run twice.
-        first = max(worker.page.last_started + 1, next(iter(worker.window))) + keep
+        first = max(worker.page.last_started + 1, window.first()) + keep
         started = worker.page.take_back(first, worker.next_number)
-        numbers = [number for number in worker.window if number > started and number >= first]
-        if not numbers:
-            return 0
-        worker.taken_back = True
-        attempts = [worker.window.pop(number) for number in numbers]
-        self._roster.counts["taken_back"] += len(attempts)
-        self._end([a for a in attempts if cancelled(a)], CANCELLED, None)
-        self._queue.put_back([a for a in attempts if not cancelled(a)])
-        return len(numbers)
+        before = len(window)
+        pieces = window.cut(max(first, started + 1))
+        if pieces:
+            worker.taken_back = True
+            self._roster.counts["taken_back"] += before - len(window)
+        return pieces
 
     def _bury(self, worker: Worker) -> None:
         """Hear its last messages, find out how it died, and place what it held elsewhere."""
@@ -335,8 +341,7 @@ class Foreman:
         blamed, kind, payload = deaths.judge(worker, death)
         if blamed is not None and death.reason == deaths.OUT_OF_MEMORY:
             self._admission.starved(worker, blamed, death.peak_rss_bytes)
-        rest = [attempt for attempt in worker.window.values() if attempt is not blamed]
-        worker.window.clear()
+        rest = [attempt for attempt in singly(worker.window.clear()) if attempt is not blamed]
         if blamed is not None:
             self._end([blamed], kind, payload)
         if self._closing is not None:
@@ -431,7 +436,7 @@ class Foreman:
                 self._roster.alarm(self._stalls.began(worker, monotonic()))
             elif target == link.CALL:
                 self._stalls.called(worker)
-                self._take_back(worker, lambda _: False)
+                self._take_back(worker)
             answer = partial(self._answer, worker, question, target)
             self.outgoing.append(
                 (outcomes.errand, (self._parcels.codec, worker.window.get(number), target, data, answer))
@@ -483,7 +488,7 @@ class Foreman:
             self._parcels.arena.release(worker.pid, releases)
         window = worker.window
         if numbers:
-            attempts = list(map(window.get, numbers))
+            attempts = window.answered(numbers)
             held = {position: worker.mappings.hold(ticket) for position, ticket in tickets}
             frame = outcomes.Frame(self._parcels.codec, attempts, times_ns, frozenset(failed), held)
             frame.channel, frame.whole, frame.payloads, frame.answers = (
@@ -493,10 +498,9 @@ class Foreman:
                 dict(answers),
             )
             self.outgoing.append((outcomes.results, frame))
-            for number in numbers:
-                window.pop(number, None)
+            window.drop(numbers)
             self._roster.counts["ended"] += len(numbers)
-            first = attempts[0]
+            first = attempts if type(attempts) is Span else attempts[0]
             if first is not None:
                 shipment = self._parcels.shipments.of(first.program)
                 shipment.measured(len(numbers), sum(times_ns) / 1e9)
@@ -508,7 +512,7 @@ class Foreman:
             if last >= worker.next_number - 1:
                 worker.taken_back = False
         # Skipped, but never withdrawn by us as far as we know: it goes back to where it came from.
-        self._queue.put_back([window.pop(number) for number in skipped if number in window])
+        self._queue.put_back(filter(None, [window.pop(number) for number in skipped if number in window]))
         if not window:
             worker.exclusive = False
             if self._max_rss is not None and rss_bytes > self._max_rss:
@@ -531,12 +535,11 @@ class Foreman:
             attempt = worker.window.get(worker.running)
             if attempt is not None:
                 self._stalls.hold(worker, attempt.outbox)
-                self._take_back(worker, lambda _: False)
+                self._take_back(worker)
         roster.alarm(self._stalls.next_at())
         for worker in list(roster.crew):
             if worker.leave_by <= now:
-                self._end(list(worker.window.values()), CANCELLED, None)
-                worker.window.clear()
+                self._end(singly(worker.window.clear()), CANCELLED, None)
                 roster.kill(worker, "close")
                 continue
             roster.alarm(worker.leave_by)

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from mpflow._columns import Diffs, Span, lead
 from mpflow._exec import batches, link
 from mpflow._messages import DONE, DONE_MANY, EVENT, FAILED, Attempt
 from mpflow._scope import TAKEN
@@ -41,7 +42,7 @@ class Frame:
     def __init__(
         self,
         codec: Codec,
-        attempts: list[Attempt | None],
+        attempts: Span | list[Attempt | None],
         times_ns: Sequence[int],
         failed: frozenset[int],
         held: dict[int, Held],
@@ -70,13 +71,13 @@ class Frame:
             held.close()
         return value
 
-    def all_diffs(self) -> list[Any] | None:
+    def all_diffs(self) -> Sequence[Any] | None:
         """The diffs of all, if they are plain data and came as one."""
         values = self._all_values()
         if values is None:
             return None
         if channel := self.channel:
-            return [[(channel, value)] for value in values]
+            return Diffs(channel, values)
         return list(map(batches.diff_of, values))
 
     def diff(self, position: int) -> Any:
@@ -130,10 +131,10 @@ def results(frame: Frame) -> None:
 def _at_once(frame: Frame) -> None:
     """Post plain results as one outcome, unless there is something special about one of them."""
     attempts = frame.attempts
-    if frame.answers or None in attempts:
+    if frame.answers or (type(attempts) is not Span and None in attempts):
         return
     diffs = frame.all_diffs()
-    first = attempts[0]
+    first = lead(attempts)  # type: ignore[arg-type]  # none is None
     if diffs is not None and first is not None and first.outbox is not None:
         first.outbox.post((DONE_MANY, attempts, diffs, sum(frame.times_ns) * 1e-9))
         frame.position = len(attempts)

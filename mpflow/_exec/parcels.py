@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+from mpflow._columns import Attempts, Piece, inputs_of, lead
 from mpflow._exec import batches
 from mpflow._exec.facts import encode_facts
 from mpflow._exec.functions import Shipment, Shipments
@@ -23,7 +24,7 @@ _KEPT_FACTS = 64
 class Inputs(NamedTuple):
     """The inputs of a batch as they travel: one by one in `each`, or all in `whole` if no code runs at their decoding."""
 
-    attempts: list[Attempt]
+    attempts: Attempts
     each: list[bytes] | list[Sheet]
     whole: bytes
     refers: bool
@@ -46,19 +47,19 @@ class Parcels:
         self._facts: dict[int, tuple[StepFacts, int]] = {}
         self._facts_count = 0
 
-    def program(self, attempt: Attempt) -> Shipment:
-        """The program of an attempt, ready to be sent. Raises NodeNotPicklableError."""
+    def program(self, attempt: Piece) -> Shipment:
+        """The program of an attempt, or of several, ready to be sent. Raises NodeNotPicklableError."""
         return self.shipments.packed(attempt.program, attempt.facts.config)
 
-    def inputs(self, batch: list[Attempt], shipment: Shipment, next_one: Attempt | None) -> Inputs:
+    def inputs(self, batch: Attempts, shipment: Shipment, next_one: Piece | None) -> Inputs:
         """Encode the inputs of a batch. Large buffers go to the arena within `Arena.scope`, once each.
 
         `next_one` is what will be sent after it, as far as is known: what they share is kept on the shelf.
         """
         encode = self._inputs_codec.encode_flagged
-        values = batches.inputs_of(batch)
+        values = inputs_of(batch)
         try:
-            sheets = self.shelf.sheets(batch, next_one)
+            sheets = self.shelf.sheets(lead(batch), values, next_one)
             if sheets is not None:
                 return Inputs(batch, sheets, b"", any(sheet.flags & REFERS for sheet in sheets), [])
             if shipment.has_plain_inputs and len(batch) > 1:

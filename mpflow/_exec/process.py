@@ -20,6 +20,7 @@ from functools import partial
 from time import monotonic
 from typing import Any
 
+from mpflow._columns import Attempts
 from mpflow._exec.cpu import cpu_count, thread_limits
 from mpflow._exec.foreman import Foreman
 from mpflow._exec.mailbox import Mailbox
@@ -87,7 +88,7 @@ class WorkerPool:
 
     # -- what the engine asks ------------------------------------------------------------------------------------------
 
-    def submit(self, attempts: Sequence[Attempt]) -> None:
+    def submit(self, attempts: Attempts) -> None:
         """Queue attempts and send what fits. From any thread; never blocks on a worker.
 
         Each ends with one DONE, FAILED, LOST or CANCELLED in its outbox.

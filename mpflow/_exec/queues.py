@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 
+from mpflow._columns import Attempts, Piece, Span, singly
 from mpflow._messages import Attempt
 
 
@@ -13,12 +14,12 @@ class Queue:
     those that were set aside, by their program."""
 
     def __init__(self) -> None:
-        self._runs: dict[int, deque[Attempt]] = {}
+        self._runs: dict[int, deque[Piece]] = {}
         self._turns: deque[int] = deque()
         self._size = 0
         self.alone: deque[Attempt] = deque()
         self.aside: dict[int, deque[Attempt]] = {}
-        self._held: dict[int, deque[Attempt]] = {}
+        self._held: dict[int, deque[Piece]] = {}
 
     def __len__(self) -> int:
         """How many wait, without those that must travel alone or were set aside."""
@@ -29,14 +30,17 @@ class Queue:
         """How many must travel alone or were set aside."""
         return len(self.alone) + sum(map(len, list(self.aside.values())))  # from any thread
 
-    def add(self, attempts: Sequence[Attempt]) -> None:
+    def add(self, attempts: Attempts) -> None:
         """Queue at the end of each one's run."""
+        self._add([attempts] if type(attempts) is Span else attempts)
+
+    def _add(self, pieces: Iterable[Piece]) -> None:
         runs = self._runs
         last: object = None
-        run: deque[Attempt] | None = None
-        for attempt in attempts:
+        run: deque[Piece] | None = None
+        for attempt in pieces:
             if attempt.alone:
-                self.alone.append(attempt)
+                self.alone += singly((attempt,))
                 continue
             outbox = attempt.outbox
             if self._held and id(outbox) in self._held:
@@ -52,13 +56,13 @@ class Queue:
                 run.appendleft(attempt)
             else:
                 run.append(attempt)
-            self._size += 1
+            self._size += len(attempt) if type(attempt) is Span else 1
 
-    def put_back(self, attempts: Iterable[Attempt]) -> None:
+    def put_back(self, pieces: Iterable[Piece]) -> None:
         """Queue at the front, in the order given: they waited already."""
-        for attempt in reversed(list(attempts)):
+        for attempt in reversed(list(pieces)):
             if attempt.alone:
-                self.alone.appendleft(attempt)
+                self.alone.extendleft(singly((attempt,)))
                 continue
             key = id(attempt.outbox)
             if key in self._held:
@@ -69,7 +73,7 @@ class Queue:
                 run = self._runs[key] = deque()
                 self._turns.appendleft(key)
             run.appendleft(attempt)
-            self._size += 1
+            self._size += len(attempt) if type(attempt) is Span else 1
 
     def hold(self, outbox: object) -> None:
         """Keep what the run with that outbox has queued, and will queue, from being taken."""
@@ -77,7 +81,7 @@ class Queue:
         if key in self._held:
             return
         run = self._held[key] = self._runs.pop(key, deque())
-        self._size -= len(run)
+        self._size -= sum(len(piece) if type(piece) is Span else 1 for piece in run)
         if run:
             self._turns.remove(key)
         if self.aside:
@@ -85,10 +89,10 @@ class Queue:
 
     def let_go(self, outbox: object) -> None:
         """Undo `hold`."""
-        self.add(self._held.pop(id(outbox), ()))
+        self._add(self._held.pop(id(outbox), ()))
 
-    def head(self) -> Attempt | None:
-        """What `take` would begin with."""
+    def head(self) -> Piece | None:
+        """What `take` would begin with, or begin to take from."""
         return self._runs[self._turns[0]][0] if self._turns else None
 
     def turn_to_called(self) -> bool:
@@ -99,22 +103,38 @@ class Queue:
                 return True
         return False
 
-    def take(self, limit: int) -> list[Attempt]:
+    def take(self, limit: int) -> Attempts:
         """Up to `limit` attempts of one program of the run whose turn it is; then it is the next run's turn."""
         key = self._turns[0]
         run = self._runs[key]
         first = run.popleft()
-        batch = [first]
-        program = first.program
-        if first.rerun_on_loss:
-            while len(batch) < limit and run and run[0].program is program and run[0].rerun_on_loss:
-                batch.append(run.popleft())
+        batch: Attempts
+        if type(first) is Span:
+            batch = first.take(limit)
+            if first:
+                run.appendleft(first)
+        else:
+            batch = self._alike(first, run, limit)
         self._size -= len(batch)
         if run:
             self._turns.rotate(-1)
         else:
             self._turns.popleft()
             del self._runs[key]
+        return batch
+
+    @staticmethod
+    def _alike(first: Attempt, run: deque[Piece], limit: int) -> list[Attempt]:
+        """`first`, and what follows it of its program."""
+        batch = [first]
+        program = first.program
+        if first.rerun_on_loss:
+            while len(batch) < limit and run:
+                following = run[0]
+                if type(following) is Span or following.program is not program or not following.rerun_on_loss:
+                    break
+                batch.append(following)
+                run.popleft()
         return batch
 
     def set_aside(self) -> int:
@@ -140,8 +160,8 @@ class Queue:
         removed: list[Attempt] = []
         for key in list(self._turns):
             run = self._runs[key]
-            kept: deque[Attempt] = deque()
-            for attempt in run:
+            kept: deque[Piece] = deque()
+            for attempt in singly(run):
                 (removed if wanted(attempt) else kept).append(attempt)
             if kept:
                 self._runs[key] = kept
@@ -150,8 +170,8 @@ class Queue:
                 self._turns.remove(key)
         self._size -= len(removed)
         for key, run in self._held.items():
-            removed += [attempt for attempt in run if wanted(attempt)]
-            self._held[key] = deque(attempt for attempt in run if not wanted(attempt))
+            removed += [attempt for attempt in singly(run) if wanted(attempt)]
+            self._held[key] = deque(attempt for attempt in singly(run) if not wanted(attempt))
         removed += self._remove_aside(wanted)
         alone = [attempt for attempt in self.alone if wanted(attempt)]
         if alone:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import weakref
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 from typing import Any, NamedTuple
 
-from mpflow._messages import Attempt, StepFacts
+from mpflow._columns import Piece
+from mpflow._messages import StepFacts
 from mpflow._names import MISSING, PULL
 from mpflow._wire.codec import REFERS
 from mpflow._wire.shm import Arena, Lease
@@ -97,33 +98,38 @@ class Shelf:
         self.dropped: list[int] = []
         """Numbers that mean nothing any more; the workers are to be told."""
 
-    def sheets(self, batch: Sequence[Attempt], next_one: Attempt | None) -> list[Sheet] | None:
+    def sheets(self, head: Piece, inputs: Sequence[Any], next_one: Piece | None) -> list[Sheet] | None:
         """The inputs of a batch of one program, if any refers to something kept; None if they travel as they are.
 
-        `next_one` is what will be sent after it, as far as is known. Raises EncodeError.
+        `head` stands for the attempts of the batch, `next_one` for what will be sent after it, as far as is known. Raises
+        EncodeError.
         """
-        head = batch[0]
-        kind = type(head.input)
+        kind = type(inputs[0])
         if kind in _ATOMS or kind is str:
             return None
         run = self._run_of(head.facts)
-        peer = batch[-1] if len(batch) > 1 else next_one
-        keeper = _Keeper(self, head.facts, run, peer.input if peer is not None and peer.facts is head.facts else None)
+        other = None
+        if len(inputs) > 1:
+            other = inputs[-1]
+        elif next_one is not None and next_one.facts is head.facts:
+            other = next_one.input
+        keeper = _Keeper(self, head.facts, run, other)
         if kind is not dict:
-            return self._bare(batch, keeper)
-        if len(head.input) >= _WIDE and run is not None and head.path[0] == PULL:
-            return self._wide(head, run, keeper)
-        candidates = [key for key, value in head.input.items() if type(value) not in _ATOMS and keeper.has(key, value)]
-        if not any(keeper.kept(key, head.input[key]).number for key in candidates):
+            return self._bare(inputs, keeper)
+        first = inputs[0]
+        if len(first) >= _WIDE and run is not None and head.path[0] == PULL:
+            return self._wide(first, run, keeper)
+        candidates = [key for key, value in first.items() if type(value) not in _ATOMS and keeper.has(key, value)]
+        if not any(keeper.kept(key, first[key]).number for key in candidates):
             return None
-        return [self._sheet(attempt.input, keeper) for attempt in batch]
+        return [self._sheet(input, keeper) for input in inputs]
 
-    def _bare(self, batch: Sequence[Attempt], keeper: _Keeper) -> list[Sheet] | None:
-        head = batch[0].input
-        if not keeper.has(None, head) or any(attempt.input is not head for attempt in batch):
+    def _bare(self, inputs: Sequence[Any], keeper: _Keeper) -> list[Sheet] | None:
+        first = inputs[0]
+        if not keeper.has(None, first) or any(input is not first for input in inputs):
             return None
-        kept = keeper.kept(None, head)
-        return [Sheet(b"", 0, [(None, kept)])] * len(batch) if kept.number else None
+        kept = keeper.kept(None, first)
+        return [Sheet(b"", 0, [(None, kept)])] * len(inputs) if kept.number else None
 
     def _sheet(self, input: Any, keeper: _Keeper) -> Sheet:
         refs: list[tuple[str | None, Kept]] = []
@@ -137,11 +143,11 @@ class Shelf:
                     refs.append((key, keeper.kept(key, value)))
         return Sheet(*self._encode(light), refs)
 
-    def _wide(self, head: Attempt, run: _Run, keeper: _Keeper) -> list[Sheet]:
+    def _wide(self, input: Mapping[str, Any], run: _Run, keeper: _Keeper) -> list[Sheet]:
         """As the changes since the values of the same keys were last sent, if they are few."""
-        light: dict[str, Any] = dict(head.input)
+        light: dict[str, Any] = dict(input)
         refs: list[tuple[str | None, Kept]] = []
-        for key, value in head.input.items():
+        for key, value in input.items():
             if type(value) not in _ATOMS and keeper.has(key, value):
                 light[key] = None
                 refs.append((key, keeper.kept(key, value)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mpflow._core.fan import Fan
 from mpflow._core.protocol import BETWEEN, ENDING, STEPPING
 from mpflow._core.retry import MAX_DEATHS
 from mpflow._core.scheduler import Scheduler
@@ -11,12 +12,16 @@ from mpflow._core.task import ENDED, READY, RUNNING
 def invariants(scheduler: Scheduler) -> list[str]:
     """What must hold after every stimulus; the list of what does not."""
     broken = []
-    tasks = scheduler.tasks
+    tasks = [task for task in scheduler.tasks if type(task) is not Fan]
+    fans = [task for task in scheduler.tasks if type(task) is Fan]
+    left = sum(fan.left for fan in fans)
+    if fans != [scheduler.fan] * len(fans):
+        broken.append("a fan of which the scheduler does not know")
     if scheduler.phase in (STEPPING, ENDING):
         still_to_be_made = scheduler.flow is not None and scheduler.flow.is_open
-        if scheduler.open != sum(task.state not in ENDED for task in tasks) + still_to_be_made:
+        if scheduler.open != sum(task.state not in ENDED for task in tasks) + left + still_to_be_made:
             broken.append(f"open counts {scheduler.open}")
-        if scheduler.running != sum(task.weight for task in tasks if task.state == RUNNING):
+        if scheduler.running != sum(task.weight for task in tasks if task.state == RUNNING) + left:
             broken.append(f"running counts {scheduler.running}")
         if scheduler.lent != sum(task.state == RUNNING and not task.weight for task in tasks):
             broken.append(f"lent counts {scheduler.lent}")
@@ -34,6 +39,6 @@ def invariants(scheduler: Scheduler) -> list[str]:
             broken.append(f"{task!r} runs without an attempt, or has one and does not run")
         if len(task.deaths) > MAX_DEATHS:
             broken.append(f"{task!r} died too often")
-    if scheduler.phase == BETWEEN and tasks:
+    if scheduler.phase == BETWEEN and scheduler.tasks:
         broken.append("tasks outlive their step")
     return broken

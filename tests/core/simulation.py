@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
+from mpflow._columns import Piece, Span, singly
 from mpflow._core.plan import NodePlan, Plan
 from mpflow._core.protocol import (
     ADVANCE,
@@ -66,6 +67,10 @@ class World:
     fatal: float = 0.0
     lazy: bool = False
     """The sends of a task are made while they run."""
+    columns: bool = False
+    """Many sends that are alike need not have a task each."""
+    sent_to: str = ""
+    """Where all sends go, and they are many."""
 
     def diff(self, task: Task, step: int) -> list[tuple[str, Any]]:
         """What the task returns: the same for the same step, path and input, whoever runs it and however often."""
@@ -85,7 +90,9 @@ class World:
         names = [name for name in self.plan.nodes if name != START]
         if dice.random() < 0.3:
             writes.append((BRANCH_TO + dice.choice(names), None))
-        while dice.random() < 0.3:
+        if self.sent_to and step < 3:
+            writes += [(TASKS, Send(self.sent_to, {"sent": dice.randrange(9)})) for _ in range(dice.randrange(40))]
+        while not self.sent_to and dice.random() < 0.3:
             writes.append((TASKS, Send(dice.choice(names), {"sent": dice.randrange(9)})))
         sends = [packet for name, packet in writes if name == TASKS]
         if self.lazy and sends:
@@ -165,12 +172,19 @@ class _Play:
         self.dice = dice
         self.state = ChannelState(world.plan, counted=counted)
         self.scheduler = Scheduler(
-            world.plan, self.state, recursion_limit=MAX_STEPS, max_concurrency=world.limit, warn=lambda text: None
+            world.plan,
+            self.state,
+            recursion_limit=MAX_STEPS,
+            max_concurrency=world.limit,
+            warn=lambda text: None,
+            tells_ends=not world.columns,
+            keeps_columns=lambda node: True,
         )
         self.trace = Trace()
-        self.flying: list[Attempt] = []
+        self.flying: list[Piece] = []
         self.timers: list[Task] = []
         self.past: list[Attempt] = []
+        self.past_spans: list[Span] = []
         self.echoes = 30
         self.ended: list[Task] = []
         self.told: list[tuple[Any, ...]] = []
@@ -198,7 +212,12 @@ class _Play:
     def next_stimulus(self) -> tuple[Any, ...]:
         dice = self.dice
         if dice is None:
-            return self.outcome(self.flying.pop(0))
+            piece = self.flying.pop(0)
+            return self.whole(piece) if isinstance(piece, Span) else self.outcome(piece)
+        if self.past_spans and self.echoes and dice.random() < 0.15:
+            self.echoes -= 1
+            span = dice.choice(self.past_spans)
+            return CLOSED_MANY, span, [[("log", ["stale"])]] * len(span), 0.0
         if self.past and self.echoes and dice.random() < 0.15:
             self.echoes -= 1
             kind = dice.choice((CLOSED, FAILED, LOST, CANCELLED))
@@ -206,7 +225,16 @@ class _Play:
             return kind, dice.choice(self.past), payload, 0.0
         if self.timers and (not self.flying or dice.random() < 0.3):
             return DUE, self.timers.pop(dice.randrange(len(self.timers)))
-        attempt = self.flying.pop(dice.randrange(len(self.flying)))
+        piece = self.flying.pop(dice.randrange(len(self.flying)))
+        if isinstance(piece, Span):
+            if dice.random() < 0.9:
+                part = piece.take(dice.randint(1, len(piece)))
+                if piece:
+                    self.flying.append(piece)
+                return self.whole(part)
+            self.flying += list(piece)
+            piece = self.flying.pop(dice.randrange(len(self.flying)))
+        attempt = piece
         self.past.append(attempt)
         task = attempt.task
         luck = dice.random()
@@ -215,8 +243,19 @@ class _Play:
         if luck < 0.35 and len(task.deaths) < 2:
             return LOST, attempt, WorkerDeath(1, signal=9), 0.0
         if luck > 0.7:
-            return self.many([attempt, *(other for other in tuple(self.flying) if dice.random() < 0.5)])
+            others = [other for other in self.flying if isinstance(other, Attempt) and dice.random() < 0.5]
+            return self.many([attempt, *others])
         return self.outcome(attempt)
+
+    def whole(self, span: Span) -> tuple[Any, ...]:
+        """All of a span have finished, unless one of them fails for good."""
+        outcomes = [self.outcome(attempt) for attempt in span]
+        for at, outcome in enumerate(outcomes):
+            if outcome[0] != CLOSED:
+                self.flying += [*span[:at], *span[at + 1 :]]
+                return outcome
+        self.past_spans.append(span)
+        return CLOSED_MANY, span, [outcome[2] for outcome in outcomes], 0.0
 
     def many(self, attempts: list[Attempt]) -> tuple[Any, ...]:
         """The outcome of several that are told of at once, and among them, perhaps, of one that was told of before."""
@@ -246,14 +285,19 @@ class _Play:
             self.obey(instruction)
         broken = invariants(self.scheduler)
         assert not broken, (stimulus, broken)
+        if self.scheduler.fan is not None:
+            flying = sum(len(piece) if isinstance(piece, Span) else 1 for piece in self.flying)
+            assert self.scheduler.running == flying, "another number runs than the scheduler thinks"
+            return
         held = {id(task.attempt) for task in self.scheduler.tasks if task.attempt is not None}
-        assert held == {id(attempt) for attempt in self.flying}, "what runs is not what the scheduler thinks runs"
+        assert held == set(map(id, singly(self.flying))), "what runs is not what the scheduler thinks runs"
 
     def obey(self, instruction: tuple[Any, ...]) -> None:
         kind = instruction[0]
         trace = self.trace
         if kind is DISPATCH:
-            self.flying += instruction[1]
+            attempts = instruction[1]
+            self.flying += [attempts] if isinstance(attempts, Span) else attempts
         elif kind is RETRY:
             self.timers.append(instruction[1])
         elif kind is ENDED_TASK:
@@ -263,7 +307,7 @@ class _Play:
                 self.told.append((task.path, sorted_repr(task.input), repr(list(task.writes))))
         elif kind is MERGED:
             tasks = instruction[1]
-            if not self.world.lazy:
+            if not self.world.lazy and not self.world.columns:
                 assert {id(task) for task in self.ended} == {id(task) for task in tasks}
             assert all(task.state == FINISHED for task in self.ended)
             told = sorted(self.told, key=repr)

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mpflow.constants import START
 from tests.core.simulation import make_world, play
 
 QUICK = 2_000
@@ -65,3 +66,26 @@ def test_twenty_thousand_simulations_keep_every_invariant(slice: int) -> None:
 def test_a_generated_schedule_comes_to_the_same_run(seed: int, dice: Random) -> None:
     world = make_world(Random(seed))
     assert play(world, dice) == play(world)
+
+
+def simulate_columns(seed: int) -> str:
+    """As `simulate`, with many sends to one node, which need no tasks of their own."""
+    dice = Random(seed)
+    manner = ("disturbed", "failing", "stopped")[seed % 3]
+    world = make_world(dice, fatal=0.002 if manner == "failing" else 0.0)
+    names = [name for name in world.plan.nodes if name != START]
+    world = replace(world, limit=None, sent_to=dice.choice(names))
+    calm = play(world)
+    inside = replace(world, columns=True)
+    wild = play(inside, dice, stop=manner == "stopped")
+    if manner == "disturbed" or wild.end == "over":
+        assert (wild.values, wild.versions, wild.end) == (calm.values, calm.versions, calm.end)
+        assert play(inside).values == calm.values
+    else:
+        assert wild.end.partition(":")[0] in ("Fatal", "KeyboardInterrupt", calm.end.partition(":")[0])
+    return f"{manner} {wild.end.partition(':')[0]}"
+
+
+def test_sends_kept_as_columns_come_to_the_same_run() -> None:
+    found = {simulate_columns(seed) for seed in range(QUICK // 4)}
+    assert {"disturbed over", "failing Fatal", "stopped KeyboardInterrupt"} <= found

@@ -16,6 +16,7 @@ from mpflow._exec.appetite import Appetite
 from mpflow._exec.functions import Shipments
 from mpflow._exec.gauge import LONG_NS, NOTABLE_BYTES, Gauge
 from mpflow._exec.queues import Queue
+from mpflow._exec.window import Window
 from mpflow._messages import Attempt
 from mpflow._wire import memory
 from mpflow.pregel.items import ItemProgram
@@ -32,7 +33,7 @@ class Hand:
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
-        self.window: dict[int, Attempt] = {}
+        self.window = Window()
         self.programs: set[int] = set()
         self.next_number = 1
         self.baseline_rss = 0
@@ -94,7 +95,7 @@ class Machine:
 
     def start(self, hand: Any, attempt: Attempt, took_mb: int) -> None:
         number = self.shipments.of(attempt.program).number
-        hand.window[hand.next_number] = attempt
+        hand.window.add(hand.next_number, [attempt])
         hand.next_number += 1
         is_first = number not in hand.programs
         hand.programs.add(number)
@@ -182,7 +183,7 @@ def test_a_light_task_in_the_same_worker_ends_no_promise_of_another_and_keeps_no
     machine.queue.remove(lambda attempt: attempt.program is small)
     machine.start(first, light, 0)
     assert machine.fill() == []
-    del first.window[1]  # the heavy one has ended, the light one runs
+    first.window.pop(1)  # the heavy one has ended, the light one runs
     assert machine.fill() == ["big"] and second.window and lighter
 
 

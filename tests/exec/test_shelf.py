@@ -9,7 +9,7 @@ from typing import Annotated, Any, TypedDict
 import pytest
 
 from mpflow._exec.process import WorkerPool
-from mpflow._exec.shelf import Shelf
+from mpflow._exec.shelf import Sheet, Shelf
 from mpflow._messages import Attempt, StepFacts
 from mpflow._wire.codec import Codec
 from mpflow._wire.shm import Arena
@@ -165,12 +165,16 @@ def attempt(owner: Owner, step: int = 1) -> Attempt:
     return Attempt(None, 1, None, dict(owner.state.values), facts, ("__pregel_pull", "n"), ("t",))
 
 
+def sheets_of(shelf: Shelf, one: Attempt, next_one: Attempt | None = None) -> list[Sheet] | None:
+    return shelf.sheets(one, [one.input], next_one)
+
+
 def test_what_a_run_kept_is_dropped_at_its_end(arena: Arena) -> None:
     rung: list[bool] = []
     shelf = Shelf(Codec(trust=True, arena=arena).encode_flagged, arena, lambda: rung.append(True))
     owner = Owner(words=LONG, raw=b"x" * 100_000)
     one = attempt(owner)
-    sheets = shelf.sheets([one], None)
+    sheets = sheets_of(shelf, one)
     assert sheets is not None and len(sheets[0].refs) == 2 and arena.used_bytes > 100_000
     shelf.rest()
     del owner, one
@@ -185,17 +189,17 @@ def test_what_a_run_kept_is_dropped_at_its_end(arena: Arena) -> None:
 def test_an_outdated_version_is_dropped_at_the_next_step(arena: Arena) -> None:
     shelf = Shelf(Codec(trust=True, arena=arena).encode_flagged, arena, lambda: None)
     owner = Owner(words=LONG, more=LONG[:500])
-    assert shelf.sheets([attempt(owner)], None) is not None and not shelf.dropped
+    assert sheets_of(shelf, attempt(owner)) is not None and not shelf.dropped
     owner.state.versions["words"] = 2
-    assert shelf.sheets([attempt(owner, 2)], None) is not None
+    assert sheets_of(shelf, attempt(owner, 2)) is not None
     assert len(shelf.dropped) == 1
     shelf.rest()
 
 
 def test_small_inputs_and_those_of_one_task_alone_travel_as_they_are(arena: Arena) -> None:
     shelf = Shelf(Codec(trust=True, arena=arena).encode_flagged, arena, lambda: None)
-    assert shelf.sheets([attempt(Owner(n=1, few=[1, 2], word="w"))], None) is None
+    assert sheets_of(shelf, attempt(Owner(n=1, few=[1, 2], word="w"))) is None
     facts = StepFacts({}, 1, 25)
     alone, other = (Attempt(None, 1, None, {"own": [n] * 9999}, facts, ("push", n), ()) for n in (1, 2))
-    assert shelf.sheets([alone], other) is None
+    assert sheets_of(shelf, alone, other) is None
     shelf.rest()

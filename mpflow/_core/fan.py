@@ -1,0 +1,128 @@
+"""A fan-out kept as columns: the sends of one step that all go to one plain node, without a task for each.
+
+As long as they just finish, the fan stands for all of their tasks, in the scheduler and in the merge. When anything else
+befalls one of them, or the run is given up, the scheduler spreads it into the tasks that it stands for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, final
+
+from mpflow._columns import Column, Diffs, Span
+from mpflow._core.task import FINISHED, PUSHED, READY, RUNNING, Task
+from mpflow._names import PUSH
+from mpflow.types import Send
+
+if TYPE_CHECKING:
+    from mpflow._core.plan import NodePlan, Plan
+    from mpflow._messages import Attempt, StepFacts
+
+LEAST = 16
+"""Fewer sends have a task each."""
+
+
+def fan_of(plan: Plan, sends: Sequence[Any], keeps_columns: Callable[[NodePlan], bool]) -> Fan | None:
+    """The fan of the queued `sends`, if they are many and alike."""
+    if len(sends) < LEAST or not isinstance(sends[0], Send):
+        return None
+    name = sends[0].node
+    node = plan.nodes.get(name)
+    if node is None or not node.plain or not keeps_columns(node):
+        return None
+    inputs = [send.arg for send in sends if type(send) is Send and send.node == name and send.timeout is None]
+    return Fan(node, inputs) if len(inputs) == len(sends) else None
+
+
+@final
+class Fan(Column):
+    """The tasks of a fan-out, in one. It has what a merge asks of a task."""
+
+    ends_step = True
+    pulled = False
+    state = READY
+    attempt: Attempt | None = None
+    error: BaseException | None = None
+
+    def __init__(self, node: NodePlan, inputs: list[Any]) -> None:
+        self.node = node
+        self.name = node.name
+        self.program = node.program
+        self.inputs = inputs
+        self.triggers = PUSHED
+        self.head, self.first, self.tail = PUSH, 0, False
+        self.made = {}
+        self._ended = bytearray(len(inputs))
+        self._diffs: dict[int, Sequence[Any]] = {}
+        """By the position of the first of them."""
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    @property
+    def left(self) -> int:
+        """How many have not finished."""
+        return self._ended.count(0)
+
+    def start(self, facts: StepFacts) -> Span:
+        """Let all of them run."""
+        self.facts = facts
+        self.state = RUNNING
+        return Span(self, 0, len(self.inputs))
+
+    def task(self, position: int) -> Task:
+        task = Task(self.node, self.path(position), self.inputs[position])
+        task.fan = self
+        return task
+
+    def accept(self, span: Span, diffs: Sequence[Any]) -> bool:
+        """Take in that all of `span` have finished; False, and nothing is taken in, if some had ended before."""
+        start, stop = span.start, span.stop
+        if self._ended.find(1, start, stop) >= 0:
+            return False
+        self._ended[start:stop] = b"\1" * (stop - start)
+        self._diffs[start] = diffs
+        return True
+
+    def spread(self) -> list[Task]:
+        """The tasks that it stood for, each with what has become of it."""
+        self.is_spread = True
+        has_started = self.state is RUNNING
+        diffs = {start + at: diff for start, some in self._diffs.items() for at, diff in enumerate(some)}
+        tasks: list[Task] = []
+        for position in range(len(self.inputs)):
+            if not has_started:
+                tasks.append(self.task(position))
+                continue
+            attempt = self.at(position)
+            task: Task = attempt.task
+            if position in diffs:
+                task.state = FINISHED
+                task.writes = diffs[position]
+            else:
+                task.state = RUNNING
+                task.attempt = attempt
+            tasks.append(task)
+        return tasks
+
+    @property
+    def writes(self) -> list[tuple[str, Any]]:
+        """Those of all of its tasks, in path order."""
+        return [write for start in sorted(self._diffs) for diff in self._diffs[start] for write in diff]
+
+    def grouped(self) -> dict[str, list[Any]]:
+        """As `writes`, by channel."""
+        grouped: dict[str, list[Any]] = {}
+        for start in sorted(self._diffs):
+            diffs = self._diffs[start]
+            if type(diffs) is Diffs:
+                for name, values in diffs.columns():
+                    grouped.setdefault(name, []).extend(values)
+            else:
+                for diff in diffs:
+                    for name, value in diff:
+                        if name in grouped:
+                            grouped[name].append(value)
+                        else:
+                            grouped[name] = [value]
+        return grouped
