@@ -10,6 +10,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from itertools import count
+from operator import eq, is_
 from typing import Any, NamedTuple
 
 from mpflow._columns import Piece
@@ -95,6 +96,7 @@ class Shelf:
         self._runs: dict[int, _Run] = {}
         self._ended: deque[int] = deque()
         self._steps: dict[int, tuple[StepFacts, dict[int, Kept]]] = {}
+        self._latest: tuple[StepFacts, dict[Any, Any], Sheet] | None = None
         self.dropped: list[int] = []
         """Numbers that mean nothing any more; the workers are to be told."""
 
@@ -107,6 +109,9 @@ class Shelf:
         kind = type(inputs[0])
         if kind in _ATOMS or kind is str:
             return None
+        if kind is dict and len(inputs) == 1 and self._is_as_latest(head.facts, inputs[0]):
+            assert self._latest is not None
+            return [self._latest[2]]
         run = self._run_of(head.facts)
         other = None
         if len(inputs) > 1:
@@ -118,11 +123,24 @@ class Shelf:
             return self._bare(inputs, keeper)
         first = inputs[0]
         if len(first) >= _WIDE and run is not None and head.path[0] == PULL:
-            return self._wide(first, run, keeper)
+            return self._remembered(head, inputs, self._wide(first, run, keeper))
         candidates = [key for key, value in first.items() if type(value) not in _ATOMS and keeper.has(key, value)]
         if not any(keeper.kept(key, first[key]).number for key in candidates):
             return None
-        return [self._sheet(input, keeper) for input in inputs]
+        return self._remembered(head, inputs, [self._sheet(input, keeper) for input in inputs])
+
+    def _remembered(self, head: Piece, inputs: Sequence[Any], sheets: list[Sheet]) -> list[Sheet]:
+        # What refers to blocks of its own is good for one message.
+        if not sheets[-1].flags & REFERS:
+            self._latest = head.facts, inputs[-1], sheets[-1]
+        return sheets
+
+    def _is_as_latest(self, facts: StepFacts, given: dict[Any, Any]) -> bool:
+        """Whether a task's input has the values of the one before it: nodes that read the same state, side by side."""
+        if self._latest is None or self._latest[0] is not facts:
+            return False
+        input = self._latest[1]
+        return len(given) == len(input) and all(map(is_, given.values(), input.values())) and all(map(eq, given, input))
 
     def _bare(self, inputs: Sequence[Any], keeper: _Keeper) -> list[Sheet] | None:
         first = inputs[0]
@@ -174,6 +192,7 @@ class Shelf:
 
     def rest(self) -> None:
         """Nothing is under way: no step is."""
+        self._latest = None
         while self._steps:
             self._end_step(next(iter(self._steps)))
 
@@ -222,6 +241,7 @@ class Shelf:
         return Kept(next(self._numbers) if len(data) >= LEAST_BYTES else 0, version, data, None, held)
 
     def _drop(self, kept: Kept) -> None:
+        self._latest = None
         if kept.lease is not None:
             kept.lease.close()
         if kept.number:

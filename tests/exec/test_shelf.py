@@ -11,7 +11,7 @@ import pytest
 from mpflow._exec.process import WorkerPool
 from mpflow._exec.shelf import Sheet, Shelf
 from mpflow._messages import Attempt, StepFacts
-from mpflow._wire.codec import Codec
+from mpflow._wire.codec import REFERS, Codec
 from mpflow._wire.shm import Arena
 from mpflow.graph import END, START, StateGraph
 from mpflow.types import Send
@@ -202,4 +202,55 @@ def test_small_inputs_and_those_of_one_task_alone_travel_as_they_are(arena: Aren
     facts = StepFacts({}, 1, 25)
     alone, other = (Attempt(None, 1, None, {"own": [n] * 9999}, facts, ("push", n), ()) for n in (1, 2))
     assert sheets_of(shelf, alone, other) is None
+    shelf.rest()
+
+
+def encodings(arena: Arena) -> tuple[Shelf, list[Any]]:
+    """A shelf, and what it has encoded so far."""
+    encode, encoded = Codec(trust=True, arena=arena).encode_flagged, []
+
+    def noted(value: Any) -> tuple[bytes, int]:
+        encoded.append(value)
+        return encode(value)
+
+    return Shelf(noted, arena, lambda: None), encoded
+
+
+def test_nodes_that_read_the_same_state_are_given_one_encoding_of_it(arena: Arena) -> None:
+    shelf, encoded = encodings(arena)
+    owner = Owner(words=LONG, few=[1, 2], n=1)
+    facts = StepFacts({}, 1, 25, local=owner)
+    nodes = [Attempt(None, 1, None, dict(owner.state.values), facts, ("pull", str(n)), ()) for n in range(3)]
+    first, second, third = (sheets_of(shelf, node) for node in nodes)
+    assert first == second == third and len(encoded) == 3, "the words, the few numbers, and what goes along"
+    nodes[0].input = {**nodes[0].input, "n": 2}
+    other = sheets_of(shelf, nodes[0])
+    assert other is not None and first is not None and other[0].light != first[0].light
+    shelf.rest()
+
+
+def test_an_encoding_is_not_used_again_when_something_of_it_was_dropped(arena: Arena) -> None:
+    shelf, _ = encodings(arena)
+    owner = Owner(words=LONG)
+    facts = StepFacts({}, 1, 25, local=owner)
+    node = Attempt(None, 1, None, dict(owner.state.values), facts, ("pull", "n"), ())
+    first = sheets_of(shelf, node)
+    owner.state.versions["words"] = 2
+    assert sheets_of(shelf, attempt(owner, 2)) is not None
+    assert first is not None and shelf.dropped == [first[0].refs[0][1].number]
+    again = sheets_of(shelf, node)
+    assert again is not None and again[0].refs[0][1].number not in shelf.dropped
+    shelf.rest()
+
+
+def test_an_encoding_with_buffers_of_its_own_is_not_used_again(arena: Arena) -> None:
+    shelf, encoded = encodings(arena)
+    owner = Owner(words=LONG)
+    facts = StepFacts({}, 1, 25, local=owner)
+    given = {"words": LONG, "own": b"x" * 100_000}  # the second is no channel
+    for count in (2, 3):
+        with arena.scope() as lease:
+            sheets = sheets_of(shelf, Attempt(None, 1, None, dict(given), facts, ("push", 1), ()))
+        assert sheets is not None and sheets[0].flags & REFERS and len(encoded) == count
+        lease.close()
     shelf.rest()
