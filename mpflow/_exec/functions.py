@@ -6,7 +6,6 @@ seen; a name, a cell or a default that is bound to another object is.
 
 from __future__ import annotations
 
-import sys
 import types
 import weakref
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from itertools import count
 from typing import Any
 
 from mpflow._exec.appetite import Appetite
+from mpflow._exec.bindings import Bindings, global_names, slots_of
 from mpflow.errors import NodeNotPicklableError
 
 _numbers = count(1)
@@ -46,7 +46,7 @@ _MOVED = ("bytes_out", "bytes_in", "shared_out", "shared_in")
 class Shipment:
     """A program as it travels: its number, its bytes, and how long its tasks take."""
 
-    __slots__ = ("appetite", "checked", "data", "has_plain_inputs", "mean_s", "number", "seen", "supports", "traffic")
+    __slots__ = ("appetite", "bindings", "checked", "data", "has_plain_inputs", "mean_s", "number", "seen", "traffic")
 
     def __init__(self, memory_bytes: int = 0) -> None:
         self.number = 0
@@ -58,10 +58,10 @@ class Shipment:
         self.appetite = Appetite(memory_bytes)
         self.has_plain_inputs = True
         """Its inputs were plain data so far."""
-        self.supports: list[Any] = []
-        """The objects it was pickled with, held so that an identity is never that of a dead one."""
+        self.bindings: Bindings | None = None
+        """What it was pickled with."""
         self.checked: Any = None
-        """The run (by its config) for which `supports` was last compared."""
+        """The run (by its config) for which `bindings` were last compared."""
 
     def measured(self, count: int, total_s: float) -> None:
         """Move the mean towards what a batch of `count` tasks took; one long task outweighs a history of short ones."""
@@ -117,22 +117,17 @@ class Shipments:
         shipment = self.of(program)
         if shipment.checked is run and shipment.number:
             return shipment
-        supports = list(_supports(program))
-        before = shipment.supports
-        if not shipment.number or len(before) != len(supports) or any(map(_is_not, before, supports)):
+        if shipment.bindings is None or not shipment.bindings.stand(program):
+            bindings = Bindings(program)
             data = pack(program)
             if data != shipment.data:
                 if shipment.number:
                     self.dropped.append(shipment.number)
                 shipment.number = next(_numbers)
                 shipment.data = data
-            shipment.supports = supports
+            shipment.bindings = bindings
         shipment.checked = run
         return shipment
-
-
-def _is_not(a: Any, b: Any) -> bool:
-    return a is not b
 
 
 def pack(program: Any) -> bytes:
@@ -147,49 +142,6 @@ def pack(program: Any) -> bytes:
         raise NodeNotPicklableError(str(name), path, detail) from error
 
 
-def _supports(program: Any) -> Iterator[Any]:
-    """What the bytes of a program depend on and may be bound anew: cells, defaults and globals of by-value functions."""
-    todo = [program]
-    seen: set[int] = set()
-    while todo:
-        item = todo.pop()
-        if id(item) in seen or len(seen) > 1000:
-            continue
-        seen.add(id(item))
-        if isinstance(item, types.FunctionType):
-            if _is_importable(item):
-                continue
-            for _, value in _parts(item):
-                yield value
-                todo.append(value)
-        elif isinstance(item, types.MethodType):
-            todo += [item.__func__, item.__self__]
-        elif isinstance(item, (list, tuple)):
-            todo.extend(item[:64])
-        elif isinstance(item, (type, types.ModuleType, str, bytes, int, float, dict, set, types.BuiltinFunctionType)):
-            continue
-        elif item is program or _is_wrapper(item):
-            for _, value in _parts(item):
-                todo.append(value)
-
-
-def _is_wrapper(item: Any) -> bool:
-    """Whether it is worth looking for functions inside: partials and the runnables a program is made of."""
-    if type(item).__module__ == "functools":
-        return True
-    return type(item).__module__.partition(".")[0] == "mpflow"
-
-
-def _is_importable(function: types.FunctionType) -> bool:
-    module = sys.modules.get(function.__module__ or "")
-    if module is None or function.__module__ in ("__main__", "__mp_main__"):
-        return False
-    found: Any = module
-    for name in function.__qualname__.split("."):
-        found = getattr(found, name, None)
-    return found is function
-
-
 def _parts(item: Any) -> Iterator[tuple[str, Any]]:
     """What an object is made of, each with how to write it down."""
     if isinstance(item, types.FunctionType):
@@ -202,7 +154,7 @@ def _parts(item: Any) -> Iterator[tuple[str, Any]]:
             yield f"default {index} of {item.__qualname__}", value
         for name, value in (item.__kwdefaults__ or {}).items():
             yield f"the default of '{name}' of {item.__qualname__}", value
-        for name in _global_names(item.__code__):
+        for name in global_names(item.__code__):
             if name in item.__globals__:
                 yield f"the global '{name}' used by {item.__qualname__}", item.__globals__[name]
         return
@@ -224,20 +176,11 @@ def _parts(item: Any) -> Iterator[tuple[str, Any]]:
         for key, value in item.items():
             yield f"[{key!r}]", value
         return
-    for kind in type(item).__mro__:
-        slots = kind.__dict__.get("__slots__", ())
-        for slot in (slots,) if isinstance(slots, str) else slots:
-            if slot not in ("__weakref__", "__dict__") and hasattr(item, slot):
-                yield f".{slot}", getattr(item, slot)
+    for slot in slots_of(item):
+        if hasattr(item, slot):
+            yield f".{slot}", getattr(item, slot)
     for name, value in getattr(item, "__dict__", {}).items():
         yield f".{name}", value
-
-
-def _global_names(code: types.CodeType) -> Iterator[str]:
-    yield from code.co_names
-    for constant in code.co_consts:
-        if isinstance(constant, types.CodeType):
-            yield from _global_names(constant)
 
 
 def _culprit(program: Any, path: str, error: BaseException) -> tuple[str, str]:
