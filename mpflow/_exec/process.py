@@ -11,11 +11,13 @@ when nobody attends, the pool's own thread (`spawn.Spawner`). Decisions about wo
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
+import signal
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from time import monotonic
 from typing import Any
@@ -349,8 +351,26 @@ def shutdown_default_pool(*, kill: bool = False) -> None:
 
 
 def _close_all() -> None:
-    for pool in list(_pools):
-        pool.close(kill=True)
+    with _uninterrupted():
+        for pool in list(_pools):
+            pool.close(kill=True)
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Let Ctrl-C pass meanwhile. For the end of the program alone: what it would end is being ended, in bounded time, and it
+    would leave workers and a traceback behind."""
+    is_ours = threading.current_thread() is threading.main_thread()
+    handler = signal.getsignal(signal.SIGINT) if is_ours else None
+    if handler is not signal.default_int_handler:
+        yield
+        return
+    # One that does nothing: what comes before it is ignored is said aloud by Python.
+    signal.signal(signal.SIGINT, lambda number, frame: None)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
 
 
 def _forget_all() -> None:
