@@ -1,9 +1,12 @@
-"""Sends that are not made yet: what a conditional edge that answers with an iterator stands for."""
+"""Many sends as one write: those of an iterator, which are not made yet, and long lists of them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
+
+from mpflow.constants import END
+from mpflow.types import Send
 
 if TYPE_CHECKING:
     from mpflow._scope import TaskScope
@@ -16,6 +19,20 @@ class SendIterator:
 
     def __init__(self, sends: Iterator[Any]) -> None:
         self.sends = sends
+
+
+_MANY = 16
+
+
+def bundle_of(answers: Sequence[Any], scope: TaskScope) -> list[Any] | None:
+    """The answers of an edge as one write, if all of them are sends, and many, and nobody is to see each."""
+    if len(answers) < _MANY or type(answers[0]) is not Send:
+        return None
+    local = scope.facts.local
+    if local is None or local.sees_all:
+        return None
+    sends = [answer for answer in answers if type(answer) is Send and answer.node != END]
+    return sends if len(sends) == len(answers) else None
 
 
 def packets_of(sends: Iterator[Any], scope: TaskScope) -> Sequence[Any]:

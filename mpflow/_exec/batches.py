@@ -295,8 +295,8 @@ class Results:
         self.flags = 0
         """Of all payloads together: 0 if they are plain data."""
         self.channel: str | None = ""
-        """The one channel that all have written one atom to: then payloads hold the values alone. "" as long as there are
-        none, None if they differ."""
+        """The one channel that all have written one value to, an atom or a list of them: then payloads hold the values alone.
+        "" as long as there are none, None if they differ."""
 
     def clear(self) -> None:
         """Begin anew, with the same lists: the worker's loop has them at hand."""
@@ -315,10 +315,10 @@ class Results:
         self.channel = ""
 
     def only_channel(self, diff: Sequence[tuple[str, Any]]) -> bool:
-        """Whether `diff` is an atom for the channel that all others wrote to; if not, payloads will be whole diffs."""
+        """Whether `diff` is an atom, or a list, for the channel that all others wrote to; if not, payloads will be whole diffs."""
         if len(diff) == 1:
             name, value = diff[0]
-            if type(value) in _ATOMS:
+            if type(value) in _ATOMS or type(value) is list:
                 if name == self.channel:
                     return True
                 if self.channel == "" and not self.payloads and type(name) is str:

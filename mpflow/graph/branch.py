@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 from mpflow._names import BRANCH_TO, TASKS
 from mpflow._scope import TaskScope
-from mpflow._sends import SendIterator, packets_of
+from mpflow._sends import SendIterator, bundle_of, packets_of
 from mpflow.constants import END, START
 from mpflow.errors import InvalidUpdateError
 from mpflow.runnables.base import Callables, coerce, is_invokable
@@ -112,7 +112,8 @@ class Branch:
                 named = self._named[result] = self._writes([result])
             return named
         if isinstance(result, (list, tuple)):
-            return self._writes(result)
+            bundle = bundle_of(result, scope)
+            return self._writes(result) if bundle is None else [(TASKS, bundle)]
         return self._writes(packets_of(result, scope) if isinstance(result, Iterator) else [result])
 
     def _writes(self, answers: Sequence[Any]) -> list[tuple[str, Any]]:
