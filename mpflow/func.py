@@ -251,7 +251,15 @@ class entrypoint:
             cache=self.cache_policy,
         )
         graph = _Entrypoint(
-            Plan("LangGraph", {name: node}, channels, input=START, output=END, stream=END),
+            Plan(
+                "LangGraph",
+                {name: node},
+                channels,
+                input=START,
+                output=END,
+                stream=END,
+                call_retry=self.retry_policy,
+            ),
             context_schema=self.context_schema,
             store=self.store,
             cache=self.cache,

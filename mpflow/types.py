@@ -365,7 +365,9 @@ def ensure_valid_checkpointer(checkpointer: Checkpointer) -> Checkpointer:
     if checkpointer is None or isinstance(checkpointer, bool):
         return checkpointer
     # By duck type, so that savers written for LangGraph pass without its package being imported (D-9).
-    if all(callable(getattr(checkpointer, name, None)) for name in ("get_tuple", "put", "put_writes")):
+    if not isinstance(checkpointer, type) and all(
+        callable(getattr(checkpointer, name, None)) for name in ("get_tuple", "put", "put_writes")
+    ):
         return checkpointer
     raise TypeError(
         f"Invalid checkpointer provided. Expected a saver (a BaseCheckpointSaver), True, False or None, got "

@@ -107,7 +107,7 @@ def failed(scheduler: Scheduler, task: Task, stimulus: Stimulus, out: list[Instr
             fail(scheduler, task, error, out)
         return
     task.failures += 1
-    policies = task.node.retry
+    policies = task.node.retry or (scheduler.plan.call_retry if task.caller is not None else ())
     wait_s = None
     if policies and scheduler.phase is STEPPING and isinstance(error, Exception):
         wait_s = interval_s(policies, error, task.failures, stimulus[3])

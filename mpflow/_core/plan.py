@@ -129,6 +129,7 @@ class Plan:
     __slots__ = (
         "__weakref__",
         "bare",
+        "call_retry",
         "channels",
         "consuming",
         "finishing",
@@ -164,8 +165,11 @@ class Plan:
         stream: Reads,
         managed: Mapping[str, Any] | None = None,
         strict: bool = False,
+        call_retry: Sequence[RetryPolicy] = (),
     ) -> None:
         self.name = name
+        self.call_retry = tuple(call_retry)
+        """How called tasks are tried again that do not say so themselves."""
         self.nodes = dict(nodes)
         self.channels = dict(channels)
         self.managed = dict(managed or {})
@@ -186,7 +190,7 @@ class Plan:
         }
         self.leaves = any(node.executor == "process" for node in self.nodes.values())
         """Some of its nodes run in other processes, which are told of a channel by its version."""
-        self.retries = any(node.retry for node in self.nodes.values())
+        self.retries = bool(self.call_retry) or any(node.retry for node in self.nodes.values())
         self.finishing = [key for key, channel in self.channels.items() if channel.finishes]
         self.fleeting = frozenset(
             key

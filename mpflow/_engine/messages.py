@@ -48,13 +48,14 @@ def _enter(heard: Collection[str], scope: TaskScope) -> None:
     config: Any = scope.config
     config.pop("run_name", None)  # the run's own, and not of what is called in it
     config.pop("run_id", None)
-    if scope.emit is not None:
+    if scope.emit is not None and heard:
+        config["callbacks"] = _managed(config)
         if "messages" in heard:
-            config["callbacks"] = _with(config.get("callbacks"), _handler_class()(scope.emit))
+            config["callbacks"].add_handler(_handler_class()(scope.emit), inherit=True)
         if "tools" in heard:
             from mpflow._engine.tools import tool_handler_class
 
-            config["callbacks"] = _with(config.get("callbacks"), tool_handler_class()(scope.emit))
+            config["callbacks"].add_handler(tool_handler_class()(scope.emit), inherit=True)
     var_child_runnable_config.set(config)
 
 
@@ -78,6 +79,20 @@ def _with(callbacks: Any, handler: Any) -> Any:
         return [*callbacks, handler]
     manager = callbacks.copy()
     manager.add_handler(handler, inherit=True)
+    return manager
+
+
+def _managed(config: Any) -> Any:
+    """The callbacks of a config as a manager of its own, which hands on whose task it is to models that bring metadata."""
+    callbacks = config.get("callbacks")
+    if callbacks is not None and not isinstance(callbacks, list):
+        return callbacks.copy()
+    from langchain_core.callbacks import CallbackManager
+
+    tags, metadata, handlers = config.get("tags") or (), config.get("metadata") or {}, callbacks or ()
+    manager = CallbackManager(list(handlers), list(handlers))
+    manager.add_tags(list(tags))
+    manager.add_metadata(metadata)
     return manager
 
 

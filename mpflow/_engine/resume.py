@@ -169,7 +169,7 @@ def input_writes_of(plan: Plan, input: Any) -> Writes:
         if writes:
             return writes
     expected = plan.input if isinstance(plan.input, str) else ", ".join(plan.input)
-    raise EmptyInputError(f"graph '{plan.name}' received no input for {expected}: got {input!r}")
+    raise EmptyInputError(f"Received no input for {expected}: graph '{plan.name}' got {input!r}")
 
 
 def give_answers(run: Run, attempts: Sequence[Attempt]) -> None:

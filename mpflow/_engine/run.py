@@ -316,6 +316,7 @@ class Run:
         """Whether a caller that waits may perform what it called: where nothing of tasks is kept, shown, recorded or counted."""
         return (
             self.persistence is None
+            and not self.plan.call_retry
             and self.scheduler.max_concurrency is None
             and self.cache is None
             and not self.streams.watched

@@ -33,6 +33,11 @@ class Final:
     def __repr__(self) -> str:
         return f"entrypoint.final(value={self.value!r}, save={self.save!r})"
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Final) and (self.value, self.save) == (other.value, other.save)
+
+    __hash__ = None  # type: ignore[assignment]
+
 
 class EntrypointProgram(NodeProgram):
     """An entrypoint: what it returns is the run's output, and what the thread's next run is given as ``previous``."""

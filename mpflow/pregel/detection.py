@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dis
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from types import CodeType, FunctionType
 from typing import Any
@@ -17,6 +17,12 @@ _PASSING = frozenset(("PUSH_NULL", "CACHE", "PRECALL", "COPY"))
 """Instructions between those that load a name and its attributes."""
 
 
+class Combined:
+    """Several callables in one, of which any may run a graph."""
+
+    sources: Sequence[Any]
+
+
 def graph_within(source: Any) -> Any:
     """The compiled graph that a node is, or that what it calls refers to; None if there is none.
 
@@ -27,6 +33,9 @@ def graph_within(source: Any) -> Any:
         if hasattr(type(candidate), "get_subgraphs"):
             if getattr(candidate, "checkpointer", None) is not False:
                 return candidate
+            continue
+        if isinstance(candidate, Combined):
+            candidates += candidate.sources
             continue
         steps = _several(candidate, "steps") or _several(candidate, "deps")
         candidates += steps or (getattr(value, "__self__", value) for value in _named_in(_function_of(candidate)))

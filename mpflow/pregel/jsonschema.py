@@ -23,8 +23,10 @@ def _pydantic() -> Any:
 
 
 def model_of_root(name: str, kind: Any) -> type[BaseModel]:
-    """A model of a bare value of some type."""
+    """A model of a bare value of some type; the type itself if it is a model."""
     pydantic = _pydantic()
+    if isinstance(kind, type) and is_pydantic(kind):
+        return cast("type[BaseModel]", kind)
     return cast("type[BaseModel]", pydantic.create_model(name, __base__=pydantic.RootModel[kind]))
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from mpflow._exec.program import Diff, NodeProgram
 from mpflow._policies import RetryPolicy, TimeoutPolicy
 from mpflow.pregel.bound import runnable_of, with_own
-from mpflow.pregel.detection import graph_within
+from mpflow.pregel.detection import Combined, graph_within
 from mpflow.runnables.base import Callables, coerce
 
 if TYPE_CHECKING:
@@ -247,11 +247,12 @@ class WritingProgram(NodeProgram):
         ]
 
 
-class Chain:
+class Chain(Combined):
     """Callables one after the other, as one: each takes the output of the one before and is given what it asks for."""
 
     def __init__(self, steps: Sequence[Callables]) -> None:
         self.steps = tuple(steps)
+        self.sources = [step.source for step in steps]
 
     def __call__(self, value: Any, **given: Any) -> Any:
         for step in self.steps:

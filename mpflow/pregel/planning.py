@@ -8,7 +8,7 @@ from typing import Any
 from mpflow._core.plan import NodePlan, Plan, Reads
 from mpflow._exec.handling import HandlerProgram
 from mpflow._exec.patience import check_timeout
-from mpflow._names import TASKS
+from mpflow._names import RESERVED, TASKS
 from mpflow.channels.base import BaseChannel
 from mpflow.channels.topic import Topic
 from mpflow.pregel.nodes import PregelNode, WritingProgram, chained
@@ -18,6 +18,9 @@ from mpflow.types import Send
 
 def reads(keys: str | Sequence[str]) -> Reads:
     return keys if isinstance(keys, str) else tuple(keys)
+
+
+_SENDS = Topic(Send, accumulate=False)
 
 
 def plan_of(
@@ -41,8 +44,10 @@ def plan_of(
         else:
             managed[key] = channel
     own = tuple(copies)
+    if not isinstance(copies.get(TASKS, _SENDS), Topic):
+        raise ValueError(f"Channel '{TASKS}' is reserved and cannot be another kind of channel than that of the sends")
     if TASKS not in copies:
-        copies[TASKS] = Topic(Send, accumulate=False)
+        copies[TASKS] = _SENDS.copy()
         copies[TASKS].key = TASKS
     return Plan(
         name,
@@ -52,6 +57,7 @@ def plan_of(
         output=reads(output),
         stream=own if stream is None else reads(stream),
         managed=managed,
+        call_retry=retry,
     )
 
 
@@ -59,7 +65,7 @@ def _node(name: str, node: PregelNode, retry: Sequence[Any], cache: Any) -> Node
     return NodePlan(
         name,
         WritingProgram(name, chained(node.steps, name), node.writes, node.tags or None, node.metadata or None),
-        node.triggers,
+        tuple(sorted(node.triggers)),
         reads(node.channels),
         retry=node.retry_policy or retry,
         timeout=node.timeout,
@@ -98,6 +104,8 @@ def check(plan: Plan, breakpoints: Collection[str]) -> None:
     """Raise ValueError where a name in the graph names nothing in it."""
     known = [*sorted(plan.channels), *plan.managed]
     for name, node in plan.nodes.items():
+        if name in RESERVED:
+            raise ValueError(f"Node name '{name}' is reserved; name the node otherwise")
         for key in (*node.triggers, *_all(node.reads)):
             if key not in known:
                 raise ValueError(f"Node {name} reads channel '{key}' not in known channels: '{known}'")

@@ -166,6 +166,8 @@ def _chatting(lib: Any) -> Any:
         echo.invoke({"text": "done"})
         muted = GenericFakeChatModel(messages=iter(["muted"]))
         muted.invoke("x", {"tags": ["nostream"]})
+        bound = GenericFakeChatModel(messages=iter(["bound"])).with_config(tags=["own"], metadata={"of": "model"})
+        bound.invoke("x")
         tried(lambda: refuse.invoke({"text": "no"}))
         return {"messages": [model.invoke("hi", {"tags": ["mine"]})]}
 
