@@ -20,7 +20,7 @@ def reads(keys: str | Sequence[str]) -> Reads:
     return keys if isinstance(keys, str) else tuple(keys)
 
 
-_SENDS = Topic(Send, accumulate=False)
+_SENDS: Topic[Send] = Topic(Send, accumulate=False)
 
 
 def plan_of(
