@@ -22,8 +22,9 @@ from mpflow._scope import current_scope
 from mpflow.channels.ephemeral_value import EphemeralValue
 from mpflow.channels.last_value import LastValue
 from mpflow.constants import END, START
+from mpflow.pregel.compiled import CompiledGraph
 from mpflow.pregel.kept import TASKS
-from mpflow.pregel.main import CompiledGraph, Pregel
+from mpflow.pregel.main import Pregel
 from mpflow.runnables.base import coerce, name_of
 from mpflow.schema import callable_hints
 from mpflow.types import ensure_valid_checkpointer

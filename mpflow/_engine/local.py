@@ -11,7 +11,9 @@ from mpflow._exec.thread import THREADS
 from mpflow._messages import Luggage
 
 if TYPE_CHECKING:
+    from mpflow._engine.nesting import Nest
     from mpflow._engine.persistence import Replay
+    from mpflow._engine.setting import Asked, Setting
     from mpflow._messages import Attempt, Outcome
     from mpflow._scope import TaskScope
 
@@ -22,26 +24,21 @@ Done = Callable[..., None]
 class Local:
     """What a run's tasks can reach in this process only; those in workers are given `luggage`, and `serve` is asked."""
 
-    __slots__ = (
-        "__weakref__",
-        "_first",
-        "_luggage",
-        "answers_by_id",
-        "around",
-        "cache",
-        "calls",
-        "control",
-        "durability",
-        "entrances",
-        "lend",
-        "loop",
-        "over",
-        "replay",
-        "saver",
-        "shows_tasks",
-        "state",
-        "store",
-    )
+    cache: Any = None
+    around: TaskScope | None = None
+    shows_tasks = False
+    """A stream is to show all tasks of a step before they run."""
+    replay: Replay | None = None
+    loop: Any = None
+    """The event loop that the run is driven on, if it is on one."""
+    lend: Callable[[Attempt], Outcome] | None = None
+    """Performs a called task in the thread of its caller, which waits for it; None where that would show."""
+    over = False
+    state: Any = None
+    """The channels' values and versions, which are those of the step that runs."""
+    entrances: tuple[Callable[[Any], None], ...] = ()
+    """What comes before a node in a worker."""
+    _luggage: Luggage | None = None
 
     def __init__(self, store: Any, control: Any, saver: Any, durability: str) -> None:
         self.store = store
@@ -49,24 +46,9 @@ class Local:
         self.saver = saver
         self.durability = durability
         self.answers_by_id: dict[str, Any] = {}
-        self.around: TaskScope | None = None
-        self.cache: Any = None
-        self.shows_tasks = False
-        """A stream is to show all tasks of a step before they run."""
-        self.replay: Replay | None = None
         self.calls: set[Any] = set()
         """The futures of called tasks that somebody may be waiting for."""
-        self.loop: Any = None
-        """The event loop that the run is driven on, if it is on one."""
-        self.lend: Callable[[Attempt], Outcome] | None = None
-        """Performs a called task in the thread of its caller, which waits for it; None where that would show."""
-        self.over = False
-        self.state: Any = None
-        """The channels' values and versions, which are those of the step that runs."""
         self._first: dict[str, Any] = {}
-        self.entrances: tuple[Callable[[Any], None], ...] = ()
-        """What comes before a node in a worker."""
-        self._luggage: Luggage | None = None
 
     @property
     def is_away(self) -> bool:
@@ -119,6 +101,37 @@ class Local:
             asyncio.run_coroutine_threadsafe(work, loop)
         except RuntimeError:  # the loop is closed, and nobody will read the answer
             work.close()
+
+
+def local_of(setting: Setting, nest: Nest, asked: Asked, saver: Any) -> Local:
+    """What a run has in this process: given to it, or had by the run around it."""
+    if asked.durability is not None and saver is None:
+        import warnings
+
+        warnings.warn("`durability` has no effect when no checkpointer is present.", stacklevel=5)
+    local = Local(setting.store, asked.control, saver, asked.durability or "async")
+    local.cache = setting.cache
+    local.around = nest.outside
+    if nest.around is not None:
+        if local.store is None:
+            local.store = nest.around.store
+        above = nest.around.facts.local
+        if above is not None:
+            _take_over(local, above, setting, asked)
+    return local
+
+
+def _take_over(local: Local, above: Any, setting: Setting, asked: Asked) -> None:
+    local.answers_by_id = above.answers_by_id
+    if local.cache is None:
+        local.cache = above.cache
+    if asked.durability is None:
+        local.durability = above.durability
+    if setting.is_part:  # graphs that its branches call are nested in its task, like those of other code there
+        local.saver = above.saver
+        local.replay = above.replay
+    elif asked.control is None:
+        local.control = above.drainable()
 
 
 def _serve(local: Local, target: str, request: tuple[Any, ...], done: Done) -> None:

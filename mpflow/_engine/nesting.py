@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mpflow._scope import SCOPE_KEY, TaskScope, current
 from mpflow.config import default_config, ensure_config
@@ -11,11 +11,49 @@ from mpflow.errors import GraphRecursionError
 
 if TYPE_CHECKING:
     from mpflow._core.plan import Plan
+    from mpflow._engine.setting import Setting
 
 PASSED_KEY = "__pregel_stream"
 """Where a nested run finds the modes that the runs around it stream from it."""
 MAX_DEPTH = 64
 """Graphs within graphs: beyond this a graph is taken to contain itself."""
+
+
+class Nest(NamedTuple):
+    """What a run finds around it.
+
+    ``config`` is the run's, ``called_back`` whether it has callbacks of the user's, ``passed`` are the modes that the runs
+    around it stream from it. ``around`` is the task it is nested in; ``outside`` the one whose code started it, which is
+    another where the run has a thread of its own: that one is a root, wherever it is started (SG-3).
+    """
+
+    config: dict[str, Any]
+    called_back: bool = False
+    passed: Sequence[str] = ()
+    around: TaskScope | None = None
+    outside: TaskScope | None = None
+    depth: int = 0
+    namespace: str = ""
+
+
+def nest_of(setting: Setting, config: Any) -> Nest:
+    """What is around a run that is started here, with this config. Raises GraphRecursionError and ValueError."""
+    defaults = setting.defaults
+    if not config and not defaults and current.get() is None:
+        return Nest({} if setting.is_part else default_config())  # type: ignore[arg-type]
+    around = scope_around(config, defaults)
+    outside = current.get() if around is None else around
+    called_back: bool = False
+    passed: Sequence[str] = ()
+    if setting.is_part:
+        complete = config_of_part(config, around)
+        if around is not None:
+            return Nest(complete, around=around, outside=outside, depth=around.facts.depth, namespace=around.namespace)
+    else:
+        complete, called_back, passed = config_of_run(config, defaults, outside, is_root=around is None)
+    depth = 0 if outside is None else depth_below(outside, setting.plan)
+    namespace = "" if around is None else namespace_below(around, lasts=setting.checkpointer is True)
+    return Nest(complete, called_back, passed, around, outside, depth, namespace)
 
 
 def depth_below(parent: TaskScope, plan: Plan) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
@@ -11,246 +11,159 @@ from mpflow._core.plan import keys_of
 from mpflow._core.scheduler import Scheduler
 from mpflow._core.state import ChannelState
 from mpflow._engine.attempts import Performer
-from mpflow._engine.local import Local
-from mpflow._engine.nesting import (
-    PASSED_KEY,
-    SAVER_KEYS,
-    concurrency_of,
-    config_of_part,
-    config_of_run,
-    depth_below,
-    namespace_below,
-    saver_of,
-    scope_around,
-)
-from mpflow._engine.streams import PartStreams, Streams
+from mpflow._engine.local import local_of
+from mpflow._engine.nesting import PASSED_KEY, SAVER_KEYS, concurrency_of, nest_of, saver_of
+from mpflow._engine.setting import NOTHING, Asked, Setting
 from mpflow._engine.voices import Emitters, Warnings
 from mpflow._exec.mailbox import Mailbox
-from mpflow._exec.place import THREADED
 from mpflow._messages import StepFacts
 from mpflow._names import PREVIOUS
-from mpflow._scope import TaskScope, current, task_id_of
+from mpflow._scope import task_id_of
 from mpflow.observe.trace import tracing
 from mpflow.types import Command
 
 if TYPE_CHECKING:
-    from mpflow._core.plan import NodePlan, Plan, Reads
+    from collections.abc import Callable
+
+    from mpflow._core.plan import Plan, Reads
     from mpflow._core.task import Task
+    from mpflow._engine.nesting import Nest
     from mpflow._engine.persistence import Persistence
+    from mpflow._engine.streams import Streams
+    from mpflow._scope import TaskScope
 
 _PART_STEPS = 4
 """More steps than any part of a task has."""
 
 
+def _chance() -> float:
+    import random  # only retries need it
+
+    return random.random()
+
+
 class Run:
     """One run. Made by the compiled graph, obeyed by a driver, forgotten when it is over.
 
-    With `is_part` it is no run of its own but a part of the task it is started from, if any: it has no namespace, no
-    saver and no streams, and what is done in it is done by that task.
+    If its setting says that it is part of a task, it is no run of its own but belongs to the task it is started from, if
+    any: it has no namespace, no saver and no streams, and what is done in it is done by that task.
+
+    What few runs have is an attribute of the class until they have it.
     """
 
-    __slots__ = (
-        "_has_more_facts",
-        "_null",
-        "_passing",
-        "cache",
-        "clock",
-        "context",
-        "depth",
-        "dice",
-        "facts",
-        "forks",
-        "is_part",
-        "local",
-        "mailbox",
-        "may_be_answered",
-        "namespace",
-        "options",
-        "output",
-        "output_keys",
-        "parent",
-        "performer",
-        "persistence",
-        "plan",
-        "result",
-        "result_is_open",
-        "resuming",
-        "scheduler",
-        "stamps",
-        "state",
-        "step_timeout_s",
-        "stream_keys",
-        "streams",
-        "user_config",
-        "warn",
-    )
+    parent: TaskScope | None = None
+    """The task that this run is nested in."""
+    context: Any = None
+    persistence: Persistence | None = None
+    facts: StepFacts | None = None
+    """Those of the step under way."""
+    resuming: bool | None = None
+    forks = False
+    may_be_answered = False
+    """Whether its tasks may find answers: saved ones, or, where nothing of it is saved, those to the run around it."""
+    result: Any = None
+    result_is_open = True
+    clock: Callable[[], float] = staticmethod(time.monotonic)
+    dice: Callable[[], float] = staticmethod(_chance)
+    _null: list[Any] | None = None
 
-    def __init__(
-        self,
-        plan: Plan,
-        config: Any,
-        *,
-        defaults: Any = None,
-        context: Any = None,
-        stream_mode: Any = None,
-        print_mode: Any = (),
-        output: Any = None,
-        subgraphs: bool = False,
-        version: str = "v1",
-        options: Mapping[str, Any] | None = None,
-        step_timeout_s: float | None = None,
-        store: Any = None,
-        cache: Any = None,
-        control: Any = None,
-        checkpointer: Any = None,
-        types_of: Callable[[], Collection[type]] | None = None,
-        durability: str | None = None,
-        pause_before: Collection[str] = (),
-        pause_after: Collection[str] = (),
-        owner: Any = None,
-        is_part: bool = False,
-    ) -> None:
-        self.plan = plan
-        self.options = options or {}
-        self.is_part = is_part
-        around = scope_around(config, None if is_part else defaults)
-        # Where a run has a thread of its own it is a root, wherever it is started.
-        outside = around if around is not None else current.get()
-        self.parent = parent = None if is_part else around
-        called_back = False
-        passed: Sequence[str] = ()
-        if is_part:
-            self.user_config = config_of_part(config, around)
-        else:
-            self.user_config, called_back, passed = config_of_run(config, defaults, outside, is_root=parent is None)
-        self._find_place(around, outside, lasts=checkpointer is True)
+    def __init__(self, setting: Setting, config: Any = None, asked: Asked = NOTHING) -> None:
+        self.plan = plan = setting.plan
+        self.options = setting.options
+        self.is_part = setting.is_part
+        self.step_timeout_s = setting.step_timeout_s
+        self._threaded = setting.threaded
+        nest = nest_of(setting, config)
+        self.user_config = nest.config
+        self.depth = nest.depth
+        self.namespace = nest.namespace
+        around = nest.around
         if around is not None:
-            context = around.facts.context if context is None else context
-            store = around.store if store is None else store
-        self.context = context
-        self.output = plan.output if output is None else output
-        upward = None if around is None else around.emit
-        self.streams = (PartStreams if is_part else Streams)(
-            stream_mode,
-            output=plan.stream if output is None else output,
-            channels=plan.stream,
-            ns=tuple(self.namespace.split("|")) if self.namespace else (),
-            subgraphs=subgraphs,
-            version=version,
-            passed=passed,
-            upward=upward,
-            print_modes=print_mode,
-            owner=owner,
-        )
-        if below := self.streams.wanted_below:
-            self.user_config["configurable"][PASSED_KEY] = below
-        saver = saver_of(checkpointer, parent)
-        if types_of is not None and hasattr(saver, "for_types"):
-            saver = saver.for_types(types_of)
-        self.cache = self._take_in(around, store, cache, control, saver, durability)
-        self.local.around = outside
-        self.local.shows_tasks = self.streams.wants("tasks") or self.streams.wants("debug")
-        self.resuming: bool | None = None
-        self.forks = False
-        above = None if parent is None else parent.answers
-        self.may_be_answered = saver is not None or (above is not None and bool(above.null or above.by_id))
-        """Whether its tasks may find answers: saved ones, or, where nothing of it is saved, those to the run around it."""
-        self._null: list[Any] | None = None
-        self.step_timeout_s = step_timeout_s
-        self.stamps = plan.retries
+            self._be_within(around)
+        if asked.context is not None:
+            self.context = asked.context
+        silent = around is None and not asked.tells
+        self.streams = setting.quiet if silent else self._streams(setting, nest, asked)
+        saver = None if setting.checkpointer is None and around is None else self._saver(setting)
+        self.local = local = local_of(setting, nest, asked, saver)
+        self.cache = None if setting.is_part else local.cache
         self.mailbox = Mailbox()
-        self.clock: Callable[[], float] = time.monotonic
-        self.dice: Callable[[], float] = _chance
         self.warn = Warnings(plan)
-        leaves = plan.leaves or self.options.get("executor") == "process"
-        is_counted = saver is not None or leaves or bool(pause_before) or bool(pause_after)
-        self.state = self.local.state = ChannelState(plan, counted=is_counted)
-        self.scheduler = self._schedule(pause_before, pause_after, keeps=saver is not None or self.cache is not None)
-        self.persistence = None if saver is None else self._remembering(saver, self.local.durability)
-        emits = upward is not None or self.streams.wants_events
-        emitters = Emitters(self.mailbox, self.streams) if emits else None
-        self.performer = Performer(plan, self.state, copy_context(), self.warn, emitters)
-        if called_back or self.streams.heard:
-            from mpflow._engine.messages import entrance
-
-            self.performer.enter = entrance(self.streams.heard)
-            if called_back:
-                from mpflow._engine.telling import teller_of
-
-                self.performer.teller = teller_of(self)
-        self.facts: StepFacts | None = None
-        self.result: Any = None
-        self.result_is_open = True
-        self.output_keys = _keys_of(plan, self.output)
+        self.stamps = plan.retries
+        is_counted = saver is not None or setting.leaves or bool(asked.pause_before or asked.pause_after)
+        self.state = local.state = ChannelState(plan, counted=is_counted)
+        self.scheduler = self._schedule(setting, asked, saver)
+        if saver is not None:
+            self.persistence = self._remembering(saver, local.durability)
+            self.may_be_answered = True
+        self.performer = Performer(plan, self.state, copy_context(), self.warn)
+        if not silent or nest.called_back:
+            self._let_tell(nest)
+        if asked.output is None or asked.output is plan.output:
+            self.output, self.output_keys, self._passing = plan.output, plan.output_keys, setting.passing
+        else:
+            self.output = asked.output
+            self.output_keys = _keys_of(plan, self.output)
+            self._passing = not plan.fleeting.isdisjoint(self.output_keys)
         self.stream_keys = _keys_of(plan, self.streams.output)
-        self._passing = not plan.fleeting.isdisjoint(self.output_keys)
-        self._has_more_facts = (
-            context is not None
-            or parent is not None
-            or saver is not None
-            or PREVIOUS in plan.kinds
-            or bool(self.namespace)
+        self._has_more_facts = bool(
+            self.context is not None or self.parent is not None or saver or setting.has_previous or self.namespace
         )
 
-    def _find_place(self, around: TaskScope | None, outside: TaskScope | None, *, lasts: bool) -> None:
-        """Take a depth and a namespace within the task around this run (SG-3). Raises GraphRecursionError."""
-        self.depth = 0
-        self.namespace = ""
-        if self.is_part and around is not None:
-            self.depth = around.facts.depth
-            self.namespace = around.namespace
-        elif outside is not None:
-            self.depth = depth_below(outside, self.plan)
-            if around is not None:
-                self.namespace = namespace_below(around, lasts=lasts)
+    def _be_within(self, around: TaskScope) -> None:
+        """Take over from the task around this run what is not the run's own."""
+        self.context = around.facts.context
+        if not self.is_part:
+            self.parent = around
+            answers = around.answers
+            self.may_be_answered = answers is not None and bool(answers.null or answers.by_id)
 
-    def _take_in(
-        self, around: TaskScope | None, store: Any, cache: Any, control: Any, saver: Any, durability: str | None
-    ) -> Any:
-        """Set what tasks reach in this process: given to this run, or had by the run around it. The cache, if it has one."""
-        above = None if self.parent is None else self.parent.facts.local
-        if durability is not None and saver is None:
-            import warnings
+    def _streams(self, setting: Setting, nest: Nest, asked: Asked) -> Streams:
+        streams = setting.streams(
+            asked,
+            ns=tuple(self.namespace.split("|")) if self.namespace else (),
+            passed=nest.passed,
+            upward=None if nest.around is None else nest.around.emit,
+        )
+        if below := streams.wanted_below:
+            self.user_config["configurable"][PASSED_KEY] = below
+        return streams
 
-            warnings.warn("`durability` has no effect when no checkpointer is present.", stacklevel=5)
-        if durability is None:
-            durability = "async" if above is None else above.durability
-        self.local = local = Local(store, control, saver, durability)
-        if self.is_part:
-            self._be_part_of(around)
-            return cache
-        if above is not None:
-            cache = above.cache if cache is None else cache
-            local.answers_by_id = above.answers_by_id
-            if control is None:
-                local.control = above.drainable()
-        local.cache = cache
-        return cache
+    def _saver(self, setting: Setting) -> Any:
+        saver = saver_of(setting.checkpointer, self.parent)
+        if setting.types_of is not None and hasattr(saver, "for_types"):
+            saver = saver.for_types(setting.types_of)
+        return saver
 
-    def _schedule(self, pause_before: Collection[str], pause_after: Collection[str], *, keeps: bool) -> Scheduler:
+    def _schedule(self, setting: Setting, asked: Asked, saver: Any) -> Scheduler:
         return Scheduler(
             self.plan,
             self.state,
-            recursion_limit=_PART_STEPS if self.is_part else self.user_config["recursion_limit"],
+            recursion_limit=_PART_STEPS if setting.is_part else self.user_config["recursion_limit"],
             max_concurrency=concurrency_of(self.user_config),
-            kill_on_failure=self.options.get("fail_fast") == "kill",
-            on_error=self.options.get("on_error"),
+            kill_on_failure=setting.kills_on_failure,
+            on_error=setting.on_error,
             warn=self.warn,
-            pause_before=pause_before,
-            pause_after=pause_after,
-            tells_ends=keeps or self.streams.watched,
-            keeps_columns=_unless_elsewhere if self.options.get("executor") == "process" else _if_in_processes,
+            pause_before=asked.pause_before,
+            pause_after=asked.pause_after,
+            tells_ends=saver is not None or self.cache is not None or self.streams.watched,
+            keeps_columns=setting.keeps_columns,
         )
 
-    def _be_part_of(self, task: TaskScope | None) -> None:
-        """Let the graphs that branches in workers call be nested in `task`, like those of branches here."""
-        above = None if task is None else task.facts.local
-        if above is not None:
-            self.local.saver = above.saver
-            self.local.cache = above.cache
-            self.local.answers_by_id = above.answers_by_id
-            self.local.replay = above.replay
-            self.local.durability = above.durability
+    def _let_tell(self, nest: Nest) -> None:
+        """Let tasks say what happens in them while they run, to the streams and to callbacks of the user's."""
+        streams, performer = self.streams, self.performer
+        self.local.shows_tasks = streams.wants("tasks") or streams.wants("debug")
+        if streams.upward is not None or streams.wants_events:
+            performer.emit_for = Emitters(self.mailbox, streams)
+        if nest.called_back or streams.heard:
+            from mpflow._engine.messages import entrance
+
+            performer.enter = entrance(streams.heard)
+        if nest.called_back:
+            from mpflow._engine.telling import teller_of
+
+            performer.teller = teller_of(self)
 
     def _remembering(self, saver: Any, durability: str) -> Persistence:
         """The saved side of this run. Raises ValueError for a root whose config names no thread (CP-1)."""
@@ -321,7 +234,7 @@ class Run:
             and self.cache is None
             and not self.streams.watched
             and self.performer.enter is None
-            and self.options.get("executor") in THREADED
+            and self._threaded
             and tracing.get() is None
         )
 
@@ -392,20 +305,6 @@ class Run:
         facts = task.facts or self.facts
         assert facts is not None
         return task_id_of(facts.checkpoint_id, facts.checkpoint_ns, facts.step, task.name, task.path, task.triggers)
-
-
-def _if_in_processes(node: NodePlan) -> bool:
-    return bool(node.executor == "process")
-
-
-def _unless_elsewhere(node: NodePlan) -> bool:
-    return bool(node.executor is None or node.executor == "process")
-
-
-def _chance() -> float:
-    import random  # only retries need it
-
-    return random.random()
 
 
 def _keys_of(plan: Plan, reads: Reads) -> frozenset[str]:

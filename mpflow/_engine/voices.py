@@ -18,13 +18,15 @@ class Warnings:
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
-        self._said: set[str] = set()
+        self._said: set[str] | None = None
 
     def __call__(self, text: str) -> None:
         if self._plan.strict:
             from mpflow.errors import StrictGraphError
 
             raise StrictGraphError("unknown name", f"graph '{self._plan.name}'", text)
+        if self._said is None:
+            self._said = set()
         if text not in self._said:
             self._said.add(text)
             import logging

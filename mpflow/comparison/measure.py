@@ -22,7 +22,7 @@ from mpflow.comparison.records import Comparison, Measurement, NodeTimes
 from mpflow.constants import START
 from mpflow.errors import NodeNotPicklableError
 from mpflow.observe.trace import Trace
-from mpflow.pregel.main import CompiledGraph
+from mpflow.pregel.compiled import CompiledGraph
 
 PLACES: tuple[Literal["thread", "process"], ...] = ("thread", "process")
 

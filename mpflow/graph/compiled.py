@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Generic
 
-from mpflow.pregel.main import CompiledGraph, Pregel
+from mpflow.pregel.compiled import CompiledGraph
+from mpflow.pregel.main import Pregel
 from mpflow.typing import ContextT, InputT, OutputT, StateT
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class CompiledStateGraph(Pregel, Generic[StateT, ContextT, InputT, OutputT]):
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         # A graph travels without what only this process has: its pool and the user's executors.
-        state = dict(self.__dict__)
+        state = self.__getstate__()
         options = dict(self._options)
         options["pool"] = None
         if not isinstance(options.get("executor"), (str, type(None))):

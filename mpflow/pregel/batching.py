@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, cast
 
-from mpflow.runnables.batching import Failure, aas_completed, as_completed, configured, failure_of, limit_of
+from mpflow.runnables.batching import (
+    Failure,
+    aas_completed,
+    ain_order,
+    as_completed,
+    configured,
+    failure_of,
+    in_order,
+    limit_of,
+)
 from mpflow.types import FailureRecord
 
 if TYPE_CHECKING:
-    from mpflow.pregel.main import CompiledGraph
+    from mpflow.config import RunnableConfig
+    from mpflow.pregel.compiled import CompiledGraph
     from mpflow.pregel.spreading import Part
     from mpflow.runnables.batching import Indexed
+
+    Parallel = Literal["auto", "items", "nodes"]
 
 
 def _failure(graph: CompiledGraph, return_exceptions: bool) -> Failure:
@@ -55,7 +67,7 @@ def _runnable(
     return Resumable(graph), on_threads(items, prefix), "nodes"
 
 
-def batch_as_completed(
+def _batch_as_completed(
     graph: CompiledGraph,
     inputs: Iterable[Any],
     config: Any,
@@ -76,7 +88,7 @@ def batch_as_completed(
             yield from items_as_completed(Items(graph, items, limit=limit, failure=failure, guard=guard, **kwargs))
 
 
-async def abatch_as_completed(
+async def _abatch_as_completed(
     graph: CompiledGraph,
     inputs: Iterable[Any],
     config: Any,
@@ -101,3 +113,86 @@ async def abatch_as_completed(
         async with aclosing(found) as settled:
             async for item in settled:
                 yield item
+
+
+class BatchedGraph:
+    """What a compiled graph does with many inputs."""
+
+    def batch(
+        self,
+        inputs: Iterable[Any],
+        config: RunnableConfig | list[RunnableConfig] | None = None,
+        *,
+        return_exceptions: bool = False,
+        parallel: Parallel = "auto",
+        **kwargs: Any,
+    ) -> list[Any]:
+        """Run the graph on every input and return the outputs in the order of the inputs (AS-3).
+
+        ``max_concurrency`` in the config bounds how many runs are under way. The first failure is raised when the runs
+        that had started are over; with `return_exceptions` failures are results; under ``on_error="record"`` they are
+        `FailureRecord`s.
+
+        ``parallel="auto"`` runs the first inputs here and measures them; the rest go whole to workers if that is sooner
+        and nothing could tell. ``parallel="nodes"`` drives every run here and places its nodes one by one. ``parallel="items"`` runs each input
+        as a whole within one worker process, where its nodes run in place: the best way for very many short runs. The
+        graph must be able to travel (NodeNotPicklableError); its checkpointer, store and cache stay here and are asked.
+
+        ``thread_id_prefix="job/"`` gives each input a thread of its own, ``job/0`` and so on: a batch that was cut short
+        goes on when it is given the same inputs again. What has finished is not run again but gives its stored output.
+        """
+        return in_order(
+            self.batch_as_completed(inputs, config, return_exceptions=return_exceptions, parallel=parallel, **kwargs)
+        )
+
+    async def abatch(
+        self,
+        inputs: Iterable[Any],
+        config: RunnableConfig | list[RunnableConfig] | None = None,
+        *,
+        return_exceptions: bool = False,
+        parallel: Parallel = "auto",
+        **kwargs: Any,
+    ) -> list[Any]:
+        """As `batch`, awaited."""
+        return await ain_order(
+            self.abatch_as_completed(inputs, config, return_exceptions=return_exceptions, parallel=parallel, **kwargs)
+        )
+
+    def batch_as_completed(
+        self,
+        inputs: Iterable[Any],
+        config: RunnableConfig | list[RunnableConfig] | None = None,
+        *,
+        return_exceptions: bool = False,
+        parallel: Parallel = "auto",
+        **kwargs: Any,
+    ) -> Iterator[tuple[int, Any]]:
+        """As `batch`, yielding ``(index, output)`` as runs finish. Inputs are taken as there is room for them."""
+        return _batch_as_completed(
+            cast("CompiledGraph", self),
+            inputs,
+            config,
+            return_exceptions=return_exceptions,
+            parallel=parallel,
+            **kwargs,
+        )
+
+    def abatch_as_completed(
+        self,
+        inputs: Iterable[Any],
+        config: RunnableConfig | list[RunnableConfig] | None = None,
+        *,
+        return_exceptions: bool = False,
+        parallel: Parallel = "auto",
+        **kwargs: Any,
+    ) -> AsyncIterator[tuple[int, Any]]:
+        """As `batch_as_completed`, for ``async for``."""
+        return _abatch_as_completed(
+            cast("CompiledGraph", self),
+            inputs,
+            config,
+            return_exceptions=return_exceptions,
+            parallel=parallel,
+            **kwargs,
+        )

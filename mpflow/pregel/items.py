@@ -21,7 +21,7 @@ from mpflow.errors import NodeCancelledError, OutcomeUnknown, PoisonTaskError
 
 if TYPE_CHECKING:
     from mpflow._exec.process import WorkerPool
-    from mpflow.pregel.main import CompiledGraph
+    from mpflow.pregel.compiled import CompiledGraph
     from mpflow.pregel.spreading import Checks, Guard
 
 Item = tuple[int, Any, Any]

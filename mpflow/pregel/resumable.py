@@ -9,7 +9,7 @@ from mpflow._names import CONF
 from mpflow.config import merge_configs
 
 if TYPE_CHECKING:
-    from mpflow.pregel.main import CompiledGraph
+    from mpflow.pregel.compiled import CompiledGraph
 
 
 def on_threads(items: Iterable[tuple[int, Any, Any]], prefix: str) -> Iterator[tuple[int, Any, Any]]:

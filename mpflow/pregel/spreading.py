@@ -24,8 +24,8 @@ from mpflow.errors import NodeNotPicklableError
 
 if TYPE_CHECKING:
     from mpflow._core.plan import NodePlan
+    from mpflow.pregel.compiled import CompiledGraph
     from mpflow.pregel.items import Item
-    from mpflow.pregel.main import CompiledGraph
 
 TRIAL_S = 0.03
 """So long runs are measured; and as long as starting the workers would take, if there are none yet."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from mpflow._core.plan import NodePlan, Plan
 from mpflow._engine.run import Run
+from mpflow._engine.setting import NOTHING, Asked, Setting
 from mpflow._exec.branching import BranchProgram, StreamingProgram
 from mpflow.channels.ephemeral_value import EphemeralValue
 from mpflow.channels.last_value import LastValue
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 INVOKE, AINVOKE, STREAM, ASTREAM = "invoke", "ainvoke", "transform", "atransform"
 """The ways to run a composite, by the method of a branch that each calls. Every way has a plan of its own."""
+_PIECES = Asked(stream_mode="custom")
 
 
 class Composite(Runnable[Any, Any]):
@@ -27,22 +29,21 @@ class Composite(Runnable[Any, Any]):
 
     def __init__(self, executor: Any, pool: Any) -> None:
         self._options = {"executor": executor, "pool": pool}
-        self._plans: dict[str, Plan] = {}
+        self._settings: dict[str, Setting] = {}
 
-    def _plan_for(self, way: str) -> Plan:
-        """The plan of one way to run this; made once."""
-        plan = self._plans.get(way)
-        if plan is None:
-            plan = self._plans[way] = self._make_plan(way)
-        return plan
+    def _setting_for(self, way: str) -> Setting:
+        """The plan of one way to run this, and what goes with it; made once."""
+        setting = self._settings.get(way)
+        if setting is None:
+            setting = Setting(self._make_plan(way), self._options, checkpointer=False, is_part=True)
+            self._settings[way] = setting
+        return setting
 
     def _make_plan(self, way: str) -> Plan:
         raise NotImplementedError
 
-    def _run(self, way: str, config: RunnableConfig | None, **options: Any) -> Run:
-        return Run(
-            self._plan_for(way), for_child(config), options=self._options, checkpointer=False, is_part=True, **options
-        )
+    def _run(self, way: str, config: RunnableConfig | None, asked: Asked = NOTHING) -> Run:
+        return Run(self._setting_for(way), for_child(config), asked)
 
     def _performed(self, input: Any, config: RunnableConfig | None) -> Any:
         """Run on the engine, from the calling thread; the plan's output."""
@@ -65,14 +66,14 @@ class Composite(Runnable[Any, Any]):
         """Run on the engine, yielding what each branch tells, with its key."""
         from mpflow._engine.drive import drive
 
-        yield from drive(self._run(STREAM, config, stream_mode="custom"), input)
+        yield from drive(self._run(STREAM, config, _PIECES), input)
 
     async def _apieces(self, input: Any, config: RunnableConfig | None) -> AsyncIterator[tuple[str, Any]]:
         from contextlib import aclosing
 
         from mpflow._engine.adrive import adrive
 
-        pieces: Any = adrive(self._run(ASTREAM, config, stream_mode="custom"), input)
+        pieces: Any = adrive(self._run(ASTREAM, config, _PIECES), input)
         async with aclosing(pieces) as told:
             async for piece in told:
                 yield piece
@@ -81,7 +82,7 @@ class Composite(Runnable[Any, Any]):
         # It travels without what only this process has: plans, its pool and the user's executors.
         executor = self._options["executor"]
         kept = executor if isinstance(executor, (str, type(None))) else None
-        return {**self.__dict__, "_plans": {}, "_options": {"executor": kept, "pool": None}}
+        return {**self.__dict__, "_settings": {}, "_options": {"executor": kept, "pool": None}}
 
 
 def callables_of(runnable: Any, way: str) -> Callables:
