@@ -46,7 +46,7 @@ def _explained(node: NodePlan, default: Any, pool: Any) -> NodePlacement:
         sent, away_s = profile.sent, profile.away_s
     used = pool or _default_pool()
     if place == "process" and not sent and used is not None:
-        sent, away_s = used.measured(node.program)
+        sent, away_s, _ = used.measured(node.program)
         if sent:
             reason += f"; {ms(away_s)} a call in a worker"
     return NodePlacement(node.name, name, place, reason, can_move, held, here, sent, cpu_s, wall_s, away_s)

@@ -49,13 +49,15 @@ def hint(node: NodePlan, place: str, pool: Any) -> bool:
 def _of_process(node: NodePlan, pool: Any) -> str | None:
     if pool is None or node.timeout_s is not None:
         return None
-    calls, mean_s = pool.measured(node.program)
-    costs = CostBook(pool.max_workers).costs()
-    if calls < ENOUGH_CALLS or mean_s * 2 > costs.parent_s:
+    calls, mean_s, batches = pool.measured(node.program)
+    if calls < ENOUGH_CALLS:
+        return None
+    trip_s = CostBook(pool.max_workers).costs().trip_s * batches / calls
+    if mean_s * 2 > trip_s:
         return None
     return (
-        f"its calls take {ms(mean_s)} in a worker, decoding and encoding included, and sending one takes about "
-        f"{ms(costs.parent_s)} of this process. Leave it to 'auto', or send larger pieces of work"
+        f"its calls take {ms(mean_s)} in a worker, decoding and encoding included, and travel {calls / batches:.1f} at a "
+        f"time, which adds about {ms(trip_s)} to each. Leave it to 'auto', or send more of them at once"
     )
 
 

@@ -143,6 +143,7 @@ class Worker:
         writer.add(link.TASKS, *parts)
         shipment.traffic.bytes_out += writer.queued - queued_bytes
         self.given += len(attempts)
+        shipment.batches += 1
         self.is_fresh = False
         self.mean_s = shipment.mean_s if shipment.seen else float("inf")
 

@@ -118,10 +118,10 @@ class Foreman:
         queue = self._queue
         return not queue and not queue.apart and not any(worker.window for worker in self._roster.crew)
 
-    def measured(self, program: Any) -> tuple[int, float]:
+    def measured(self, program: Any) -> tuple[int, float, int]:
         """See `WorkerPool.measured`."""
         shipment = self._parcels.shipments.of(program)
-        return shipment.seen, shipment.mean_s
+        return shipment.seen, shipment.mean_s, shipment.batches
 
     def stats(self) -> dict[str, Any]:
         """See `WorkerPool.stats`."""

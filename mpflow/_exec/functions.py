@@ -46,7 +46,18 @@ _MOVED = ("bytes_out", "bytes_in", "shared_out", "shared_in")
 class Shipment:
     """A program as it travels: its number, its bytes, and how long its tasks take."""
 
-    __slots__ = ("appetite", "bindings", "checked", "data", "has_plain_inputs", "mean_s", "number", "seen", "traffic")
+    __slots__ = (
+        "appetite",
+        "batches",
+        "bindings",
+        "checked",
+        "data",
+        "has_plain_inputs",
+        "mean_s",
+        "number",
+        "seen",
+        "traffic",
+    )
 
     def __init__(self, memory_bytes: int = 0) -> None:
         self.number = 0
@@ -54,6 +65,8 @@ class Shipment:
         self.seen = 0
         """How many of its tasks were measured."""
         self.mean_s = 0.0
+        self.batches = 0
+        """In how many batches they travelled."""
         self.traffic = Traffic()
         self.appetite = Appetite(memory_bytes)
         self.has_plain_inputs = True

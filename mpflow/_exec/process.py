@@ -130,8 +130,9 @@ class WorkerPool:
         if not self._is_foreign() and not self._is_closed:
             self._polling.once(self, attends=True)
 
-    def measured(self, program: Any) -> tuple[int, float]:
-        """How many tasks of a program were measured, and the mean of what they took of a worker, in seconds."""
+    def measured(self, program: Any) -> tuple[int, float, int]:
+        """How many tasks of a program were measured, the mean of what they took of a worker, in seconds, and in how many
+        batches they were sent."""
         return self._foreman.measured(program)
 
     def stats(self) -> dict[str, Any]:

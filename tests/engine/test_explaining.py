@@ -102,22 +102,25 @@ def test_a_thread_that_holds_up_the_others_is_told_once(
 class Pool:
     max_workers = 2
 
-    def __init__(self, calls: int, mean_s: float) -> None:
-        self.figures = calls, mean_s
+    def __init__(self, *figures: Any) -> None:
+        self.figures = figures
 
-    def measured(self, program: Any) -> tuple[int, float]:
-        return self.figures
+    def measured(self, program: Any) -> tuple[int, float, int]:
+        return self.figures  # type: ignore[return-value]
 
 
-@pytest.mark.parametrize(("calls", "mean_s", "is_told"), [(5000, 5e-6, True), (5, 5e-6, False), (5000, 0.001, False)])
-def test_workers_for_tiny_calls_are_told(
-    calls: int, mean_s: float, is_told: bool, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    ("calls", "mean_s", "batches", "is_told"),
+    [(5000, 5e-6, 5000, True), (5000, 5e-6, 20, False), (5, 5e-6, 5, False), (5000, 0.001, 5000, False)],
+)
+def test_workers_for_tiny_calls_are_told_if_each_travels_by_itself(
+    calls: int, mean_s: float, batches: int, is_told: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     node = graph_of(a=corpus.remembers_nothing)._plan.nodes["a"]
-    assert hint(node, "process", Pool(calls, mean_s)) is is_told
+    assert hint(node, "process", Pool(calls, mean_s, batches)) is is_told
     assert len(hints(caplog)) == is_told
     if is_told:
-        assert "its calls take 5 us in a worker" in hints(caplog)[0]
+        assert "its calls take 5 us in a worker" in hints(caplog)[0] and "travel 1.0 at a time" in hints(caplog)[0]
 
 
 @pytest.mark.warm_pool
