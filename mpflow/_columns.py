@@ -124,6 +124,8 @@ class Span(Sequence[Attempt]):
     @outbox.setter
     def outbox(self, outbox: Outbox) -> None:
         self.column.outbox = outbox
+        for attempt in self.column.made.values():
+            attempt.outbox = outbox
 
     @property
     def path(self) -> tuple[Any, ...]:
