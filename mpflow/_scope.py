@@ -181,6 +181,8 @@ class TaskScope:
             configurable["checkpoint_map"] = parents
             configurable[SCOPE_KEY] = self
             config = dict(base)
+            config.pop("run_name", None)  # the run's own, and not of what is called in it
+            config.pop("run_id", None)
             config["metadata"] = metadata
             config["configurable"] = configurable
             tags = [*(base.get("tags") or ()), *(self.tags or ())]

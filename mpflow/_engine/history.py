@@ -204,6 +204,8 @@ def _shown(step: SavedStep, task_id: str, task: Task, state: Any, live: bool) ->
     mine = [(name, value) for found, name, value in step.pending if found == task_id]
     writes = [(name, value) for name, value in mine if name not in SPECIAL]
     error = next((value for name, value in mine if name == ERROR), None)
+    if isinstance(error, BaseException):
+        error = repr(error)
     interrupts: tuple[Any, ...] = ()
     for name, value in mine:
         if name == INTERRUPT:

@@ -46,8 +46,6 @@ def _enter(heard: Collection[str], scope: TaskScope) -> None:
     from langchain_core.runnables.config import var_child_runnable_config
 
     config: Any = scope.config
-    config.pop("run_name", None)  # the run's own, and not of what is called in it
-    config.pop("run_id", None)
     if scope.emit is not None and heard:
         config["callbacks"] = _managed(config)
         if "messages" in heard:

@@ -21,7 +21,7 @@ from mpflow._engine.persistence import (
     checkpoint_of,
     new_versions,
 )
-from mpflow._names import CHECKPOINT_ID, INTERRUPT, SCHEDULED
+from mpflow._names import CHECKPOINT_ID, ERROR, INTERRUPT, SCHEDULED
 from mpflow._wire.codec import EncodeError
 from mpflow.checkpoint.base import LATEST_VERSION, advance_ids, get_checkpoint_metadata, now_iso
 from mpflow.checkpoint.log.operations import Loaded, new_number
@@ -220,6 +220,8 @@ class Recording(Persistence):
         return written, refs
 
     def _save_writes(self, task_id: str, path: str, saved: Writes, node: str, writes: Writes) -> Iterable[Call]:
+        if saved and saved[-1][0] == ERROR:  # none that a handler is yet to be given: told by its text (ER-3)
+            saved = [*saved[:-1], (ERROR, _text_of(saved[-1][1]))]
         if self.durability == "exit":
             self._put_off_results.append((task_id, path, saved, node))
             return ()
@@ -335,3 +337,10 @@ class Recording(Persistence):
         ops = changes.to(values, names, whole=tip is None)
         self._add_row(parent_id, tip, versions, seen, ops, checkpoint["updated_channels"])
         self.where[CHECKPOINT_ID] = self.checkpoint_id
+
+
+def _text_of(error: Any) -> str:
+    try:
+        return repr(error)
+    except Exception:  # of the user's own making
+        return f"{type(error).__name__}(...)"

@@ -42,6 +42,9 @@ class RemoteError(Exception):
     def __str__(self) -> str:
         return f"{self.type_name}: {self.message}" if self.message else self.type_name
 
+    def __repr__(self) -> str:
+        return f"{self.type_name.rpartition('.')[2]}({self.message!r})"
+
 
 class WorkerTraceback(Exception):
     """Shown as the cause at the root of a rebuilt exception: the traceback as the worker printed it."""

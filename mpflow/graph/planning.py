@@ -76,6 +76,8 @@ def plan_of(graph: StateGraph[Any, Any, Any, Any], name: str, *, strict: bool, e
             cache=spec.cache_policy or defaults.cache_policy,
             subgraph=spec.callables.source if hasattr(spec.callables.source, "get_subgraphs") else None,
         )
+    if DEFAULT_HANDLER in nodes:  # in a drawing it comes after all that it stands in for
+        nodes[DEFAULT_HANDLER] = nodes.pop(DEFAULT_HANDLER)
     for start, end in sorted(graph.edges):
         if end != END:
             nodes[start].writes.append((BRANCH_TO + end, None))

@@ -153,6 +153,25 @@ def failed(lib: Any, run: Run) -> Any:
     return [*seen, run.history(graph, THREAD)]
 
 
+def failed_and_handled(lib: Any, run: Run) -> Any:
+    """EH-2, ER-3: the record of the step shows the error as its text."""
+
+    class Broken(Exception):
+        pass
+
+    def breaks(state: State) -> State:
+        raise Broken("no")
+
+    def mend(state: State, error: lib.errors.NodeError) -> State:
+        return {"log": [error.node, str(error.error)]}
+
+    builder = lib.graph.StateGraph(State).add_node("breaks", breaks, error_handler=mend).add_node("raises", breaks)
+    graph = builder.add_edge("__start__", "breaks").add_edge("__start__", "raises")
+    graph = graph.compile(checkpointer=lib.new_saver(), interrupt_before=["raises"])
+    seen = [run.invoke(graph, {"log": ["in"]}, THREAD), tried(lambda: run.invoke(graph, None, THREAD))]
+    return [*seen, {task.name: task.error for task in run.get_state(graph, THREAD).tasks}, graph.get_graph().to_json()]
+
+
 # -- changing ---------------------------------------------------------------------------------------------------------
 
 
@@ -439,7 +458,7 @@ def functions(lib: Any, run: Run) -> Any:
 
 
 SCENARIOS = [
-    narrowed, nowhere, metadata, durabilities, many_due, failed, updates, branches, joins, ambiguous, in_bulk, copies, clears,
+    narrowed, nowhere, metadata, durabilities, many_due, failed, failed_and_handled, updates, branches, joins, ambiguous, in_bulk, copies, clears,
     replays, streams_again, forks, asks_again, edits_at_a_pause, within, within_lasting, two_below, travels_within,
     travels_within_lasting, replays_around, replays_around_lasting, unknown_within, functions,
 ]  # fmt: skip

@@ -34,6 +34,7 @@ MODULES = [
     "graph",
     "graph.message",
     "graph.state",
+    "graph.ui",
     "managed",
     "managed.base",
     "managed.is_last_step",
@@ -44,6 +45,7 @@ MODULES = [
     "store.sqlite",
     "types",
     "typing",
+    "version",
     "warnings",
 ]
 
@@ -67,10 +69,6 @@ NOT_OURS = {
     "store.sqlite.AsyncSqliteStore.VECTOR_MIGRATIONS",
     "store.sqlite.SqliteStore.MIGRATIONS",
     "store.sqlite.SqliteStore.VECTOR_MIGRATIONS",
-    # The log keeps what a DeltaChannel asks savers for (ST-12).
-    "checkpoint.base.DeltaChannelHistory",
-    "*.get_delta_channel_history",
-    "*.aget_delta_channel_history",
     # The protocol of LangGraph's platform (SM-15).
     "*.stream_events",
     "*.astream_events",
