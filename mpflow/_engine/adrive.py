@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from mpflow._core.protocol import CANCEL
 from mpflow._engine.caching import CACHE, acall_cache
 from mpflow._engine.drive import abandon, perform_all
-from mpflow._engine.loop import CLOSE, EMIT, PAUSE, START, WAIT, run_loop
+from mpflow._engine.loop import CLOSE, EMIT, PAUSE, START, TELL, WAIT, run_loop
 from mpflow._engine.persistence import SAVER, acall_saver, aleave
 from mpflow._engine.places import INLINE, LOOP, Places
 from mpflow._exec.aio import LoopBell, LoopPlace, unwatch, watch
@@ -74,6 +74,8 @@ async def adrive(run: Run, input: Any) -> AsyncIterator[Any]:
                 reply = await acall_saver(saver, effect[1], effect[2])
             elif kind is CACHE:
                 reply = await acall_cache(run, effect[1], effect[2])
+            elif kind is TELL:
+                await performer.teller.atell(effect[1])  # type: ignore[union-attr]
             elif kind is EMIT:
                 while queue:
                     yield queue.popleft()

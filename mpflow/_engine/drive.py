@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from mpflow._core.protocol import CANCEL
 from mpflow._engine.caching import CACHE, call_cache
-from mpflow._engine.loop import CLOSE, EMIT, PAUSE, START, WAIT, run_loop
+from mpflow._engine.loop import CLOSE, EMIT, PAUSE, START, TELL, WAIT, run_loop
 from mpflow._engine.persistence import SAVER, call_saver, leave
 from mpflow._engine.places import INLINE, THREAD, Places
 from mpflow._messages import CANCELLED, DONE, FAILED, Attempt, Outcome
@@ -85,6 +85,8 @@ def drive(run: Run, input: Any) -> Iterator[Any]:
                 reply = call_saver(saver, effect[1], effect[2])
             elif kind is CACHE:
                 reply = call_cache(run, effect[1], effect[2])
+            elif kind is TELL:
+                run.performer.teller.tell(effect[1])  # type: ignore[union-attr]
             elif kind is EMIT:
                 while queue:
                     yield queue.popleft()

@@ -203,7 +203,7 @@ def snapshot(
 def _shown(step: SavedStep, task_id: str, task: Task, state: Any, live: bool) -> PregelTask:
     mine = [(name, value) for found, name, value in step.pending if found == task_id]
     writes = [(name, value) for name, value in mine if name not in SPECIAL]
-    error = next((value for name, value in mine if name == ERROR), None)
+    error: Any = next((value for name, value in mine if name == ERROR), None)
     if isinstance(error, BaseException):
         error = repr(error)
     interrupts: tuple[Any, ...] = ()

@@ -9,6 +9,7 @@ Effects, and what the driver sends back:
 - ``(CLOSE, attempt, diff)``: complete the diff of an attempt that ran elsewhere; its outcome, or None if it will be posted
 - ``(SAVER, method, arguments)``: call the saver; what it returns
 - ``(CACHE, method, arguments)``: call the cache; what it returns
+- ``(TELL, event)``: tell the user's handlers that the run pauses or goes on
 - ``(EMIT,)``: chunks wait in ``run.streams.queue``; the driver hands them to the consumer, which so drives the run
 
 The generator returns when the run is over and raises what the run raises.
@@ -57,7 +58,7 @@ if TYPE_CHECKING:
     from mpflow._engine.run import Run
 
 _CLOSED = (CLOSED, CLOSED_MANY)
-START, WAIT, PAUSE, CLOSE, EMIT = "start", "wait", "pause", "close", "emit"
+START, WAIT, PAUSE, CLOSE, EMIT, TELL = "start", "wait", "pause", "close", "emit", "tell"
 
 Effect = tuple[Any, ...]
 Effects = Generator[Effect, Any, Any]
@@ -183,7 +184,14 @@ def _begin(run: Run, input: Any) -> Effects:
         persistence.forget_questions()
         yield from _save(persistence.checkpoint(run.state, "fork", scheduler.step))
         scheduler.step += 1
+    if writes is None and run.performer.teller is not None:
+        yield from _tell(run.performer.teller.resumed())
     return out, None if persistence.repeats else persistence.kept()
+
+
+def _tell(event: Any) -> Effects:
+    if event is not None:
+        yield TELL, event
 
 
 def _save(calls: Iterable[tuple[str, tuple[Any, ...]]]) -> Effects:
@@ -261,6 +269,8 @@ def _end(run: Run, instruction: Instruction) -> Effects:
         if streams.queue:  # it may raise: writes that finished beside the question need not go together
             yield (EMIT,)
         paused(run, instruction[1])
+        if run.performer.teller is not None:
+            yield from _tell(run.performer.teller.paused())
     if streams.queue:
         yield (EMIT,)
     if kind is BROKEN:

@@ -6,6 +6,7 @@ what models and tools do in them is (see callbacks.py).
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
 from inspect import isawaitable
@@ -77,6 +78,42 @@ class Teller:
         self._root = root
         self._run.user_config["callbacks"] = root.get_child()
 
+    # -- its pauses ---------------------------------------------------------------------------------------------------
+
+    def resumed(self) -> Any:
+        """What there is to tell of a run that goes on from a saved state; None where nobody wants to know."""
+        callbacks = _loaded_callbacks()
+        return callbacks and callbacks.GraphResumeEvent(self._root.run_id, "pending", *self._place())
+
+    def paused(self) -> Any:
+        """What there is to tell of the run's pause, after a question or at a breakpoint."""
+        callbacks = _loaded_callbacks()
+        if callbacks is None:
+            return None
+        run = self._run
+        result = run.result if isinstance(run.result, dict) else {}
+        questions = tuple(result.get(INTERRUPT, ()))
+        status = "pending" if questions else "interrupt_before" if run.scheduler.tasks else "interrupt_after"
+        return callbacks.GraphInterruptEvent(self._root.run_id, status, *self._place(), questions)
+
+    def _place(self) -> tuple[str, tuple[str, ...]]:
+        run = self._run
+        checkpoint_id = "" if run.persistence is None else run.persistence.checkpoint_id
+        return checkpoint_id, tuple(run.namespace.split("|")) if run.namespace else ()
+
+    def tell(self, event: Any) -> None:
+        """Tell the handlers of graphs among the run's of a pause or a resumption."""
+        callbacks = _loaded_callbacks()
+        manager = callbacks.get_sync_graph_callback_manager_for_config({"callbacks": self._callbacks})
+        manager.on_resume(event) if type(event) is callbacks.GraphResumeEvent else manager.on_interrupt(event)
+
+    async def atell(self, event: Any) -> None:
+        """As `tell`, awaiting."""
+        callbacks = _loaded_callbacks()
+        manager = callbacks.get_async_graph_callback_manager_for_config({"callbacks": self._callbacks})
+        told = manager.on_resume if type(event) is callbacks.GraphResumeEvent else manager.on_interrupt
+        await told(event)
+
     def _result(self) -> Any:
         result = self._run.result
         if isinstance(result, dict) and INTERRUPT in result:
@@ -143,6 +180,11 @@ class Teller:
         if len(diff) > 0 and diff[0][0] in (RETURN, END):
             return diff[0][1]
         return update_of(diff, self._run.plan.stream)
+
+
+def _loaded_callbacks() -> Any:
+    """The module whose handlers are told of pauses, if anybody has imported it: else no handler is one of these."""
+    return sys.modules.get("mpflow.callbacks")
 
 
 async def _awaited(told: Any) -> Any:

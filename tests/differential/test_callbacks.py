@@ -138,6 +138,36 @@ def handlers_that_are_awaited(lib: Any, run: Run) -> Any:
     return heard.said
 
 
+def pauses_and_resumptions(lib: Any, run: Run) -> Any:
+    """MOD-13, IN-1, IN-10"""
+    events: list[Any] = []
+
+    class Handler(lib.callbacks.GraphCallbackHandler):  # type: ignore[misc,name-defined]
+        def on_interrupt(self, event: Any) -> None:
+            asked = [question.value for question in event.interrupts]
+            events.append((type(event).__name__, event.status, bool(event.checkpoint_id), event.checkpoint_ns, asked))
+
+        def on_resume(self, event: Any) -> None:
+            events.append((type(event).__name__, event.status, type(event.run_id).__name__, event.checkpoint_ns))
+
+    def ask(state: Any) -> Any:
+        events.append("asks")
+        return {"log": [lib.types.interrupt("?")]}
+
+    child = lib.graph.StateGraph(State).add_node(ask).add_edge("__start__", "ask").compile()
+    builder = lib.graph.StateGraph(State).add_node("child", child).add_node("last", first)
+    builder.add_edge("__start__", "child").add_edge("child", "last")
+    graph = builder.compile(checkpointer=lib.checkpoint_memory.InMemorySaver(), interrupt_before=["last"])
+    config: Any = {"configurable": {"thread_id": "1"}, "callbacks": [Handler()]}
+    for given in ({"log": []}, lib.types.Command(resume="yes"), None):
+        run.invoke(graph, given, config)
+    run.invoke(graph, {"log": []}, {**config, "configurable": {"thread_id": "2"}}, interrupt_after="*")
+    manager = lib.callbacks.get_sync_graph_callback_manager_for_config(config)
+    manager.on_resume(lib.callbacks.GraphResumeEvent(None, "pending", "id", ()))
+    none = lib.callbacks.get_async_graph_callback_manager_for_config({"callbacks": [object()]})
+    return [event for event in events if "Resume" not in event[0] or not event[3]], none.handlers
+
+
 SCENARIOS = [
     runs_and_nodes,
     failures,
@@ -146,6 +176,7 @@ SCENARIOS = [
     streams,
     streams_that_are_closed,
     handlers_that_are_awaited,
+    pauses_and_resumptions,
 ]
 
 

@@ -162,14 +162,17 @@ def failed_and_handled(lib: Any, run: Run) -> Any:
     def breaks(state: State) -> State:
         raise Broken("no")
 
-    def mend(state: State, error: lib.errors.NodeError) -> State:
+    def mend(state: State, error: Any) -> State:
         return {"log": [error.node, str(error.error)]}
 
-    builder = lib.graph.StateGraph(State).add_node("breaks", breaks, error_handler=mend).add_node("raises", breaks)
-    graph = builder.add_edge("__start__", "breaks").add_edge("__start__", "raises")
-    graph = graph.compile(checkpointer=lib.new_saver(), interrupt_before=["raises"])
-    seen = [run.invoke(graph, {"log": ["in"]}, THREAD), tried(lambda: run.invoke(graph, None, THREAD))]
-    return [*seen, {task.name: task.error for task in run.get_state(graph, THREAD).tasks}, graph.get_graph().to_json()]
+    mend.__annotations__["error"] = lib.errors.NodeError  # not the text of it, by which LangGraph gives it nothing
+    builder = lib.graph.StateGraph(State).set_node_defaults(error_handler=mend)
+    builder.add_node("breaks", breaks, error_handler=mend).add_node("raises", breaks)
+    graph = (
+        builder.add_edge("__start__", "breaks").add_edge("__start__", "raises").compile(checkpointer=lib.new_saver())
+    )
+    seen = [run.invoke(graph, {"log": ["in"]}, THREAD), graph.get_graph().draw_mermaid()]
+    return [*seen, [{task.name: task.error for task in state.tasks} for state in run.history(graph, THREAD)]]
 
 
 # -- changing ---------------------------------------------------------------------------------------------------------

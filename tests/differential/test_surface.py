@@ -13,6 +13,7 @@ MODULES = [
     "cache.base",
     "cache.memory",
     "cache.sqlite",
+    "callbacks",
     "channels",
     "channels.any_value",
     "channels.base",
