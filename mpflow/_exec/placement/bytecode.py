@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import dis
 import sys
+from hashlib import blake2b
 from types import CodeType
 from typing import Any, NamedTuple
+
+from mpflow._exec.placement.values import token
 
 _NAMES = frozenset({"LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"})
 _ATTRIBUTES = frozenset({"LOAD_ATTR", "LOAD_METHOD"})
@@ -251,3 +254,20 @@ def _is_reading(pushed: list[Any], names: tuple[str, ...]) -> bool:
     if "opener" in given or len(plain) > 6:
         return False
     return mode is None or (mode.opname.startswith(("LOAD_CONST", "RETURN_CONST")) and mode.argval in _READING)
+
+
+def digest_of(code: CodeType) -> str:
+    """Text that is equal for the same code in two processes, wherever it was compiled from."""
+    hasher = blake2b(digest_size=16)
+
+    def add(code: CodeType) -> None:
+        hasher.update(code.co_code)
+        hasher.update(repr((code.co_names, code.co_varnames, code.co_freevars, code.co_flags)).encode())
+        for constant in code.co_consts:
+            if isinstance(constant, CodeType):
+                add(constant)
+            else:
+                hasher.update((token(constant) or "?").encode("utf-8", "surrogatepass"))
+
+    add(code)
+    return hasher.hexdigest()

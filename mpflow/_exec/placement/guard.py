@@ -10,7 +10,8 @@ import resource
 from time import perf_counter_ns, thread_time_ns
 from typing import Any
 
-from mpflow._exec.placement.safety import Clearance, walk
+from mpflow._exec.placement.clearance import Clearance
+from mpflow._exec.placement.safety import walk
 from mpflow._exec.placement.values import survey
 from mpflow._exec.program import Diff, NodeProgram
 from mpflow._scope import TaskScope

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from mpflow._exec.cpu import cpu_count
+from mpflow._exec.placement.bytecode import digest_of
 from mpflow._exec.placement.profile import Profile
-from mpflow._exec.placement.safety import digest_of
 
 VERSION = 1
 MOST_ENTRIES = 10_000

@@ -9,125 +9,21 @@ What it found is kept: as `entries`, to be compared with what a worker finds, an
 from __future__ import annotations
 
 import builtins
-import enum
 import functools
 import sys
 import types
-from collections.abc import Callable, Mapping
-from hashlib import blake2b
+from collections.abc import Callable
 from operator import attrgetter
 from typing import Any
 
 from mpflow._exec.placement import bytecode, trusted
 from mpflow._exec.placement.bytecode import FREE, GLOBAL, Report, Use
+from mpflow._exec.placement.classes import METACLASSES, bases_of, members_of
+from mpflow._exec.placement.clearance import MISSING, Clearance, Held
 from mpflow._exec.placement.values import token
 
 MOST_FUNCTIONS = 2000
-_MISSING: Any = object()
 _LOCKS = (type(__import__("threading").Lock()), type(__import__("threading").RLock()))
-_METACLASSES = frozenset(
-    {"type", "ABCMeta", "EnumMeta", "EnumType", "_TypedDictMeta", "NamedTupleMeta", "ModelMetaclass"}
-)
-_CLASS_EXTRAS = frozenset(
-    [
-        "__module__",
-        "__doc__",
-        "__dict__",
-        "__weakref__",
-        "__annotations__",
-        "__annotate__",
-        "__annotate_func__",
-        "__annotations_cache__",
-        "__qualname__",
-        "__slots__",
-        "__dataclass_fields__",
-        "__dataclass_params__",
-        "__match_args__",
-        "__firstlineno__",
-        "__static_attributes__",
-        "__type_params__",
-        "__orig_bases__",
-        "__parameters__",
-        "__abstractmethods__",
-        "_abc_impl",
-        "__required_keys__",
-        "__optional_keys__",
-        "__readonly_keys__",
-        "__mutable_keys__",
-        "__total__",
-        "__hash__",
-        "__signature__",
-        "_fields",
-        "_field_defaults",
-        "_field_types",
-        "__extra_items__",
-        "__closed__",
-        "__replace__",
-        "__classcell__",
-    ]
-)
-_MODEL_EXTRAS = ("__pydantic_", "model_", "__private_attributes__", "__class_vars__", "_abc_")
-_ENUM_EXTRAS = (
-    "_member",
-    "_value",
-    "_unhashable",
-    "_hashable",
-    "_use_args",
-    "_new_member",
-    "_generate",
-    "_flag",
-    "_singles",
-    "_all_bits",
-    "_boundary",
-    "_inverted",
-    "__new__",
-)
-
-
-class Held(Exception):
-    """Something was found that keeps a node where it is. The message names it and what reached it."""
-
-
-class Clearance:
-    """What a walk found. ``held`` is the reason to stay, or None."""
-
-    __slots__ = ("_bindings", "_cells", "_sizes", "entries", "held", "reads_files")
-
-    def __init__(self) -> None:
-        self.held: str | None = None
-        self.entries: dict[str, str] = {}
-        """With each thing that was let through, text that a walk in another process must come to as well."""
-        self.reads_files = False
-        self._bindings: list[tuple[Mapping[str, Any], str, Any]] = []
-        self._cells: list[tuple[Any, Any]] = []
-        self._sizes: list[tuple[Any, int]] = []
-
-    def changed(self) -> str | None:
-        """The name of a global, attribute or variable that is another object than when the walk met it; else None."""
-        for namespace, name, value in self._bindings:
-            if namespace.get(name, _MISSING) is not value:
-                return name
-        for namespace, size in self._sizes:
-            if len(namespace) != size:
-                return str(next(reversed(namespace), "an attribute"))
-        for cell, value in self._cells:
-            try:
-                if cell.cell_contents is not value:
-                    return "a variable of an outer function"
-            except ValueError:
-                return "a variable of an outer function"
-        return None
-
-    def digest(self) -> str:
-        """Of the entries: equal for the same code and constants."""
-        return blake2b(repr(sorted(self.entries.items())).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
-
-    def difference(self, other: Mapping[str, str]) -> str | None:
-        """The name of the first thing that another walk, of the same node, saw otherwise; None if they agree."""
-        for name, text in self.entries.items():
-            if other.get(name) != text:
-                return name
-        return next((name for name in other if name not in self.entries), None)
 
 
 def walk(source: Any) -> Clearance:
@@ -151,7 +47,6 @@ class _Walker:
         self.clearance = clearance
         self.todo: list[Callable[[], None]] = []
         self.seen: dict[int, Any] = {}
-        self.names: dict[str, int] = {}
 
     def finish(self) -> None:
         while self.todo:
@@ -187,7 +82,7 @@ class _Walker:
         elif isinstance(value, _LOCKS):
             if not in_with:
                 self.hold(f"{what} is a lock that is not only entered by 'with'", reached)
-            self._note(what, "a lock")
+            self.clearance.note(what, "a lock")
         else:
             self._value(value, what, reached)
 
@@ -196,7 +91,7 @@ class _Walker:
         if text is not None:
             if type(value).__module__ not in ("builtins", "typing"):
                 self._once(type(value), lambda: self._class(type(value), f"the class of {what}", reached))
-            self._note(what, text)
+            self.clearance.note(what, text)
             if isinstance(value, (tuple, frozenset)):
                 # A set's order is another in each process.
                 parts = value if isinstance(value, tuple) else sorted(value, key=_name_of)
@@ -207,7 +102,7 @@ class _Walker:
         kind = type(value)
         module = kind.__module__ or ""
         if type(value).__name__ == "ufunc" and module == "numpy":
-            self._note(what, f"ufunc {value.__name__}")
+            self.clearance.note(what, f"ufunc {value.__name__}")
             return
         if module == "numpy" and kind.__name__ in ("_ArrayFunctionDispatcher",):
             self._known(value, what, reached)
@@ -225,12 +120,12 @@ class _Walker:
             if any(base.__module__ == "builtins" for base in kind.__mro__[:-1]):
                 self.hold(f"{what} is {_a(kind.__qualname__)}, which can change", reached)
         state = value.__dict__
-        self._watch(state)
+        self.clearance.watch(state)
         for name, part in state.items():
             if token(part) is None and not isinstance(part, (type, types.FunctionType, types.BuiltinFunctionType)):
                 self.hold(f"{what} holds '{name}', {_a(type(part).__qualname__)}, which can change", reached)
             self.look(part, f"'{name}' of {what}", reached)
-            self._bind(state, name, part)
+            self.clearance.bind(state, name, part)
         self._class(kind, f"the class of {what}", reached, is_outside=True)
 
     def _method(self, value: types.MethodType, what: str, reached: str) -> None:
@@ -251,7 +146,7 @@ class _Walker:
         elif token(owner) is None:
             self.hold(f"{what} is a method of {_a(type(owner).__qualname__)}, which can change", reached)
         else:
-            self._note(what, f"{value.__name__} of {token(owner)}")
+            self.clearance.note(what, f"{value.__name__} of {token(owner)}")
 
     # -- code of others ------------------------------------------------------------------------------------------------
 
@@ -265,7 +160,7 @@ class _Walker:
             self.hold(f"{what} is '{module}.{name}', which may keep or see state of this process", reached)
         if module in ("os", "posix", "glob", "tokenize") or name == "open":
             self.clearance.reads_files = True
-        self._note(what, f"{module}.{name}")
+        self.clearance.note(what, f"{module}.{name}")
 
     def _known(self, value: Any, what: str, reached: str) -> None:
         self._by_name(value.__module__ or "", getattr(value, "__qualname__", None) or value.__name__, what, reached)
@@ -286,7 +181,7 @@ class _Walker:
         if len(self.seen) > MOST_FUNCTIONS:
             self.hold("it reaches more code than can be looked through", "")
         name = function.__qualname__
-        self._note(f"the code of {name}", digest_of(function.__code__))
+        self.clearance.note(f"the code of {name}", bytecode.digest_of(function.__code__))
         self.todo.append(lambda: self._read(function, f", which {name} uses", self_is_outside))
 
     def _read(self, function: types.FunctionType, reached: str, self_is_outside: bool) -> None:
@@ -304,7 +199,7 @@ class _Walker:
             self.look(value, f"the default of '{key}' of {name}", "")
         for key, value in function.__dict__.items():
             self.look(value, f"the attribute '{key}' of {name}", "")
-        self._watch(function.__dict__)
+        self.clearance.watch(function.__dict__)
         for use in report.uses:
             self._use(function, use, name, reached)
 
@@ -327,9 +222,9 @@ class _Walker:
             namespace = function.__globals__
             if use.name in namespace:
                 value = namespace[use.name]
-                self._bind(namespace, use.name, value)
+                self.clearance.bind(namespace, use.name, value)
             elif hasattr(builtins, use.name):
-                self._bind(namespace, use.name, _MISSING)
+                self.clearance.bind(namespace, use.name, MISSING)
                 self._by_name("builtins", use.name, what, f", which {name} uses (line {use.line})")
                 return
             else:
@@ -337,7 +232,7 @@ class _Walker:
         elif use.kind == FREE:
             what = f"the variable '{use.name}'"
             found = self._free(function, use, name)
-            if found is _MISSING:
+            if found is MISSING:
                 return
             value = found
         else:
@@ -355,8 +250,8 @@ class _Walker:
             raise Held(f"the variable '{use.name}', which {name} uses (line {use.line}), is not assigned yet") from None
         if use.name == "__class__":  # for super()
             self.look(value, f"the class of {name}", "")
-            return _MISSING
-        self.clearance._cells.append((cell, value))
+            return MISSING
+        self.clearance.bind_cell(cell, value)
         return value
 
     def _imported(self, use: Use, name: str) -> Any:
@@ -366,10 +261,10 @@ class _Walker:
             raise Held(f"{name} imports '{module_name}' (line {use.line}), which is not loaded")
         if not attribute:
             return module
-        value = getattr(module, attribute, _MISSING)
-        if value is _MISSING:
+        value = getattr(module, attribute, MISSING)
+        if value is MISSING:
             raise Held(f"{name} imports '{attribute}' of '{module_name}' (line {use.line}), which is not there")
-        self._bind(vars(module), attribute, value)
+        self.clearance.bind(vars(module), attribute, value)
         return value
 
     def _chain(self, value: Any, use: Use, what: str, reached: str) -> None:
@@ -382,7 +277,7 @@ class _Walker:
                 value = getattr(module, attribute)
             except AttributeError:
                 raise Held(f"'{module.__name__}.{attribute}'{reached}, is not there") from None
-            self._bind(vars(module), attribute, value)
+            self.clearance.bind(vars(module), attribute, value)
             what = f"'{module.__name__}.{attribute}'"
             if trusted.is_known(module.__name__) and not isinstance(value, types.ModuleType):
                 owner = getattr(value, "__module__", None)
@@ -391,10 +286,10 @@ class _Walker:
                 if not callable(value):
                     if not trusted.allows(module.__name__, attribute) or not _is_steady(value):
                         self.hold(f"{what} is {_a(type(value).__qualname__)}, which can change", reached)
-                    self._note(what, "steady")
+                    self.clearance.note(what, "steady")
                     return
                 if trusted.allows(module.__name__, attribute):
-                    self._note(what, "known")
+                    self.clearance.note(what, "known")
                     if module.__name__ in ("os", "posix", "glob", "os.path", "posixpath"):
                         self.clearance.reads_files = True
                     if attribute != "open":
@@ -418,26 +313,18 @@ class _Walker:
             if not _is_exception(kind):
                 self._by_name(module, kind.__qualname__, what, reached)
             return
-        if type(kind).__name__ not in _METACLASSES:
+        if type(kind).__name__ not in METACLASSES:
             self.hold(f"{what} has the metaclass '{type(kind).__qualname__}'", reached)
-        self._note(f"the class {kind.__qualname__}", f"{module}.{kind.__qualname__}")
+        self.clearance.note(f"the class {kind.__qualname__}", f"{module}.{kind.__qualname__}")
         self.todo.append(lambda: self._class_body(kind, is_outside))
 
     def _class_body(self, kind: type, is_outside: bool) -> None:
-        skipped = _ENUM_EXTRAS if issubclass(kind, enum.Enum) else _MODEL_EXTRAS
-        for base in kind.__bases__:
-            if base.__module__ == "pydantic.main" or base is object or base.__module__ in ("typing", "enum", "abc"):
-                continue
+        for base in bases_of(kind):
             self._class(base, f"a base of {kind.__qualname__}", "", is_outside=is_outside)
         namespace = kind.__dict__
-        is_dataclass = "__dataclass_params__" in namespace
-        self._watch(namespace)
-        for name, value in list(namespace.items()):
-            if name in _CLASS_EXTRAS or name.startswith(skipped) or isinstance(value, kind):
-                continue
-            if is_dataclass and _is_generated(value):
-                continue
-            self._bind(namespace, name, value)
+        self.clearance.watch(namespace)
+        for name, value in members_of(kind):
+            self.clearance.bind(namespace, name, value)
             what = f"'{name}' of the class {kind.__qualname__}"
             if isinstance(value, (types.MemberDescriptorType, types.GetSetDescriptorType)):
                 continue
@@ -460,40 +347,9 @@ class _Walker:
             else:
                 self.look(value, what, "")
 
-    # -- books --------------------------------------------------------------------------------------------------------
-
     def _once(self, key: Any, do: Callable[[], None]) -> None:
         if id(key) not in self.seen:
             do()
-
-    def _note(self, name: str, text: str) -> None:
-        count = self.names[name] = self.names.get(name, 0) + 1
-        if len(text) > 200:
-            text = blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
-        self.clearance.entries[f"{name} #{count}" if count > 1 else name] = text
-
-    def _watch(self, namespace: Any) -> None:
-        self.clearance._sizes.append((namespace, len(namespace)))
-
-    def _bind(self, namespace: Any, name: str, value: Any) -> None:
-        self.clearance._bindings.append((namespace, name, value))
-
-
-def digest_of(code: types.CodeType) -> str:
-    """Text that is equal for the same code in two processes, wherever it was compiled from."""
-    hasher = blake2b(digest_size=16)
-
-    def add(code: types.CodeType) -> None:
-        hasher.update(code.co_code)
-        hasher.update(repr((code.co_names, code.co_varnames, code.co_freevars, code.co_flags)).encode())
-        for constant in code.co_consts:
-            if isinstance(constant, types.CodeType):
-                add(constant)
-            else:
-                hasher.update((token(constant) or "?").encode("utf-8", "surrogatepass"))
-
-    add(code)
-    return hasher.hexdigest()
 
 
 def _is_of_its_module(function: types.FunctionType) -> bool:
@@ -514,12 +370,6 @@ def _has_plain_state(value: Any) -> bool:
 
 def _name_of(value: Any) -> str:
     return f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', '')}"
-
-
-def _is_generated(value: Any) -> bool:
-    """Whether the dataclass decorator wrote this method."""
-    value = getattr(value, "__wrapped__", value)
-    return isinstance(value, types.FunctionType) and value.__code__.co_filename == "<string>"
 
 
 def _is_exception(value: Any) -> bool:
