@@ -139,9 +139,10 @@ def _death_list(deaths: Sequence[Any]) -> str:
 
 
 class PoisonTaskError(WorkerLost):
-    """A task killed every worker it ran on and was put in quarantine.
+    """A task killed every process it ran in and was put in quarantine.
 
-    ``deaths`` holds one record an attempt (a `WorkerDeath`, or its text): pid, signal or exit code, peak memory.
+    ``deaths`` holds one record an attempt (a `WorkerDeath`, or its text): pid, signal or exit code, peak memory. Those of
+    earlier runs of the program count, and those of the program itself.
     """
 
     _fields = ("node", "task_id", "deaths")
@@ -151,7 +152,7 @@ class PoisonTaskError(WorkerLost):
         self.task_id = task_id
         self.deaths = tuple(deaths)
         super().__init__(
-            f"node '{node}' (task {task_id}) was quarantined: its worker died in each of {len(self.deaths)} "
+            f"node '{node}' (task {task_id}) was quarantined: its process died in each of {len(self.deaths)} "
             f"attempts{_death_list(self.deaths)}"
         )
 

@@ -168,6 +168,13 @@ class Handled:
         self.error = error
 
 
+class Death(Protocol):
+    """How an attempt was lost; its text says more."""
+
+    @property
+    def reason(self) -> str: ...
+
+
 class WorkerDeath:
     """How a worker ended: its pid, exit code or signal, peak memory and last words on stderr."""
 

@@ -17,6 +17,7 @@ RESUME: Final = "__resume__"
 ERROR: Final = "__error__"
 ERROR_SOURCE_NODE: Final = "__error_source_node__"
 SCHEDULED: Final = "__scheduled__"
+ATTEMPTS: Final = "__attempts__"
 NO_WRITES: Final = "__no_writes__"
 RETURN: Final = "__return__"
 PREVIOUS: Final = "__previous__"
@@ -57,6 +58,7 @@ RESERVED: Final = frozenset(
         RESUME,
         ERROR,
         ERROR_SOURCE_NODE,
+        ATTEMPTS,
         NO_WRITES,
         TASKS,
         RETURN,

@@ -136,6 +136,20 @@ BUGS = (
         ("tests/exec/test_process_resources.py", "-k", "killed_in_the_middle"),
     ),
     Bug(
+        "a task that ends the program is tried for ever",
+        "_engine/suspicion.py",
+        "return self._begun[-1] if self._begun else None",
+        "return None",
+        ("tests/engine/test_suspicion.py", "-k", "found_and_given_up"),
+    ),
+    Bug(
+        "a program that others kill is blamed on its tasks",
+        "_engine/suspicion.py",
+        "deaths = task.deaths or (AMONG_OTHERS,)",
+        "deaths = task.deaths or (AMONG_OTHERS, AMONG_OTHERS)",
+        ("tests/engine/test_suspicion.py", "-k", "killed_by_others"),
+    ),
+    Bug(
         "a reducer half applied",
         "_core/merge.py",
         "        change.undo()",

@@ -6,14 +6,14 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mpflow._messages import WorkerDeath
+    from mpflow._messages import Death
     from mpflow.types import RetryPolicy
 
 MAX_DEATHS = 3
 """A task whose worker died this often is quarantined (FAULTS, promise 7)."""
 
 
-def is_poison(deaths: Sequence[WorkerDeath]) -> bool:
+def is_poison(deaths: Sequence[Death]) -> bool:
     """Whether a task that lost its workers in these ways is run no more: three deaths, or two for want of memory."""
     return len(deaths) >= MAX_DEATHS or (len(deaths) > 1 and deaths[-1].reason == "out of memory")
 

@@ -10,7 +10,7 @@ from mpflow._names import PUSH
 if TYPE_CHECKING:
     from mpflow._core.fan import Fan
     from mpflow._core.plan import NodePlan
-    from mpflow._messages import Attempt, StepFacts, WorkerDeath
+    from mpflow._messages import Attempt, Death, StepFacts
 
 # Task states.
 READY = "ready"  # waits for a place within the concurrency limits
@@ -37,7 +37,7 @@ class Task:
     state = READY
     attempt: Attempt | None = None
     failures = 0
-    deaths: tuple[WorkerDeath, ...] = ()
+    deaths: tuple[Death, ...] = ()
     error: BaseException | None = None
     record: Any = None
     cached = False

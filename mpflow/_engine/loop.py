@@ -41,12 +41,14 @@ from mpflow._core.protocol import (
     SPAWNED,
     Instruction,
 )
+from mpflow._core.task import ENDED
 from mpflow._engine.caching import put_cached, take_cached
 from mpflow._engine.callbacks import CALLBACK
 from mpflow._engine.callbacks import drive as drive_callbacks
 from mpflow._engine.calls import CALLS, answer, settle, stimulus_of
 from mpflow._engine.persistence import SAVER
 from mpflow._engine.resume import begin, begin_once, ended_task, give_answers, paused
+from mpflow._engine.suspicion import carry_on, note_tried, relax
 from mpflow._engine.timers import Timers
 from mpflow._messages import CLOSED, CLOSED_MANY, DONE, DONE_MANY, EVENT, FAILED, LOST, Attempt, Outcome
 from mpflow._scope import DRAIN, TAKEN
@@ -56,6 +58,7 @@ from mpflow.observe.trace import tracing
 if TYPE_CHECKING:
     from mpflow._core.merge import Merge
     from mpflow._engine.run import Run
+    from mpflow._engine.suspicion import Ruling
 
 _CLOSED = (CLOSED, CLOSED_MANY)
 START, WAIT, PAUSE, CLOSE, EMIT, TELL = "start", "wait", "pause", "close", "emit", "tell"
@@ -110,6 +113,8 @@ def run_loop(run: Run, input: Any) -> Generator[Effect, Any, None]:
                 handle((GO_ON,), out)
             elif kind is RETRY:
                 timers.add(instruction[1], instruction[2])
+                if persistence is not None:
+                    note_tried(run, instruction[1])
             elif kind is OVER or kind is PAUSED or kind is BROKEN:
                 yield from _end(run, instruction)
                 return
@@ -204,11 +209,10 @@ def _dress(run: Run, attempts: Sequence[Attempt], out: list[Instruction]) -> Eff
     if run.may_be_answered:
         give_answers(run, attempts)
     if run.persistence is not None:
+        if run.persistence.ledger is not None:
+            attempts = yield from _allowed(run, carry_on(run, attempts), out)
         if not all(attempt.rerun_on_loss for attempt in attempts):
-            attempts, given_up, calls = begin_once(run, attempts)
-            yield from _save(calls)
-            for outcome in given_up:
-                out += run.scheduler.handle(outcome)
+            attempts = yield from _allowed(run, begin_once(run, attempts), out)
     if run.cache is not None:
         attempts, hits = yield from take_cached(run, attempts)
         for outcome in hits:
@@ -216,15 +220,27 @@ def _dress(run: Run, attempts: Sequence[Attempt], out: list[Instruction]) -> Eff
     return attempts
 
 
+def _allowed(run: Run, ruling: Ruling, out: list[Instruction]) -> Effects:
+    """Save what must be saved first, and end those attempts that must not start. The others."""
+    allowed, given_up, calls = ruling
+    yield from _save(calls)
+    for outcome in given_up:
+        run.scheduler.handle(outcome, out)
+    return allowed
+
+
 def _merged(run: Run, tasks: Sequence[Any], merged: Merge) -> Effects:
     """After a step: save, and stream the values, if the step wrote any of their keys (SM-3)."""
     streams = run.streams
-    if run.persistence is not None:
+    persistence = run.persistence
+    if persistence is not None:
         source = "input"
         if tasks:
             source = "loop"
             run.resuming = None  # what is called in a later step starts anew
-        yield from _save(run.persistence.checkpoint(run.state, source, run.scheduler.step - 1, merged, tasks))
+            if persistence.ledger is not None:
+                relax(run)
+        yield from _save(persistence.checkpoint(run.state, source, run.scheduler.step - 1, merged, tasks))
     if tasks and streams.wants("values") and not run.stream_keys.isdisjoint(merged.written):
         streams.values_now(run.state)
 
@@ -303,6 +319,8 @@ def _feed(run: Run, outcome: Outcome, out: list[Instruction]) -> None:
     if kind is FAILED:
         outcome = FAILED, outcome[1], outcome[2], run.dice()
     run.scheduler.handle(outcome, out)
+    if kind is LOST and run.persistence is not None and outcome[1].task.state not in ENDED:
+        note_tried(run, outcome[1].task)
 
 
 def _stamp(attempts: Sequence[Attempt]) -> None:

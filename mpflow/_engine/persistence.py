@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from mpflow._core.plan import Plan
     from mpflow._core.state import ChannelState
     from mpflow._core.task import Task
+    from mpflow._engine.suspicion import Ledger
 
 Writes = Sequence[tuple[str, Any]]
 Call = tuple[str, tuple[Any, ...]]
@@ -411,6 +412,22 @@ class Persistence:
         if self.durability == "exit":
             return ()
         return self._save_writes(task_id, path, [(SCHEDULED, number)], "", ())
+
+    ledger: Ledger | None = None
+    """What is known of earlier attempts at the tasks of the step that the run goes on with, if there is anything."""
+    is_careful = False
+    """The step's tasks are to begin one by one, on record."""
+
+    def step_resumes(self) -> Sequence[Call]:
+        """Remember durably, where the saver keeps such notes, that a step is gone on with."""
+        return ()
+
+    def task_tries(self, task_id: str, path: str, note: Any) -> Sequence[Call]:
+        """As `step_resumes`, that a task begins."""
+        return ()
+
+    def task_tried(self, task_id: str, path: str, note: Any) -> None:
+        """Remember, where the saver keeps such notes, that a task will be tried again."""
 
     def forget_unsaved(self) -> None:
         """What was remembered just now is another branch's."""

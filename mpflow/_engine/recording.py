@@ -21,7 +21,9 @@ from mpflow._engine.persistence import (
     checkpoint_of,
     new_versions,
 )
-from mpflow._names import CHECKPOINT_ID, ERROR, INTERRUPT, SCHEDULED
+from mpflow._engine.suspicion import STEP, Ledger
+from mpflow._exec.place import in_worker
+from mpflow._names import ATTEMPTS, CHECKPOINT_ID, ERROR, INTERRUPT, SCHEDULED
 from mpflow._wire.codec import EncodeError
 from mpflow.checkpoint.base import LATEST_VERSION, advance_ids, get_checkpoint_metadata, now_iso
 from mpflow.checkpoint.log.operations import Loaded, new_number
@@ -67,6 +69,8 @@ class Recording(Persistence):
         self._number = new_number()
         self._large: set[str] = set()
         self._put_off_results: list[tuple[str, str, Writes, str]] = []
+        self._resumed_at = ""
+        """The checkpoint that was noted to be gone on from."""
 
     # -- loading ------------------------------------------------------------------------------------------------------
 
@@ -93,6 +97,10 @@ class Recording(Persistence):
             self._large.update(self._changes.packed)
             self._saved_seen = {node: dict(seen) for node, seen in state.seen.items()}
             advance_ids(self.checkpoint_id)
+            if loaded.notes:
+                self.ledger = Ledger()
+                for note in loaded.notes:
+                    self.ledger.note(*note)
         self._changes.hold(state)
         return step
 
@@ -234,8 +242,37 @@ class Recording(Persistence):
         if self.durability == "exit":
             return ()
         self._add_result(task_id, path, [(SCHEDULED, number)], "")
+        return (self._append(),)
+
+    def _append(self) -> Call:
+        """What is unsaved, durably whatever the mode."""
         rows, self.unsaved = self.unsaved, []
-        return (("append", (self.thread_id, rows)),)
+        return "append", (self.thread_id, rows)
+
+    def step_resumes(self) -> Sequence[Call]:
+        if (
+            self.is_nested
+            or self.repeats
+            or self.durability == "exit"
+            or not self.saver.outlives_process
+            or in_worker()
+        ):
+            return ()
+        resumes = 0
+        if self.ledger is not None:
+            resumes = self.ledger.resumes
+            self.is_careful = self.ledger.asks_for_care
+        self._resumed_at = self.checkpoint_id
+        self._add_result(STEP, "", [(ATTEMPTS, resumes + 1)], "")
+        return (self._append(),)
+
+    def task_tries(self, task_id: str, path: str, note: Any) -> Sequence[Call]:
+        self._add_result(task_id, path, [(ATTEMPTS, note)], "")
+        return (self._append(),)
+
+    def task_tried(self, task_id: str, path: str, note: Any) -> None:
+        if self.durability != "exit":
+            self._add_result(task_id, path, [(ATTEMPTS, note)], "")
 
     def forget_unsaved(self) -> None:
         self.unsaved.clear()
@@ -309,6 +346,8 @@ class Recording(Persistence):
 
     def leave(self) -> Iterable[Call]:
         calls: list[Call] = []
+        if self._resumed_at and self._resumed_at == self.where.get(CHECKPOINT_ID):
+            self._add_result(STEP, "", [(ATTEMPTS, 0)], "")
         if self.unsaved:
             calls.append(self.commit())
         if self.is_claimed:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from mpflow._core.merge import merge
 from mpflow._core.task import FAILED, FINISHED, INTERRUPTED, Task
 from mpflow._engine.changed import check_graph
+from mpflow._engine.suspicion import WITH_ITS_PROCESS, resumes
 from mpflow._exec.program import routes_to
 from mpflow._messages import LOST
 from mpflow._names import (
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from mpflow._core.plan import Plan
     from mpflow._engine.persistence import Call
     from mpflow._engine.run import Run
+    from mpflow._engine.suspicion import Ruling
     from mpflow._messages import Attempt, Outcome
 
 Writes = list[tuple[str, Any]]
@@ -80,6 +82,7 @@ def begin(run: Run, input: Any) -> tuple[Writes | None, Writes, Iterable[Call]]:
                 str(persistence.where["thread_id"]),
                 persistence.checkpoint_id,
             )
+            calls += resumes(run)
         return None, given, calls
     return input_writes_of(run.plan, input), given, calls
 
@@ -188,20 +191,8 @@ def give_answers(run: Run, attempts: Sequence[Attempt]) -> None:
         attempt.answers = task.answers = Answers(given, null, by_id)
 
 
-class EarlierProcess:
-    """The death that a task died with the process that ran it before."""
-
-    reason = "ended"
-
-    def __str__(self) -> str:
-        return "with the process that ran it, which ended before it did"
-
-
-def begin_once(run: Run, attempts: Sequence[Attempt]) -> tuple[list[Attempt], list[Outcome], list[Call]]:
-    """For tasks that must not run twice: note durably that they begin, and give up those that did before.
-
-    Returns the attempts that may start, the outcomes of the others, and what is to be saved first.
-    """
+def begin_once(run: Run, attempts: Sequence[Attempt]) -> Ruling:
+    """For tasks that must not run twice: note durably that they begin, and give up those that did before."""
     persistence = run.persistence
     assert persistence is not None
     allowed: list[Attempt] = []
@@ -213,7 +204,7 @@ def begin_once(run: Run, attempts: Sequence[Attempt]) -> tuple[list[Attempt], li
             continue
         task_id = run.task_id(attempt.task)
         if task_id in persistence.begun and not persistence.repeats:
-            given_up.append((LOST, attempt, EarlierProcess(), 0.0))
+            given_up.append((LOST, attempt, WITH_ITS_PROCESS, 0.0))
         else:
             allowed.append(attempt)
             calls += persistence.task_begins(task_id, run.path_text(attempt.task), attempt.number)

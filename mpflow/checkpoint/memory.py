@@ -28,6 +28,7 @@ class InMemorySaver(LogSaver):
 
     layout = Records
     keeps_log = True
+    outlives_process = False
 
     def __init__(self, *, serde: Any = None, factory: Any = dict) -> None:
         super().__init__(MemoryDriver())

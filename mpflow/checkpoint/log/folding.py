@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Sequence
 from itertools import islice
 from typing import Any
 
-from mpflow._names import ERROR, ERROR_SOURCE_NODE, MISSING
+from mpflow._names import ATTEMPTS, ERROR, ERROR_SOURCE_NODE, MISSING
 from mpflow.checkpoint.log.coding import Coder
 from mpflow.checkpoint.log.patching import patched
 from mpflow.checkpoint.log.records import (
@@ -231,7 +231,7 @@ class Opening:
         return packed
 
     def writes(self, state: State | None, results: Iterable[Result]) -> list[tuple[str, str, Any]]:
-        """Pending writes: of several results of a task the first, of special ones the last (CP-6).
+        """Pending writes: of several results of a task the first, of special ones the last (CP-6). Notes are none.
 
         An error is told by its text (ER-3), but for one that a handler is yet to be given (EH-4).
         """
@@ -239,6 +239,8 @@ class Opening:
 
         slots: dict[tuple[str, int], tuple[str, str, Any]] = {}
         for result in results:
+            if ATTEMPTS in result.names:
+                continue
             values = self.values(result)
             for index, channel in enumerate(result.names):
                 slot = result.task_id, WRITES_IDX_MAP.get(channel, index)

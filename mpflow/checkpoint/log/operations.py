@@ -9,7 +9,7 @@ from collections.abc import Collection, Generator, Mapping, Sequence
 from random import getrandbits
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from mpflow._names import CHECKPOINT_ID, CHECKPOINT_NS, CONF, THREAD_ID
+from mpflow._names import ATTEMPTS, CHECKPOINT_ID, CHECKPOINT_NS, CONF, THREAD_ID
 from mpflow.checkpoint.base import (
     LATEST_VERSION,
     Checkpoint,
@@ -67,12 +67,17 @@ class Known(NamedTuple):
 
 
 class Loaded(NamedTuple):
-    """A checkpoint with what it takes to go on from it: ``results`` has each task's that counts."""
+    """A checkpoint with what it takes to go on from it: ``results`` has each task's that counts.
+
+    ``notes`` are on the attempts so far, the oldest first: for each result its task, what it wrote to, and the note if it is
+    one; empty where there is none.
+    """
 
     saved: CheckpointTuple
     tip: Tip
     results: dict[str, Result]
     packed: dict[str, bytes]
+    notes: Sequence[tuple[str, Sequence[str], Any]]
 
 
 def address_of(config: RunnableConfig) -> tuple[str, str]:
@@ -114,11 +119,18 @@ def load(log: LogSaver, config: RunnableConfig) -> Calls:
         saved = tuple_of(log, thread_id, ns, state, opening)
         results: dict[str, Result] = {}
         for result in state.results:
-            results.setdefault(result.task_id, result)
+            if ATTEMPTS not in result.names:
+                results.setdefault(result.task_id, result)
+        notes: Sequence[tuple[str, Sequence[str], Any]] = ()
+        if any(ATTEMPTS in result.names for result in state.results):
+            notes = [
+                (result.task_id, result.names, opening.values(result)[0] if ATTEMPTS in result.names else None)
+                for result in state.results
+            ]
         packed = {name: data for name, cell in state.cells.items() if type(data := opening.packed(cell)) is bytes}
     except ValueError as error:
         raise CheckpointCorruptError(thread_id, state.step.checkpoint_id, str(error)) from error
-    return Loaded(saved, tip, results, packed)
+    return Loaded(saved, tip, results, packed, notes)
 
 
 def opened(log: LogSaver, thread_id: str, rows: Sequence[Row]) -> tuple[State, Tip]:

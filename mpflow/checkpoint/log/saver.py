@@ -53,6 +53,8 @@ class LogSaver(BaseCheckpointSaver[str]):
     layout: Any = envelope
     """What makes rows of records and back."""
     keeps_log = True
+    outlives_process = True
+    """What it keeps is there for the next process."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
