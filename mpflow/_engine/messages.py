@@ -99,14 +99,14 @@ def without_ours(callbacks: Any) -> Any:
     if callbacks is None or "langchain_core" not in sys.modules:
         return callbacks
     if isinstance(callbacks, list):
-        return [handler for handler in callbacks if not _is_ours(handler)] or None
+        return [handler for handler in callbacks if not is_ours(handler)] or None
     manager = callbacks.copy()
     for held in (manager.handlers, manager.inheritable_handlers):
-        held[:] = [handler for handler in held if not _is_ours(handler)]
+        held[:] = [handler for handler in held if not is_ours(handler)]
     return manager
 
 
-def _is_ours(handler: Any) -> bool:
+def is_ours(handler: Any) -> bool:
     return getattr(handler, "tells_its_run", False) is True
 
 

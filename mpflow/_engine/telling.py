@@ -12,6 +12,7 @@ from contextlib import aclosing
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any
 
+from mpflow._engine.messages import is_ours
 from mpflow._engine.payloads import update_of
 from mpflow._names import INTERRUPT, RETURN
 from mpflow.constants import END
@@ -135,7 +136,11 @@ class Teller:
             raise
         finally:
             self._running.pop(attempt.task, None)
-        running.on_chain_end(self._output(diff))
+        output = self._output(diff)
+        for handler in _tapping(running):
+            for _ in handler.tap_output_iter(running.run_id, iter((output,))):
+                pass
+        running.on_chain_end(output)
         return diff
 
     async def arun(self, attempt: Attempt, scope: TaskScope) -> Diff:
@@ -150,7 +155,11 @@ class Teller:
             raise
         finally:
             self._running.pop(attempt.task, None)
-        await _awaited(running.on_chain_end(self._output(diff)))
+        output = self._output(diff)
+        for handler in _tapping(running):
+            async for _ in handler.tap_output_aiter(running.run_id, _only(output)):
+                pass
+        await _awaited(running.on_chain_end(output))
         return diff
 
     def _around(self, attempt: Attempt) -> Any:
@@ -185,6 +194,15 @@ class Teller:
 def _loaded_callbacks() -> Any:
     """The module whose handlers are told of pauses, if anybody has imported it: else no handler is one of these."""
     return sys.modules.get("mpflow.callbacks")
+
+
+def _tapping(running: Any) -> list[Any]:
+    """The handlers that want to see what a task gives out, as those of event streams do."""
+    return [handler for handler in running.handlers if hasattr(handler, "tap_output_iter") and not is_ours(handler)]
+
+
+async def _only(output: Any) -> AsyncIterator[Any]:
+    yield output
 
 
 async def _awaited(told: Any) -> Any:

@@ -9,7 +9,8 @@ import inspect
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast
 
 from mpflow.runnables.base import is_invokable
 from mpflow.runnables.batching import (
@@ -100,6 +101,20 @@ class Runnable(ABC, Generic[Input, Output]):
                 yield chunk
 
     # -- many inputs --------------------------------------------------------------------------------------------------
+
+    async def astream_events(
+        self, input: Any, config: RunnableConfig | None = None, *, version: Literal["v1", "v2"] = "v2", **options: Any
+    ) -> AsyncIterator[Any]:
+        """What happens in a run as langchain's events: of the run itself, its nodes, and the models and tools in it.
+
+        `options` are langchain's (``include_names``, ``exclude_tags`` and the like) and those of `astream`. Raises
+        ImportError without langchain-core.
+        """
+        from mpflow.runnables.events import events_of
+
+        async with aclosing(events_of(self, input, config, version, options)) as events:
+            async for event in events:
+                yield event
 
     def batch(
         self,

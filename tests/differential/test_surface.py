@@ -72,7 +72,6 @@ NOT_OURS = {
     "store.sqlite.SqliteStore.VECTOR_MIGRATIONS",
     # The protocol of LangGraph's platform (SM-15).
     "*.stream_events",
-    "*.astream_events",
 }
 OTHER_PARAMETERS = {
     # Made by `compile`, not by users.
