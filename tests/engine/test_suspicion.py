@@ -87,9 +87,9 @@ def killer(state):
     starts("killer")
     os._exit(9)
 
-builder = StateGraph(State)
-builder.add_node("killer", killer).add_node("quiet", quiet, defer=False).add_node("begin", lambda state: {"log": ["begun"]})
-builder.add_edge(START, "begin").add_edge("begin", "killer").add_edge("begin", "quiet")
+builder = StateGraph(State).add_node("begin", lambda state: {"log": ["begun"]}).add_edge(START, "begin")
+for action in (killer, quiet):  # inline, one after the other: were "quiet" to end first, that would count as progress
+    builder.add_node(action.__name__, action, executor="inline").add_edge("begin", action.__name__)
 """
 
 
