@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from mpflow._columns import Attempts, Piece, inputs_of, lead
 from mpflow._exec import batches
+from mpflow._exec.cpu import cpu_count
 from mpflow._exec.facts import encode_facts
 from mpflow._exec.functions import Shipment, Shipments
 from mpflow._exec.shelf import Sheet, Shelf
@@ -19,6 +20,8 @@ from mpflow._wire.shm import Arena
 from mpflow.errors import NodeNotPicklableError
 
 _KEPT_FACTS = 64
+_COPYING_THREADS = 4
+"""More do not make a copy faster: a few cores use up what memory can move."""
 
 
 class Inputs(NamedTuple):
@@ -39,7 +42,7 @@ class Parcels:
     def __init__(self, budget_bytes: int | None, rang: Callable[[], None]) -> None:
         self.codec = Codec(trust=True)
         """For what stays inline: facts, and everything decoded."""
-        self.arena = Arena(budget_bytes)
+        self.arena = Arena(budget_bytes, copying_threads=min(_COPYING_THREADS, cpu_count()))
         self._inputs_codec = Codec(trust=True, arena=self.arena)
         self.shelf = Shelf(self._inputs_codec.encode_flagged, self.arena, rang)
         self.shipments = Shipments()

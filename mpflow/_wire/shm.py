@@ -41,6 +41,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from mpflow._wire import origins
+from mpflow._wire.copying import copy
 from mpflow._wire.memory import headroom_bytes, limit_bytes
 
 if TYPE_CHECKING:
@@ -189,12 +190,18 @@ class Arena:
     """Blocks of shared memory that this process writes. Safe to use from several threads.
 
     ``budget_bytes`` caps the memfds together; by default a quarter of the cgroup's limit or of the machine's memory.
-    The pool divides that between the arenas of the parent and of its workers.
+    The pool divides that between the arenas of the parent and of its workers. Large buffers are copied by up to
+    ``copying_threads``.
     """
 
     def __init__(
-        self, budget_bytes: int | None = None, threshold_bytes: int = DEFAULT_THRESHOLD_BYTES, enabled: bool = True
+        self,
+        budget_bytes: int | None = None,
+        threshold_bytes: int = DEFAULT_THRESHOLD_BYTES,
+        enabled: bool = True,
+        copying_threads: int = 1,
     ) -> None:
+        self._copying_threads = copying_threads
         self.threshold_bytes = threshold_bytes
         is_possible = enabled and sys.platform == "linux" and hasattr(os, "memfd_create")
         default = limit_bytes() // 4 if budget_bytes is None else budget_bytes
@@ -272,7 +279,7 @@ class Arena:
         if block is not None:
             # Unlocked: nobody else has this block, and copying a gigabyte takes a while.
             start = block.offset + HEADER_BYTES
-            block.file.view[start : start + data.nbytes] = data
+            copy(block.file.view[start : start + data.nbytes], data, self._copying_threads)
             HEADER.pack_into(block.file.view, block.offset, MAGIC, 0, block.generation, block.size_bytes)
             self.copied_bytes += data.nbytes
         return block
