@@ -10,6 +10,8 @@ from mpflow._wire import variables
 from mpflow.observe import traceparent
 
 if TYPE_CHECKING:
+    from contextvars import Context
+
     from mpflow._engine.run import Run
 
 Entrance = Callable[[Any], None]
@@ -17,12 +19,7 @@ Entrance = Callable[[Any], None]
 
 def entrances(run: Run) -> tuple[Entrance, ...]:
     """The entrances of a run's tasks in workers. Raises VariableNotPicklableError."""
-    found: list[Entrance] = []
-    context = run.performer.context
-    if carried := variables.pack(context):
-        found.append(partial(variables.unpack, carried))
-    if headers := traceparent.pack(context):
-        found.append(partial(traceparent.unpack, headers))
+    found = entrances_from(run.performer.context)
     heard = run.streams.heard
     is_called_back = run.user_config.get("callbacks") is not None
     if heard or is_called_back:
@@ -30,3 +27,13 @@ def entrances(run: Run) -> tuple[Entrance, ...]:
 
         found.append(partial(enter_away, heard, is_called_back))
     return tuple(found)
+
+
+def entrances_from(context: Context) -> list[Entrance]:
+    """Those that bring along what is set in a context. Raises VariableNotPicklableError."""
+    found: list[Entrance] = []
+    if carried := variables.pack(context):
+        found.append(partial(variables.unpack, carried))
+    if headers := traceparent.pack(context):
+        found.append(partial(traceparent.unpack, headers))
+    return found

@@ -40,8 +40,9 @@ the lookout."""
 UNTAKEN = 256
 """How many chunks a task may have said that its run's consumer has not taken."""
 UNTAKEN_BYTES = 4 << 20
-_SLOW_NS = 500_000
-"""Before a task that may take this long, what is finished is sent."""
+_SLOW_NS = 3_000_000
+"""Before a task that may take this long, what is finished is sent: as long as a batch aims at, at whose end it is sent in
+any case. Should a task before that take longer than anybody thought, the lookout sends."""
 _HOLD_BYTES = 1 << 20
 _RSS_EVERY_NS = 50_000_000
 

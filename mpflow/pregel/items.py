@@ -6,12 +6,15 @@ on nothing but their input. The graph's saver, store and cache stay here: runs i
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
+from contextvars import copy_context
 from copy import copy
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from mpflow._columns import Column, Diffs, Span
 from mpflow._core.retry import is_poison
+from mpflow._engine.entrances import Entrance, entrances_from
 from mpflow._engine.local import Local
 from mpflow._exec.mailbox import Mailbox
 from mpflow._exec.process import default_pool
@@ -67,9 +70,8 @@ class ItemProgram:
             check(graph, self.checks)
             self.checks = None
         local = facts.local
-        if local is not None:
-            graph = copy(graph)
-            graph.store, graph.cache = local.store, local.cache
+        if local is not None and (local.saver, local.store, local.cache) != (None, None, None):
+            graph = graph.copy({"store": local.store, "cache": local.cache})
             if local.saver is not None:
                 graph.checkpointer = local.saver
         output = graph.invoke(input, facts.config, context=facts.context, **self.kwargs)
@@ -77,7 +79,7 @@ class ItemProgram:
 
 
 class _Task:
-    """One item under way; ``attempt.task`` leads back to it."""
+    """One item; ``attempt.task`` leads back to it."""
 
     __slots__ = ("deaths", "index", "input")
 
@@ -85,6 +87,18 @@ class _Task:
         self.index = index
         self.input = input
         self.deaths: tuple[WorkerDeath, ...] = ()
+
+
+class _Chunk(Column):
+    """Items of consecutive numbers that share a config."""
+
+    def __init__(self, program: ItemProgram, first: int, inputs: list[Any], facts: StepFacts, outbox: Mailbox) -> None:
+        super().__init__(program, inputs, facts, ())
+        self.first = first
+        self.outbox = outbox
+
+    def task(self, position: int) -> _Task:
+        return _Task(self.first + position, self.inputs[position])
 
 
 Failure = Callable[[int, Any, Exception], Any]
@@ -108,7 +122,7 @@ class Items:
         context: Any = None,
         **kwargs: Any,
     ) -> None:
-        self.local = _local(graph, kwargs.get("durability"))
+        self.local = _local(graph, kwargs.get("durability"), entrances_from(copy_context()))
         self.pool: WorkerPool = graph._options.get("pool") or default_pool()
         self.mailbox = Mailbox()
         self._program = ItemProgram(_portable(graph), kwargs, None if guard is None else guard.checks)
@@ -119,7 +133,8 @@ class Items:
         self._context = context
         self._limit = limit if limit is not None and limit < self.pool.max_workers else None
         self._window = self.pool.max_workers * 2 if self._limit is None else self._limit
-        self._running: dict[int, Attempt] = {}
+        self._running: dict[int, _Chunk | Attempt] = {}
+        """By number, what the item is under way in."""
         self._facts: dict[int, tuple[Any, StepFacts]] = {}
         self._error: BaseException | None = None
         self._mean_s = 0.0
@@ -127,13 +142,9 @@ class Items:
     def fill(self) -> bool:
         """Submit inputs for as long as the window has room. False when the batch is over; raises its first failure."""
         room = self._window - len(self._running)
-        if room > 0 and self._error is None:
-            attempt, facts_of = self._attempt, self._facts_of
-            attempts = [
-                attempt(_Task(index, input), facts_of(config)) for index, input, config in islice(self._items, room)
-            ]
-            if attempts:
-                self._submit(attempts)
+        # Little by little, each few would be a frame of their own.
+        if room * 4 >= self._window and self._error is None:
+            self._take_in(islice(self._items, room))
         if self._running:
             return True
         if self._error is not None:
@@ -144,21 +155,16 @@ class Items:
         """The items that ended since it was last called, with their outputs."""
         settled: list[tuple[int, Any]] = []
         spent_s, count = 0.0, 0
-        running = self._running
         for kind, attempt, payload, seconds in self.mailbox.take():
             if kind is DONE_MANY or kind is DONE:
-                ended = zip(attempt, payload, strict=True) if kind is DONE_MANY else ((attempt, payload),)
-                # One that is told of twice has left the running.
-                outputs = [
-                    (one.task.index, diff[0][1]) for one, diff in ended if running.pop(id(one), None) is not None
-                ]
+                outputs = self._outputs(*((attempt, payload) if kind is DONE_MANY else ((attempt,), (payload,))))
                 spent_s, count = spent_s + seconds, count + len(outputs)
                 if self._error is None:
                     settled += outputs
             elif kind is EVENT:  # nobody listens to a batch
                 if payload[0] == TAKEN:
                     payload[1](None)
-            elif running.pop(id(attempt), None) is not None:
+            elif attempt.number > len(attempt.task.deaths) and self._running.pop(attempt.task.index, None) is not None:
                 self._settle_ended(kind, attempt, payload, settled)
         if count:
             self._widen(spent_s / count)
@@ -167,7 +173,7 @@ class Items:
     def close(self) -> None:
         """Cancel what has not ended: what is queued is dropped, workers that run an item are killed."""
         if self._running:
-            self.pool.cancel(list(self._running.values()), kill=True)
+            self.pool.cancel(self._under_way(), kill=True)
         close = getattr(self._items, "close", None)
         if close is not None:
             close()
@@ -185,7 +191,7 @@ class Items:
             task.deaths = (*task.deaths, payload)
             error = self._given_up(task)
             if error is None and self._error is None:
-                self._submit([self._attempt(task, attempt.facts)])
+                self._submit_singly([self._attempt(task, attempt.facts)])
                 return
         elif self._error is None:
             error = NodeCancelledError(self._program.name)
@@ -201,7 +207,7 @@ class Items:
             if self._error is None:
                 self._error = raised
                 # What runs may end; what is queued is dropped.
-                self.pool.cancel(list(self._running.values()))
+                self.pool.cancel(self._under_way())
 
     def _given_up(self, task: _Task) -> Exception | None:
         """The error of an item whose worker died, unless it is to be run again."""
@@ -209,9 +215,48 @@ class Items:
             return OutcomeUnknown(self._program.name, str(task.index), task.deaths[-1])
         return PoisonTaskError(self._program.name, str(task.index), task.deaths) if is_poison(task.deaths) else None
 
-    def _submit(self, attempts: list[Attempt]) -> None:
-        self._running.update(zip(map(id, attempts), attempts, strict=True))
+    def _take_in(self, items: Iterable[Item]) -> None:
+        """Submit items: those that follow one another and share a config in one piece."""
+        chunks: list[_Chunk] = []
+        config: Any = self  # nobody's
+        following = -1
+        for index, input, its_config in items:
+            if its_config is not config or index != following:
+                config = its_config
+                chunks.append(_Chunk(self._program, index, [], self._facts_of(config), self.mailbox))
+            chunks[-1].inputs.append(input)
+            following = index + 1
+        singly: list[Attempt] = []
+        for chunk in chunks:
+            count = len(chunk.inputs)
+            if count > 1 and self._reruns:
+                self._running.update(dict.fromkeys(range(chunk.first, chunk.first + count), chunk))
+                self.pool.submit(Span(chunk, 0, count))
+            else:
+                singly += (self._attempt(chunk.task(position), chunk.facts) for position in range(count))
+        if singly:
+            self._submit_singly(singly)
+
+    def _submit_singly(self, attempts: list[Attempt]) -> None:
+        self._running.update((attempt.task.index, attempt) for attempt in attempts)
         self.pool.submit(attempts)
+
+    def _outputs(self, attempts: Sequence[Attempt], diffs: Sequence[Any]) -> list[tuple[int, Any]]:
+        """The outputs of attempts that are done, with their numbers. One that is told of twice has left the running."""
+        pop = self._running.pop
+        numbers: Sequence[int]
+        if type(attempts) is Span:
+            first = attempts.column.first
+            numbers = range(first + attempts.start, first + attempts.stop)
+        else:
+            numbers = [attempt.task.index for attempt in attempts]
+        outputs = diffs.values if type(diffs) is Diffs else [diff[0][1] for diff in diffs]
+        return [pair for pair in zip(numbers, outputs, strict=True) if pop(pair[0], None) is not None]
+
+    def _under_way(self) -> list[Attempt]:
+        return [
+            held.at(number - held.first) if isinstance(held, _Chunk) else held for number, held in self._running.items()
+        ]
 
     def _attempt(self, task: _Task, facts: StepFacts) -> Attempt:
         deaths = len(task.deaths)
@@ -244,13 +289,14 @@ class Items:
         self._window = self.pool.max_workers * min(max(ahead, 2), MOST_AHEAD)
 
 
-def _local(graph: CompiledGraph, durability: str | None) -> Local | None:
-    """What runs in workers ask of this process; None if the graph has nothing to ask for."""
+def _local(graph: CompiledGraph, durability: str | None, entrances: Sequence[Entrance]) -> Local | None:
+    """What runs in workers ask of this process and find from it; None if there is nothing of either."""
     saver = graph.checkpointer if graph.checkpointer not in (None, True, False) else None
-    if saver is None and graph.store is None and graph.cache is None:
+    if saver is None and graph.store is None and graph.cache is None and not entrances:
         return None
     local = Local(graph.store, None, saver, durability or "async")
     local.cache = graph.cache
+    local.entrances = tuple(entrances)
     return local
 
 

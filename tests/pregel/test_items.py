@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,9 @@ from mpflow.types import Command, FailureRecord, interrupt
 from tests.colours import Run
 
 pytestmark = pytest.mark.warm_pool
+
+
+USER: ContextVar[str] = ContextVar("USER", default="nobody")
 
 
 class State(TypedDict, total=False):
@@ -91,6 +95,24 @@ def test_each_input_may_have_a_config(pool: WorkerPool) -> None:
     configs = [{"configurable": {"user": n}} for n in range(20)]
     outputs = graph_of(ask, pool=pool).batch([{"x": n} for n in range(20)], configs, parallel="items")
     assert [output["seen"] for output in outputs] == list(range(20))
+
+
+def test_context_variables_reach_the_nodes_of_items(run: Run, pool: WorkerPool) -> None:
+    # D-11, as for nodes
+    def ask(state: State) -> State:
+        return {"seen": USER.get()}
+
+    def nested(state: State) -> State:
+        return {"seen": (state["seen"], USER.get())}
+
+    graph = graph_of(ask, nested, pool=pool)
+    before = USER.set("ada")
+    try:
+        outputs = run.batch(graph, [{"x": n} for n in range(20)], parallel="items")
+    finally:
+        USER.reset(before)
+    assert [output["seen"] for output in outputs] == [("ada", "ada")] * 20
+    assert run.batch(graph, [{"x": 1}], parallel="items")[0]["seen"] == ("nobody", "nobody")
 
 
 def test_the_first_failure_is_raised(run: Run, pool: WorkerPool) -> None:
