@@ -257,7 +257,9 @@ def _superstep(
     where: Any = {**config, CONF: {CHECKPOINT_NS: "", **config[CONF], **({} if saved is None else saved.config[CONF])}}
     values, as_node = updates[0].values, updates[0].as_node
     if len(updates) > 1 and as_node in (END, INPUT, COPY, None):
-        raise InvalidUpdateError(f"Cannot apply several updates when one is as_node={as_node!r}; name a node for each")
+        if as_node is None:
+            raise InvalidUpdateError("as_node is required when applying multiple updates: name a node for each")
+        raise InvalidUpdateError(f"Cannot apply multiple updates when one of them is as_node={as_node!r}")
     if values is None and as_node == END:
         step.find_tasks()
         step.apply_null_writes()

@@ -170,7 +170,7 @@ class Run:
         from mpflow._engine.persistence import Persistence
 
         configurable = self.user_config["configurable"]
-        if self.parent is None and not any(configurable.get(key) for key in SAVER_KEYS):
+        if self.parent is None and all(configurable.get(key) is None for key in SAVER_KEYS):
             raise ValueError(
                 f"Checkpointer requires one or more of the following 'configurable' keys: {', '.join(SAVER_KEYS)}. "
                 "Give the run one: config={'configurable': {'thread_id': '...'}}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic
 
 from mpflow._exec.place import check_executor
@@ -14,6 +14,7 @@ from mpflow.graph.node import NodeDefaults, NodeSpec, check_name, destinations_o
 from mpflow.graph.planning import plan_of
 from mpflow.graph.validate import check_edges, lint
 from mpflow.runnables.base import coerce, name_of
+from mpflow.runnables.runnable import coerce_to_runnable
 from mpflow.schema import Schema, input_hint
 from mpflow.types import ensure_valid_checkpointer
 from mpflow.typing import ContextT, InputT, OutputT, StateT
@@ -136,6 +137,8 @@ class StateGraph(Generic[StateT, ContextT, InputT, OutputT]):
             node, action = name_of(node), node
         if action is None:
             raise RuntimeError(f"add_node('{node}') needs what to run: add_node('{node}', action)")
+        if isinstance(action, Mapping):  # of branches that run side by side
+            action = coerce_to_runnable(action)
         check_name(node, self.nodes)
         handler_name = HANDLER_PREFIX + node
         if error_handler is not None and handler_name in self.nodes:

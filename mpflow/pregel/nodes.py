@@ -13,6 +13,7 @@ from mpflow._policies import RetryPolicy, TimeoutPolicy
 from mpflow.pregel.bound import runnable_of, with_own
 from mpflow.pregel.detection import Combined, graph_within
 from mpflow.runnables.base import Callables, coerce
+from mpflow.runnables.runnable import coerce_to_runnable
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -175,6 +176,8 @@ class NodeBuilder:
 
     def do(self, node: Callable[..., Any] | Any) -> Self:
         """Call `node` on the input; a further call takes the output of the one before. Raises TypeError."""
+        if isinstance(node, Mapping):  # of branches that run side by side
+            node = coerce_to_runnable(node)
         coerce(node)
         self._steps.append(node)
         return self

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from mpflow._engine.run import Run
 from mpflow._engine.setting import Asked, Setting
+from mpflow._scope import SCOPE_KEY
 from mpflow.pregel.described import DescribedGraph
 from mpflow.runnables.runnable import Runnable
 
@@ -265,12 +266,10 @@ class RunningGraph(DescribedGraph, Runnable[Any, Any]):
                 yield chunk
 
     def _mode(self, config: Any, asked: Any) -> Any:
-        """The modes asked for; inside a node a nested graph defaults to whole values."""
-        from mpflow._engine.nesting import scope_around
-
+        """The modes asked for; whole values by default for a graph that a node hands its config on to."""
         if asked is not None:
             return asked
-        return "values" if scope_around(config, self.config) is not None else self.stream_mode
+        return "values" if config and SCOPE_KEY in (config.get("configurable") or ()) else self.stream_mode
 
 
 def _told(run: Run, chunks: Iterator[Any], input: Any) -> Iterator[Any]:

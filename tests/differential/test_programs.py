@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 import pytest
+from langchain_core.runnables import RunnableConfig
 from pydantic import BaseModel
 from typing_extensions import TypedDict
 
@@ -372,7 +373,50 @@ def managed_values(lib: Any, run: Run) -> Any:
     ]
 
 
+def dicts_as_nodes(lib: Any, run: Run) -> Any:
+    """GB-2: a dict of callables is branches that run side by side"""
+    both = {"log": lambda state: [len(state["log"])], "count": lambda state: 2}
+    builder = lib.graph.StateGraph(State).add_node("both", both).add_edge("__start__", "both")
+    steps = lib.pregel.NodeBuilder().subscribe_only("input").do({"one": lambda x: x + 1, "two": lambda x: x + 2})
+    channels = {"input": lib.channels.LastValue(int), "output": lib.channels.LastValue(dict)}
+    low = {"nodes": {"both": steps.write_to("output")}, "input_channels": "input", "output_channels": "output"}
+    return [run.invoke(builder.compile(), {"log": ["in"]}), run.invoke(lib.pregel.Pregel(channels=channels, **low), 1)]
+
+
+def what_a_graph_within_streams(lib: Any, run: Run) -> Any:
+    """Whole values by default where it is handed its node's config, else what it would alone"""
+    child = _build(lib, _says("a"), _says("b")).compile()
+    seen: list[Any] = []
+    if run.colour == "async":
+
+        async def alone(state: State) -> None:
+            seen.append([chunk async for chunk in child.astream({"log": []})])
+
+        async def handed(state: State, config: RunnableConfig) -> None:
+            seen.append([chunk async for chunk in child.astream({"log": []}, config)])
+    else:
+
+        def alone(state: State) -> None:  # type: ignore[misc]
+            seen.append(list(child.stream({"log": []})))
+
+        def handed(state: State, config: RunnableConfig) -> None:  # type: ignore[misc]
+            seen.append(list(child.stream({"log": []}, config)))
+
+    run.invoke(_build(lib, alone, handed).compile(), {"log": []})
+    return seen
+
+
+def threads_without_a_name(lib: Any, run: Run) -> Any:
+    """CP-1"""
+    graph = _build(lib, _says("a")).compile(checkpointer=_saver(lib))
+    named: list[Any] = [{"thread_id": ""}, {}, {"thread_id": 3}]
+    return [tried(lambda where=where: run.invoke(graph, {"log": []}, {"configurable": where})) for where in named]
+
+
 SCENARIOS = [
+    dicts_as_nodes,
+    what_a_graph_within_streams,
+    threads_without_a_name,
     input_and_output_schemas,
     destinations_draw_and_do_not_route,
     entry_and_finish_points,
