@@ -50,7 +50,8 @@ _GROWS: dict[type, int] = {
 }
 _SIZED = frozenset((list, tuple, str, bytes))
 
-Refs = Mapping[str, Sequence[int]]
+Operations = tuple[list[Op], list[Any]]
+"""What changed, and the operands of those operations that have their own."""
 
 
 class Changes:
@@ -80,44 +81,56 @@ class Changes:
                     self._held.pop(name, None)
         self.doubtful.clear()
 
-    def whole(self, state: ChannelState) -> list[Op]:
+    def whole(self, state: ChannelState) -> Operations:
         """All values, each as it is."""
         values = state.checkpoint_values()
         return self.to(values, values, whole=True)
 
     def of(
-        self, state: ChannelState, names: Sequence[str], written: Mapping[str, Sequence[Any]], refs: Refs
-    ) -> list[Op]:
-        """What changed in the channels `names`: they were `written` to in this step, and `refs` say where that was saved."""
+        self,
+        state: ChannelState,
+        names: Sequence[str],
+        written: Mapping[str, Sequence[Any]],
+        places: Mapping[str, tuple[int, ...]],
+    ) -> Operations:
+        """What changed in the channels `names`: they were `written` to in this step, and `places` say where that is saved.
+
+        A channel has no place, or one for each write to it.
+        """
         ops: list[Op] = []
+        operands: list[Any] = []
         kinds, values = state.kinds, state.values
         for name in names:
-            if name not in kinds:
-                continue
-            writes = written.get(name, ())
-            saved = refs.get(name, ())
-            if len(saved) != 2 * len(writes):
-                saved = ()
-            if kinds[name] != OBJECT:
-                if name not in values:
-                    ops.append(Op(name, DROP))
-                elif saved and writes[-1] is values[name]:
-                    ops.append(Op(name, SET, None, saved[-2:]))
+            kind = kinds.get(name)
+            if kind == OBJECT:
+                self._of_object(ops, operands, state, name, written.get(name, ()), places.get(name))
+            elif name not in values:
+                if kind is not None:
+                    ops.append((name, DROP, None))
+            elif name in places and written[name][-1] is values[name]:
+                ops.append((name, SET, places[name][-2:]))
+                if self.packed or self._written:
                     self.packed.pop(name, None)
                     if name in self._written:
                         self.packed[name] = self._written[name]
-                else:
-                    ops.append(self._set(name, values[name]))
             else:
-                self._of_object(ops, state, name, writes, saved)
-        self._written.clear()
-        return ops
+                self._set(ops, operands, name, values[name])
+        if self._written:
+            self._written.clear()
+        return ops, operands
 
-    def to(self, values: Mapping[str, Any], names: Iterable[str], *, whole: bool) -> list[Op]:
+    def to(self, values: Mapping[str, Any], names: Iterable[str], *, whole: bool) -> Operations:
         """The channels `names` as they are in `values`; with `whole`, by nothing that was saved before."""
         if whole:
             self.packed.clear()
-        return [self._set(name, values[name]) if name in values else Op(name, DROP) for name in names]
+        ops: list[Op] = []
+        operands: list[Any] = []
+        for name in names:
+            if name in values:
+                self._set(ops, operands, name, values[name])
+            else:
+                ops.append((name, DROP, None))
+        return ops, operands
 
     def written(self, name: str, data: bytes) -> tuple[int, bytes]:
         """How a task's write of a whole value is saved: as it is, or as a patch to what the channel holds."""
@@ -128,12 +141,18 @@ class Changes:
         return (SET, data) if patch is None else (PATCH, patch)
 
     def _of_object(
-        self, ops: list[Op], state: ChannelState, name: str, writes: Sequence[Any], saved: Sequence[int]
+        self,
+        ops: list[Op],
+        operands: list[Any],
+        state: ChannelState,
+        name: str,
+        writes: Sequence[Any],
+        places: tuple[int, ...] | None,
     ) -> None:
         channel: Any = state.object(name)
         value = channel.checkpoint()
         if value is MISSING:
-            ops.append(Op(name, DROP))
+            ops.append((name, DROP, None))
             return
         kind = type(channel)
         held, size = self._held.get(name, (MISSING, 0))
@@ -141,27 +160,44 @@ class Changes:
             if kind is BinaryOperatorAggregate:
                 code = _growth(channel, value, held, size, writes)
                 if code is not None:
-                    self._grow(ops, name, code, writes, saved)
+                    self._grow(ops, operands, name, code, writes, places)
                     return
                 if type(value) is list and type(held) is list and getattr(channel.operator, "keeps_items", False):
                     tail = _tail(held, size, value)
                     if tail is not None:
                         if tail:
-                            ops.append(Op(name, EXTEND, self._pack(name, tail)))
+                            self._grow(ops, operands, name, EXTEND, (tail,), None)
                         return
-            elif kind is Topic and self._gather(ops, name, channel, size, writes, saved):
+            elif kind is Topic and self._gather(ops, operands, name, channel, size, writes, places):
                 return
-        ops.append(self._set(name, value))
+        self._set(ops, operands, name, value)
 
-    def _grow(self, ops: list[Op], name: str, code: int, writes: Sequence[Any], saved: Sequence[int]) -> None:
+    def _grow(
+        self,
+        ops: list[Op],
+        operands: list[Any],
+        name: str,
+        code: int,
+        writes: Sequence[Any],
+        places: tuple[int, ...] | None,
+    ) -> None:
         self.packed.pop(name, None)
-        if saved:
-            ops.append(Op(name, code, None, saved))
-        else:
-            ops.extend(Op(name, code, self._pack(name, write)) for write in writes)
+        if places is not None:
+            ops.append((name, code, places))
+            return
+        for write in writes:
+            ops.append((name, code, None))
+            operands.append(self._pack(name, write))
 
     def _gather(
-        self, ops: list[Op], name: str, channel: Topic[Any], size: int, writes: Sequence[Any], saved: Sequence[int]
+        self,
+        ops: list[Op],
+        operands: list[Any],
+        name: str,
+        channel: Topic[Any],
+        size: int,
+        writes: Sequence[Any],
+        places: tuple[int, ...] | None,
     ) -> bool:
         """A topic is the writes of the step, or grows by them."""
         count = sum(len(write) if isinstance(write, list) else 1 for write in writes)
@@ -170,7 +206,9 @@ class Changes:
         if any(isinstance(write, list) and type(write) is not list for write in writes):
             return False
         if not channel.accumulate:
-            ops.append(Op(name, SET, self._pack(name, [])))
+            self.packed.pop(name, None)
+            ops.append((name, SET, None))
+            operands.append(self._pack(name, []))
         elif name not in self._held:
             return False
         start = 0
@@ -179,14 +217,16 @@ class Changes:
             end = start + 1
             while end < len(writes) and (type(writes[end]) is list) == (code == EXTEND):
                 end += 1
-            self._grow(ops, name, code, writes[start:end], saved[2 * start : 2 * end])
+            some = None if places is None else places[2 * start : 2 * end]
+            self._grow(ops, operands, name, code, writes[start:end], some)
             start = end
         return True
 
-    def _set(self, name: str, value: Any) -> Op:
+    def _set(self, ops: list[Op], operands: list[Any], name: str, value: Any) -> None:
         data = self._pack(name, value)
         patch = self.patch(name, data)
-        return Op(name, SET, data) if patch is None else Op(name, PATCH, patch)
+        ops.append((name, SET if patch is None else PATCH, None))
+        operands.append(data if patch is None else patch)
 
     def patch(self, name: str, data: Any) -> bytes | None:
         """A patch from what was saved of the channel to `data`, where there is a short one. It is what is saved from now on."""

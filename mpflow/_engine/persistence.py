@@ -6,7 +6,7 @@ Plain values and decisions; the loop yields the saver's calls as effects, so tha
 from __future__ import annotations
 
 import inspect
-from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mpflow._engine.counting import DeltaCounts
@@ -394,10 +394,14 @@ class Persistence:
                 self.pending = [write for write in self.pending if write[0] != task_id]
             self.pending += [(task_id, name, value) for name, value in writes]
         self._heard.add(task_id)
-        saved = writes
-        if self.untracked:
-            saved = [(name, self._trackable(value)) for name, value in writes if name not in self.untracked]
-        return self._save_writes(task_id, path, saved, node, writes)
+        return self._save_writes(task_id, path, self._tracked(writes) if self.untracked else writes, node, writes)
+
+    def defers(self, task: Task, task_id: Callable[[Task], str]) -> bool:
+        """Take a task that finished, to save its result with the step or before, as need be; whether it was taken.
+
+        `task_id` names tasks, until the step is saved. What is deferred is `unsaved`, and never asked for as pending.
+        """
+        return False
 
     def _save_writes(self, task_id: str, path: str, saved: Writes, node: str, writes: Writes) -> Iterable[Call]:
         where = (task_id, path) if self._takes_path else (task_id,)
@@ -431,6 +435,10 @@ class Persistence:
 
     def forget_unsaved(self) -> None:
         """What was remembered just now is another branch's."""
+
+    def _tracked(self, writes: Writes) -> Writes:
+        """The writes that are saved, as they are."""
+        return [(name, self._trackable(value)) for name, value in writes if name not in self.untracked]
 
     def _trackable(self, value: Any) -> Any:
         """A pending Send without the values of untracked channels, which are never saved (ST-9)."""

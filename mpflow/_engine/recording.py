@@ -5,7 +5,8 @@ It decides what is written and when it must be durable; how rows are made is the
 
 from __future__ import annotations
 
-from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from random import random
 from typing import TYPE_CHECKING, Any
 
 from mpflow._core.plan import LAST
@@ -23,11 +24,18 @@ from mpflow._engine.persistence import (
 )
 from mpflow._engine.suspicion import STEP, Ledger
 from mpflow._exec.place import in_worker
-from mpflow._names import ATTEMPTS, CHECKPOINT_ID, ERROR, INTERRUPT, SCHEDULED
+from mpflow._names import ATTEMPTS, CHECKPOINT_ID, ERROR, INTERRUPT, NO_WRITES, SCHEDULED
 from mpflow._wire.codec import EncodeError
-from mpflow.checkpoint.base import LATEST_VERSION, advance_ids, get_checkpoint_metadata, now_iso
+from mpflow.checkpoint.base import (
+    LATEST_VERSION,
+    advance_ids,
+    get_checkpoint_metadata,
+    path_text,
+    version_after,
+    version_count,
+)
 from mpflow.checkpoint.log.operations import Loaded, new_number
-from mpflow.checkpoint.log.records import Op, Result, Step
+from mpflow.checkpoint.log.records import NOTHING, Apart, Frame, Op, Part, Result, Step
 from mpflow.checkpoint.log.weight import Tip
 
 if TYPE_CHECKING:
@@ -39,6 +47,28 @@ if TYPE_CHECKING:
 
 APART_BYTES = 4096
 """Results from that size on have their large values packed one by one, so that they can be patches."""
+MOST_CARRIED = 32
+"""A step carries no more results than that along: those of a wide step have rows of their own."""
+_MOST_FRAMES = 64
+_IN_PATHS = frozenset((str, int, bool))
+_NO_WRITES: Writes = [(NO_WRITES, None)]
+
+
+class Made:
+    """What a step is made of: by channel what was written to it, and where that is saved; and the results it carries along.
+
+    Writes are in path order. A channel has no places, or one for each write to it.
+    """
+
+    __slots__ = ("apart", "numbers", "parts", "places", "values", "written")
+
+    def __init__(self) -> None:
+        self.written: dict[str, list[Any]] = {}
+        self.places: dict[str, tuple[int, ...]] = {}
+        self.parts: list[Part | None] = []
+        self.values: list[Any] = []
+        self.numbers: list[int] = []
+        self.apart: dict[int, Apart] = {}
 
 
 class Recording(Persistence):
@@ -57,13 +87,17 @@ class Recording(Persistence):
     ) -> None:
         super().__init__(saver, config, ns, durability, plan, replay, is_nested=is_nested)
         self.thread_id = str(self.where["thread_id"])
-        self.unsaved: list[Row] = []
         self.is_claimed = False
+        self._puts_off = durability == "exit"
         self._is_eager = is_nested and durability == "sync"  # what nested runs stream goes straight up
         self._own_metadata = get_checkpoint_metadata(config, {})  # type: ignore[arg-type]
+        self._rows: list[Row] = []
+        self._ended: list[Task] = []
+        self._task_id: Callable[[Task], str]
         self._loaded: Loaded | None = None
         self._tip: Tip | None = None
         self._changes = Changes(saver.coder, {})
+        self._frames: dict[Any, Frame] = {}
         self._saved_seen: dict[str, dict[str, Any]] = {}
         self._numbers: dict[int, tuple[Writes, int]] = {}
         self._number = new_number()
@@ -71,6 +105,11 @@ class Recording(Persistence):
         self._put_off_results: list[tuple[str, str, Writes, str]] = []
         self._resumed_at = ""
         """The checkpoint that was noted to be gone on from."""
+        self._version: Any = None
+        self._version_count = 0
+        self._versions_made = 0
+        self._mark = random()
+        self._follows_latest = False
 
     # -- loading ------------------------------------------------------------------------------------------------------
 
@@ -96,6 +135,7 @@ class Recording(Persistence):
             self._changes = Changes(self.saver.coder, loaded.packed)
             self._large.update(self._changes.packed)
             self._saved_seen = {node: dict(seen) for node, seen in state.seen.items()}
+            self._follows_latest = not self.addressed
             advance_ids(self.checkpoint_id)
             if loaded.notes:
                 self.ledger = Ledger()
@@ -104,11 +144,20 @@ class Recording(Persistence):
         self._changes.hold(state)
         return step
 
+    def _next_version(self, current: Any) -> Any:
+        if current is not self._version:
+            self._version_count = version_count(current)
+        self._versions_made += 1
+        self._version_count += 1
+        # One random part for all of a run's: it tells branches apart.
+        self._version = version_after(self._version_count, self._mark)
+        return self._version
+
     def kept(self) -> dict[str, list[tuple[str, Any]]]:
         found = super().kept()
         for task_id, writes in found.items():
             result = None if self._loaded is None else self._loaded.results.get(task_id)
-            if result is not None and [name for name, _ in writes] == list(result.names):
+            if result is not None and result.number and [name for name, _ in writes] == list(result.names):
                 self._numbers[id(writes)] = writes, result.number
         return found
 
@@ -121,70 +170,98 @@ class Recording(Persistence):
 
     # -- writing ------------------------------------------------------------------------------------------------------
 
+    @property
+    def unsaved(self) -> Sequence[Any]:  # type: ignore[override]
+        return self._rows or (() if self._puts_off else self._ended)
+
     def commit(self) -> Call:
-        rows, self.unsaved = self.unsaved, []
+        if self._ended:
+            self._add_ended()
+        rows, self._rows = self._rows, []
         return "append" if self.durability == "sync" else "post", (self.thread_id, rows)
 
     def _save_step(self, state: ChannelState, merged: Merge | None, tasks: Sequence[Task]) -> Iterable[Call]:
-        if self.durability == "exit":
-            self._last_checkpoint = checkpoint_of(state, self.checkpoint_id, None if merged is None else merged.updated)
+        updated = None if merged is None else merged.updated
+        if self._puts_off:
+            self._last_checkpoint = checkpoint_of(state, self.checkpoint_id, updated)
             self._numbers.clear()
+            self._ended.clear()
             self._put_off_results.clear()
             return ()
         self.parent_id = self.where.get(CHECKPOINT_ID)
-        self._add_step(state, self.parent_id, merged, tasks)
+        self._add_step(state, self.parent_id, updated, tasks)
         return (self.commit(),) if self._is_eager else ()
 
     _last_checkpoint: dict[str, Any] | None = None
 
     def _add_step(
-        self, state: ChannelState, parent_id: str | None, merged: Merge | None, tasks: Sequence[Task]
+        self, state: ChannelState, parent_id: str | None, updated: Collection[str] | None, tasks: Sequence[Task]
     ) -> None:
         """The row of a new checkpoint, and what the next one is compared with."""
-        tip = self._tip
         changes = self._changes
-        if tip is None or parent_id is None or parent_id >= self.checkpoint_id or tip.is_heavy:
+        tip = self._tip
+        if parent_id is None or parent_id >= self.checkpoint_id:
             tip = None
-            versions: Mapping[str, Any] = state.versions
+        if self._ended and (tip is None or not self._follows_latest or len(self._ended) > MOST_CARRIED):
+            self._add_ended()
+        made = self._made_of(tasks)
+        if tip is None or tip.is_heavy:
             names: Sequence[str] | None = None
-            seen: Mapping[str, Any] = state.seen
-            ops = changes.whole(state)
+            versions: Mapping[str, Any] = dict(state.versions)  # the state goes on changing its own
+            seen: Mapping[str, Any] = {node: dict(one) for node, one in state.seen.items()}
+            ops, operands = changes.whole(state)
+            self._add_row(parent_id, None, made, ops, operands, updated, (), (), None, versions, seen)
+        elif self._versions_made == 1:
+            version = state.counter
+            names = [name for name, one in state.versions.items() if one is version]
+            saw, seen = self._newly_seen(state, tasks)
+            ops, operands = changes.of(state, names, made.written, made.places)
+            self._add_row(parent_id, tip, made, ops, operands, updated, names, saw, version, NOTHING, seen)
+            versions = dict.fromkeys(names, version)
         else:
             versions = new_versions(state, self.saved_versions)
             names = list(versions)
-            seen = self._new_seen(state, tasks)
-            ops = changes.of(state, names, *self._written(tasks))
-        self._add_row(parent_id, tip, versions, seen, ops, None if merged is None else merged.updated)
+            saw, seen = self._newly_seen(state, tasks)
+            ops, operands = changes.of(state, names, made.written, made.places)
+            self._add_row(parent_id, tip, made, ops, operands, updated, (), saw, None, versions, seen)
         changes.hold(state, names)
         self._numbers.clear()
+        self._versions_made = 0
+        self._follows_latest = True
         self.saved_versions.update(versions)
-        for node, one in seen.items():
-            self._saved_seen[node] = dict(one)
+        self._saved_seen.update(seen)
         self.where[CHECKPOINT_ID] = self.checkpoint_id
 
     def _add_row(
         self,
         parent_id: str | None,
         tip: Tip | None,
+        made: Made,
+        ops: list[Op],
+        operands: list[Any],
+        updated: Collection[str] | None,
+        names: Sequence[str],
+        saw: Sequence[tuple[str, Sequence[str]]],
+        version: Any,
         versions: Mapping[str, Any],
         seen: Mapping[str, Any],
-        ops: list[Op],
-        updated: Collection[str] | None,
-        began: Mapping[str, Any] | None = None,
+        about: Mapping[str, Any] | None = None,
     ) -> None:
-        checkpoint_id, metadata = (self.checkpoint_id, self.metadata) if began is None else (self.began_id, began)
+        checkpoint_id, about = (self.checkpoint_id, self.metadata) if about is None else (self.began_id, about)
+        now = None if updated is None else tuple(sorted(updated))
         step = Step(
             checkpoint_id,
             parent_id,
+            self._frame(about, tuple(names), tuple(saw), now, tuple(ops), tuple(made.parts)),
             whole=tip is None,
-            v=LATEST_VERSION,
-            ts=now_iso(),
-            metadata=self.saver.coder.pack_plain({**self._own_metadata, **metadata}),
-            versions=dict(versions),  # the state goes on changing its own
-            gone=(),
-            seen={node: dict(one) for node, one in seen.items()},
-            updated=None if updated is None else sorted(updated),
-            ops=ops,
+            number=about["step"],
+            version=version,
+            versions=versions,
+            seen=seen,
+            operands=operands or (),
+            values=made.values or (),
+            numbers=made.numbers or (),
+            apart=made.apart or NOTHING,
         )
         layout = self.saver.layout
         row = layout.dump_step(self.thread_id, self.ns, step, checkpoint_id if tip is None else tip.base)
@@ -192,45 +269,138 @@ class Recording(Persistence):
             self._tip = Tip(checkpoint_id, layout.size_of(row))
         else:
             tip.grow(layout.size_of(row))
-        self.unsaved.append(row)
+        self._rows.append(row)
 
-    def _new_seen(self, state: ChannelState, tasks: Sequence[Task]) -> dict[str, Any]:
-        """What nodes have seen since the last save: those that ran, or any where no task says which."""
-        seen, before = state.seen, self._saved_seen
-        names = [task.name for task in tasks if task.pulled] if tasks else list(seen)
-        found = {name: seen[name] for name in names if name in seen and before.get(name) != seen[name]}
-        if INTERRUPT in seen and before.get(INTERRUPT) != seen[INTERRUPT]:
-            found[INTERRUPT] = seen[INTERRUPT]
-        return found
+    def _frame(
+        self,
+        about: Mapping[str, Any],
+        names: tuple[str, ...],
+        saw: tuple[tuple[str, Sequence[str]], ...],
+        updated: tuple[str, ...] | None,
+        ops: tuple[Op, ...],
+        parts: tuple[Part | None, ...],
+    ) -> Frame:
+        """What the step has in common with others; the very same frame for such a one."""
+        key = (about.get("source"), names, saw, updated, ops, parts)
+        frame = self._frames.get(key)
+        if frame is None:
+            packed = {**self._own_metadata, **about}
+            del packed["step"]
+            metadata = self.saver.coder.pack_plain(packed)
+            frame = Frame(metadata, v=LATEST_VERSION, names=names, saw=saw, updated=updated, ops=ops, parts=parts)
+            if len(parts) <= MOST_CARRIED and not self.deltas:  # whose counters are part of the metadata
+                if len(self._frames) >= _MOST_FRAMES:
+                    self._frames.clear()
+                self._frames[key] = frame
+        return frame
 
-    def _written(self, tasks: Sequence[Task]) -> tuple[dict[str, list[Any]], dict[str, list[int]]]:
-        """By channel what was written to it since the last save, in path order; and where that has been saved, if all was."""
-        written: dict[str, list[Any]] = {}
-        refs: dict[str, list[int]] = {}
+    def _newly_seen(
+        self, state: ChannelState, tasks: Sequence[Task]
+    ) -> tuple[list[tuple[str, Sequence[str]]], Mapping[str, dict[str, Any]]]:
+        """What nodes have seen since the last save: their triggers as they were then; or where it was other, each version."""
+        seen, before, versions = state.seen, self._saved_seen, self.saved_versions
+        saw: list[tuple[str, Sequence[str]]] = []
+        others: dict[str, dict[str, Any]] = {}
+        for task in tasks:
+            if task.pulled and task.name in seen:
+                own = seen[task.name]
+                for trigger in task.triggers:
+                    if own.get(trigger) != versions.get(trigger):
+                        others[task.name] = dict(own)
+                        break
+                else:
+                    saw.append((task.name, tuple(task.triggers)))
+        if not tasks:
+            others = {node: dict(own) for node, own in seen.items() if before.get(node) != own}
+        elif INTERRUPT in seen and before.get(INTERRUPT) != seen[INTERRUPT]:
+            others[INTERRUPT] = dict(seen[INTERRUPT])
+        return saw, others or NOTHING
+
+    def _made_of(self, tasks: Sequence[Task]) -> Made:
+        """What the step is made of: its tasks' writes, and the results that are in no row yet."""
+        made = Made()
+        written, places = made.written, made.places
         for name, value in self._input:
             written.setdefault(name, []).append(value)
         self._input = ()
-        untracked = self.untracked
+        carried = {id(task): task for task in self._ended}
+        scattered: dict[str, list[int]] = {}
         for task in tasks:
-            known = self._numbers.get(id(task.writes))
-            number = None if known is None else known[1]
+            place = -1
+            if id(task) in carried:
+                self._carry(made, carried.pop(id(task)))
+                place = len(made.parts) - 1
+            elif (known := self._numbers.get(id(task.writes))) is not None:
+                place = len(made.parts)
+                made.parts.append(None)
+                made.numbers.append(known[1])
             index = 0
             for name, value in task.writes:
-                if name in untracked:
+                if name in self.untracked:
                     continue
                 if name in written:
                     written[name].append(value)
+                    if name in places:
+                        scattered[name] = [*places.pop(name)]
+                    if name in scattered and place >= 0:
+                        scattered[name] += (place, index)
                 else:
                     written[name] = [value]
-                if number is not None:
-                    refs.setdefault(name, []).extend((number, index))
+                    if place >= 0:
+                        places[name] = (place, index)
                 index += 1
-        return written, refs
+        for name, found in scattered.items():
+            if len(found) == 2 * len(written[name]):
+                places[name] = tuple(found)
+        for task in carried.values():
+            self._carry(made, task)
+        self._ended.clear()
+        return made
+
+    def _carry(self, made: Made, task: Task) -> None:
+        saved = self._saved_writes(task)
+        names = tuple([name for name, _ in saved])
+        values, apart = self._packed_of(task, names, [value for _, value in saved])
+        if apart:
+            made.apart[len(made.values)] = apart
+        made.parts.append(Part(task.name, task.path, tuple(task.triggers), names))
+        made.values.append(values)
+
+    def _packed_of(self, task: Task, names: Sequence[str], values: list[Any]) -> tuple[Any, dict[int, tuple[int, Any]]]:
+        try:
+            return self._packed(task.name, names, values)
+        except BaseException:  # the others are still to be saved
+            self._ended = [other for other in self._ended if other is not task]
+            raise
+
+    def _saved_writes(self, task: Task) -> Writes:
+        writes = task.writes or _NO_WRITES
+        return self._tracked(writes) if self.untracked else writes
+
+    def defers(self, task: Task, task_id: Callable[[Task], str]) -> bool:
+        if self._is_eager or task.facts is not None:
+            return False
+        if not task.pulled and not _IN_PATHS.issuperset(map(type, task.path)):
+            return False
+        self._ended.append(task)
+        self._task_id = task_id
+        return True
+
+    def _add_ended(self) -> None:
+        """Rows for the results that wait for the step's end: it has not come, or does not carry them."""
+        while self._ended:
+            task = self._ended[0]
+            saved = self._saved_writes(task)
+            names = [name for name, _ in saved]
+            packed, apart = self._packed_of(task, names, [value for _, value in saved])
+            number = self._add_row_of(self._task_id(task), path_text(task.path), names, packed, apart)
+            self._numbers[id(task.writes)] = task.writes, number
+            del self._ended[0]
 
     def _save_writes(self, task_id: str, path: str, saved: Writes, node: str, writes: Writes) -> Iterable[Call]:
         if saved and saved[-1][0] == ERROR:  # none that a handler is yet to be given: told by its text (ER-3)
             saved = [*saved[:-1], (ERROR, _text_of(saved[-1][1]))]
-        if self.durability == "exit":
+        if self._puts_off:
             self._put_off_results.append((task_id, path, saved, node))
             return ()
         number = self._add_result(task_id, path, saved, node)
@@ -239,21 +409,20 @@ class Recording(Persistence):
         return (self.commit(),) if self._is_eager else ()
 
     def task_begins(self, task_id: str, path: str, number: int) -> Iterable[Call]:
-        if self.durability == "exit":
+        if self._puts_off:
             return ()
         self._add_result(task_id, path, [(SCHEDULED, number)], "")
         return (self._append(),)
 
     def _append(self) -> Call:
         """What is unsaved, durably whatever the mode."""
-        rows, self.unsaved = self.unsaved, []
-        return "append", (self.thread_id, rows)
+        return "append", self.commit()[1]
 
     def step_resumes(self) -> Sequence[Call]:
         if (
             self.is_nested
             or self.repeats
-            or self.durability == "exit"
+            or self._puts_off
             or not self.saver.outlives_process
             or in_worker()
         ):
@@ -271,25 +440,27 @@ class Recording(Persistence):
         return (self._append(),)
 
     def task_tried(self, task_id: str, path: str, note: Any) -> None:
-        if self.durability != "exit":
+        if not self._puts_off:
             self._add_result(task_id, path, [(ATTEMPTS, note)], "")
 
     def forget_unsaved(self) -> None:
-        self.unsaved.clear()
+        self._rows.clear()
 
     def _add_result(self, task_id: str, path: str, saved: Writes, node: str) -> int:
-        self._number = number = (self._number + 1) & 0x3FFFFFFFFFFFFFFF
         names = [name for name, _ in saved]
-        values = [value for _, value in saved]
-        packed, apart = self._packed(node, names, values)
-        result = Result(self.where[CHECKPOINT_ID], number, task_id, path, names, packed, apart)
+        packed, apart = self._packed(node, names, [value for _, value in saved])
+        return self._add_row_of(task_id, path, names, packed, apart)
+
+    def _add_row_of(self, task_id: str, path: str, names: Sequence[str], packed: Any, apart: Apart) -> int:
+        self._number = number = (self._number + 1) & 0x3FFFFFFFFFFFFFFF
+        result = Result(self.where[CHECKPOINT_ID], number, task_id, path, names, packed, apart or NOTHING)
         row = self.saver.layout.dump_result(self.thread_id, self.ns, result)
         if self._tip is not None:
             self._tip.grow(self.saver.layout.size_of(row))
-        self.unsaved.append(row)
+        self._rows.append(row)
         return number
 
-    def _packed(self, node: str, names: list[str], values: list[Any]) -> tuple[Any, dict[int, tuple[int, Any]]]:
+    def _packed(self, node: str, names: Sequence[str], values: list[Any]) -> tuple[Any, dict[int, tuple[int, Any]]]:
         """The values of a result packed together, but for large ones that replace a channel's: these can be patches."""
         pack = self.saver.coder.pack
         large = self._large
@@ -311,7 +482,7 @@ class Recording(Persistence):
         return packed, apart
 
     def _set_apart(
-        self, node: str, names: list[str], values: list[Any], indexes: list[int], apart: dict[int, tuple[int, Any]]
+        self, node: str, names: Sequence[str], values: list[Any], indexes: list[int], apart: dict[int, tuple[int, Any]]
     ) -> None:
         for index in indexes:
             name = names[index]
@@ -328,7 +499,7 @@ class Recording(Persistence):
     def at_exit(self, *, is_over: bool) -> Iterator[Call]:
         """What was put off, and for the outermost run that all of it is durable."""
         checkpoint = self._last_checkpoint
-        if self.durability == "exit" and self._is_forgotten(is_over):
+        if self._puts_off and self._is_forgotten(is_over):
             return
         if checkpoint is not None:
             self._last_checkpoint = None
@@ -336,7 +507,7 @@ class Recording(Persistence):
         for task_id, path, saved, node in self._put_off_results:
             self._add_result(task_id, path, saved, node)
         self._put_off_results.clear()
-        if self.unsaved:
+        if self._rows or self._ended:
             yield self.commit()
         if not self.is_nested and self.durability != "sync":
             yield "flush", (self.thread_id,)
@@ -348,8 +519,11 @@ class Recording(Persistence):
         calls: list[Call] = []
         if self._resumed_at and self._resumed_at == self.where.get(CHECKPOINT_ID):
             self._add_result(STEP, "", [(ATTEMPTS, 0)], "")
-        if self.unsaved:
-            calls.append(self.commit())
+        while self.unsaved:
+            try:
+                calls.append(self.commit())
+            except EncodeError:  # the run has ended with this one; what is left of the step goes in without it
+                continue
         if self.is_claimed:
             if not self._is_settled:
                 calls.append(("flush", (self.thread_id,)))
@@ -359,7 +533,7 @@ class Recording(Persistence):
     def _add_at_exit(self, checkpoint: Mapping[str, Any]) -> None:
         """The one checkpoint of a run that saves at its end: what is other than when it began."""
         if self._starts_empty:
-            self._add_row(None, None, {}, {}, [], None, EMPTY)
+            self._add_row(None, None, Made(), [], [], None, (), (), None, NOTHING, NOTHING, EMPTY)
             self.where[CHECKPOINT_ID] = self.began_id
         parent_id = self.where.get(CHECKPOINT_ID)
         tip, changes = self._tip, self._changes
@@ -373,8 +547,9 @@ class Recording(Persistence):
             versions = {name: one for name, one in versions.items() if self.saved_versions.get(name) != one}
             seen = {node: one for node, one in seen.items() if self._saved_seen.get(node) != one}
             names = versions
-        ops = changes.to(values, names, whole=tip is None)
-        self._add_row(parent_id, tip, versions, seen, ops, checkpoint["updated_channels"])
+        ops, operands = changes.to(values, names, whole=tip is None)
+        updated = checkpoint["updated_channels"]
+        self._add_row(parent_id, tip, Made(), ops, operands, updated, (), (), None, versions, seen)
         self.where[CHECKPOINT_ID] = self.checkpoint_id
 
 

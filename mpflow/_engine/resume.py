@@ -215,9 +215,16 @@ def ended_task(run: Run, task: Task) -> Iterable[Call]:
     """What is saved of a task at its end: its diff, its error, or its questions with the answers so far."""
     persistence = run.persistence
     assert persistence is not None
+    answers = task.answers
+    if (
+        task.state == FINISHED
+        and not (answers is not None and answers.given)
+        and not persistence.deltas
+        and persistence.defers(task, run.task_id)
+    ):
+        return ()
     task_id = run.task_id(task)
     path = run.path_text(task)
-    answers = task.answers
     answered: Writes = [(RESUME, list(answers.given))] if answers is not None and answers.given else []
     if not task.node.rerun_on_loss and not isinstance(task.error, OutcomeUnknown) and task.state != FINISHED:
         answered.append((SCHEDULED, 0))  # how it ended is known: it may begin again

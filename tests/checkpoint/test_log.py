@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from datetime import datetime
 from itertools import pairwise
 from typing import Any
 
@@ -11,10 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mpflow._scope import task_id_of
 from mpflow._sqlite import open_private
 from mpflow._wire.codec import DecodeError
 from mpflow.checkpoint.base import CheckpointTuple, empty_checkpoint, new_checkpoint_id
-from mpflow.checkpoint.log import envelope, weight
+from mpflow.checkpoint.log import envelope, operations, weight
 from mpflow.checkpoint.log.coding import DataCoder
 from mpflow.checkpoint.log.driver import RESULT, STEP, Row
 from mpflow.checkpoint.log.folding import Opening, fold
@@ -25,12 +27,14 @@ from mpflow.checkpoint.log.records import (
     APPEND,
     DROP,
     EXTEND,
+    FORMAT,
     MERGE,
     PATCH,
     SET,
     TEXT,
     UNION,
-    Op,
+    Frame,
+    Part,
     Result,
     Step,
 )
@@ -62,26 +66,34 @@ def checkpoint(values: dict[str, Any], versions: dict[str, Any], seen: dict[str,
     return made
 
 
-def step(checkpoint_id: str, parent_id: str | None, *ops: Op, whole: bool = False) -> Step:
+def step(
+    checkpoint_id: str, parent_id: str | None, *ops: tuple[Any, ...], whole: bool = False, numbers: Any = ()
+) -> Step:
+    """A step of operations ``(channel, code, operand)``, or with references in a further place."""
+    frame = Frame(
+        CODER.pack({}, ""),
+        v=4,
+        ops=[(op[0], op[1], op[3] if len(op) > 3 else None) for op in ops],
+        parts=[None] * len(numbers),
+    )
+    operands = [op[2] for op in ops if len(op) == 3]
+    versions = {op[0]: 1 for op in ops}
     return Step(
         checkpoint_id,
         parent_id,
+        frame,
         whole=whole,
-        v=4,
         ts="",
-        metadata=CODER.pack({}, ""),
-        versions={op.channel: 1 for op in ops},
-        gone=(),
-        seen={},
-        updated=None,
-        ops=ops,
+        versions=versions,
+        operands=operands,
+        numbers=numbers,
     )
 
 
 def folded(*records: Step | Result) -> dict[str, Any]:
     """The values at the last step."""
     last = [record.checkpoint_id for record in records if isinstance(record, Step)][-1]
-    state = fold("t", records, {last})[last]
+    state = fold("t", "", records, {last})[last]
     opening = Opening(CODER)
     return {name: opening.value(cell) for name, cell in state.cells.items()}
 
@@ -107,37 +119,85 @@ def packed(value: Any) -> bytes:
     ],
 )
 def test_operations_by_value_and_by_reference(code: int, before: Any, operand: Any, after: Any) -> None:
-    first = step("1", None, Op("x", SET, packed(before)), whole=True)
-    assert folded(first, step("2", "1", Op("x", code, packed(operand)))) == {"x": after}
+    first = step("1", None, ("x", SET, packed(before)), whole=True)
+    assert folded(first, step("2", "1", ("x", code, packed(operand)))) == {"x": after}
     result = Result("1", 7, "task", "", ["other", "x"], packed([None, operand]))
-    by_reference = folded(first, result, step("2", "1", Op("x", code, None, [7, 1])))
+    by_reference = folded(first, result, step("2", "1", ("x", code, None, (0, 1)), numbers=[7]))
     assert by_reference == {"x": after}
     assert type(by_reference["x"]) is type(after)
 
 
+def carrying(checkpoint_id: str, parent_id: str, value: Any) -> Step:
+    """The step after a task of node ``n`` wrote `value` to ``x``, which it carries along."""
+    part = Part("n", ("__pregel_pull", "n"), ("go",), ["x"])
+    frame = Frame({"source": "loop"}, v=4, names=["x"], saw=[("n", ["x"])], ops=[("x", SET, (0, 0))], parts=[part])
+    return Step(checkpoint_id, parent_id, frame, whole=False, number=1, version="2", values=[packed([value])])
+
+
+def test_a_step_carries_what_its_tasks_wrote_and_says_what_they_saw() -> None:
+    log, ids = saver(), [new_checkpoint_id(number) for number in range(7)]
+    first = step(ids[0], None, ("x", SET, packed(1)), whole=True)
+    rows = [envelope.dump_step("t", "", first, ids[0])]
+    rows += [envelope.dump_step("t", "", carrying(one, ids[0], one), ids[0]) for one in ids[1:3]]
+    log.driver.append([("t", rows)])
+    after, before = (log.get_tuple(at(checkpoint_id=one)) for one in (ids[1], ids[0]))
+    assert after is not None and before is not None
+    assert after.checkpoint["channel_values"] == {"x": ids[1]}
+    assert after.checkpoint["channel_versions"] == {"x": "2"}
+    assert after.checkpoint["versions_seen"] == {"n": {"x": 1}}
+    assert after.metadata == {"source": "loop", "step": 1}
+    assert datetime.fromisoformat(after.checkpoint["ts"]).tzinfo is not None
+    task_id = task_id_of(ids[0], "", 1, "n", ("__pregel_pull", "n"), ("go",))
+    assert before.pending_writes == [(task_id, "x", ids[1])]  # of two results of a task the first counts
+    assert [found.pending_writes for found in log.list(at())][2] == before.pending_writes
+    for dropped in ids[2], ids[1]:  # what they carried belongs to a checkpoint that stays
+        operations.perform(operations.delete_steps(log, "t", "", {dropped}), log.driver)
+        left = log.get_tuple(at(checkpoint_id=ids[0]))
+        assert left is not None and {write[0] for write in left.pending_writes or ()} == {task_id}
+    log.copy_thread("t", "u")
+    assert [found.pending_writes for found in log.list(at("u"))] == [left.pending_writes]
+
+
+def test_frames_that_do_not_fit_their_steps_are_refused() -> None:
+    parent_id, checkpoint_id = new_checkpoint_id(), new_checkpoint_id()
+    made = carrying(checkpoint_id, parent_id, 1)
+    for name, value in (
+        ("values", []),
+        ("numbers", [1]),
+        ("number", None),
+        ("version", None),
+        ("operands", ["text"]),
+    ):
+        damaged = carrying(checkpoint_id, parent_id, 1)
+        setattr(damaged, name, value)
+        with pytest.raises(CheckpointCorruptError):
+            envelope.load_step("t", envelope.dump_step("t", "", damaged, parent_id))
+    assert envelope.load_step("t", envelope.dump_step("t", "", made, parent_id)).values == made.values
+
+
 def test_dropped_channels_have_no_value() -> None:
-    assert folded(step("1", None, Op("x", SET, packed(1)), whole=True), step("2", "1", Op("x", DROP))) == {}
+    assert folded(step("1", None, ("x", SET, packed(1)), whole=True), step("2", "1", ("x", DROP))) == {}
 
 
 def test_patches_follow_one_another_and_results_may_hold_them() -> None:
     values = [[f"line {n}" * 5 for n in range(length)] for length in (40, 41, 42)]
     one, two = (patch_of(packed(old), packed(new)) for old, new in pairwise(values))
     assert one is not None and two is not None
-    first = step("1", None, Op("x", SET, packed(values[0])), whole=True)
-    second = step("2", "1", Op("x", PATCH, one))
+    first = step("1", None, ("x", SET, packed(values[0])), whole=True)
+    second = step("2", "1", ("x", PATCH, one))
     result = Result("2", 5, "task", "", ["x"], packed([None]), {0: (PATCH, two)})
-    assert folded(first, second, result, step("3", "2", Op("x", SET, None, [5, 0]))) == {"x": values[2]}
+    assert folded(first, second, result, step("3", "2", ("x", SET, None, (0, 0)), numbers=[5])) == {"x": values[2]}
 
 
 @pytest.mark.parametrize(
     "records",
     [
-        (step("2", "1", Op("x", SET, packed(1))),),
-        (step("1", None, whole=True), step("2", "1", Op("x", EXTEND, packed([1])))),
-        (step("1", None, Op("x", SET, packed(1)), whole=True), step("2", "1", Op("x", EXTEND, packed([1])))),
-        (step("1", None, whole=True), step("2", "1", Op("x", SET, None, [7, 0]))),
-        (step("1", "1", Op("x", SET, packed(1))),),
-        (step("1", None, Op("x", SET, packed(1))),),
+        (step("2", "1", ("x", SET, packed(1))),),
+        (step("1", None, whole=True), step("2", "1", ("x", EXTEND, packed([1])))),
+        (step("1", None, ("x", SET, packed(1)), whole=True), step("2", "1", ("x", EXTEND, packed([1])))),
+        (step("1", None, whole=True), step("2", "1", ("x", SET, None, (0, 0)), numbers=[7])),
+        (step("1", "1", ("x", SET, packed(1))),),
+        (step("1", None, ("x", SET, packed(1))),),
     ],
     ids=["parent missing", "no value", "wrong type", "result missing", "its own parent", "no parent"],
 )
@@ -306,16 +366,16 @@ def test_row_35_a_row_under_another_address_is_refused() -> None:
 
 
 def test_row_35_a_later_format_is_refused_by_its_number() -> None:
-    body = [2, "something", "new"]
+    body = [FORMAT + 1, "something", "new"]
     row = Row("", "1", STEP, "1", envelope._sealed(body, "t", "", "1", STEP, "1"))
-    with pytest.raises(CheckpointVersionError, match="format 2"):
+    with pytest.raises(CheckpointVersionError, match=f"format {FORMAT + 1}"):
         envelope.load_step("t", row)
 
 
 @given(st.lists(st.one_of(st.none(), INTS, st.text(), st.binary(), st.lists(INTS), st.booleans()), max_size=12))
 def test_row_39_malformed_records_with_a_good_checksum_are_refused(parts: list[Any]) -> None:
     for kind, load in ((STEP, envelope.load_step), (RESULT, envelope.load_result)):
-        row = Row("", "1", kind, "1", envelope._sealed([1, *parts], "t", "", "1", kind, "1"))
+        row = Row("", "1", kind, "1", envelope._sealed([FORMAT, *parts], "t", "", "1", kind, "1"))
         try:
             load("t", row)
         except CheckpointCorruptError:

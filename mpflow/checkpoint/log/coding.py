@@ -89,6 +89,9 @@ class SerdeCoder:
         return self.serde.loads_typed((pair[0], pair[1]))
 
 
+_ATOMS = frozenset({type(None), bool, int, float, complex, str, bytes})
+
+
 class AnyCoder:
     """Any value, for as long as the process lives: sealed, or kept as it is where it can be copied in no way."""
 
@@ -98,10 +101,13 @@ class AnyCoder:
         return self
 
     def pack(self, value: Any, path: str) -> Any:
+        if type(value) is list and _ATOMS.issuperset(map(type, value)):
+            return tuple(value)
         return seal(value)
 
     def pack_plain(self, value: dict[str, Any]) -> Any:
         return value
 
     def unpack(self, packed: Any) -> Any:
-        return deepcopy(packed) if type(packed) is dict else packed()
+        kind = type(packed)
+        return list(packed) if kind is tuple else deepcopy(packed) if kind is dict else packed()

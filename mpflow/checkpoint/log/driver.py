@@ -7,6 +7,9 @@ from typing import Any, NamedTuple, Protocol
 
 STEP, RESULT = 0, 1
 """Kinds of row."""
+NEAR = 4
+"""How many steps after a checkpoint are looked at for results beside it: a run's next step carries them along, and others
+have hardly got between."""
 
 
 class Row(NamedTuple):
@@ -46,8 +49,9 @@ class Driver(Protocol):
     def chain(self, thread_id: str, ns: str, checkpoint_id: str | None) -> Sequence[Row]:
         """The rows that the fold of a step needs; empty if there is no such step. None: the step with the greatest id.
 
-        That is all rows of the namespace whose checkpoint id is between the step's ``base`` and its own, ordered by
-        checkpoint id; of one id the results first, as they were added, then the step. One round trip.
+        That is all rows of the namespace whose checkpoint id is between the step's ``base`` and its own, and, where an
+        id was given, the next `NEAR` steps after it. They are ordered by checkpoint id; the results of one id are in the
+        order in which they were added. One round trip.
         """
         ...
 

@@ -14,7 +14,20 @@ import msgpack
 
 from mpflow._wire.limits import DEFAULT_LIMITS, check
 from mpflow.checkpoint.log.driver import RESULT, STEP, Row
-from mpflow.checkpoint.log.records import DROP, FORMAT, OPERATIONS, PATCH, SET, Op, Result, Step
+from mpflow.checkpoint.log.records import (
+    DROP,
+    FORMAT,
+    NOTHING,
+    OPERATIONS,
+    PATCH,
+    SET,
+    Apart,
+    Frame,
+    Op,
+    Part,
+    Result,
+    Step,
+)
 from mpflow.errors import CheckpointCorruptError, CheckpointVersionError
 
 _SUM_BYTES: Final = 4
@@ -22,6 +35,11 @@ _KEPT_BYTES: Final = 1 << 20
 _MALFORMED: Final = "its record is malformed"
 _VERSIONS: Final = (str, int, float)
 _TEXT: Final = frozenset({str})
+_BYTES: Final = frozenset({bytes})
+_NUMBERS: Final = frozenset({int})
+_IN_PATHS: Final = frozenset({str, int, bool})
+_RECENT_BYTES: Final = 4096
+"""Frames above that are not kept for the steps that may have the same."""
 
 
 def size_of(row: Row) -> int:
@@ -30,18 +48,22 @@ def size_of(row: Row) -> int:
 
 def dump_step(thread_id: str, ns: str, step: Step, base: str) -> Row:
     """The row of a step that folds from ``base``."""
+    frame = step.frame
+    versions, seen = step.versions, step.seen
     body = [
         FORMAT,
         step.parent_id,
         step.whole,
-        step.v,
         step.ts,
-        step.metadata,
-        _grouped(step.versions),
-        list(step.gone),
-        {node: None if seen is None else _grouped(seen) for node, seen in step.seen.items()},
-        None if step.updated is None else list(step.updated),
-        [[op.channel, op.code, op.operand if op.refs is None else list(op.refs)] for op in step.ops],
+        step.number,
+        frame.data or _packed(frame),
+        step.version,
+        _grouped(versions) if versions else (),
+        {node: None if one is None else _grouped(one) for node, one in seen.items()} if seen else None,
+        step.operands,
+        step.values,
+        step.numbers,
+        {at: _listed(apart) for at, apart in step.apart.items()} if step.apart else None,
     ]
     return Row(ns, step.checkpoint_id, STEP, base, _sealed(body, thread_id, ns, step.checkpoint_id, STEP, base))
 
@@ -49,8 +71,20 @@ def dump_step(thread_id: str, ns: str, step: Step, base: str) -> Row:
 def dump_result(thread_id: str, ns: str, result: Result) -> Row:
     body = [FORMAT, result.number, result.task_id, result.path, list(result.names), result.values]
     if result.apart:
-        body.append({at: list(pair) for at, pair in result.apart.items()})
+        body.append(_listed(result.apart))
     return Row(ns, result.checkpoint_id, RESULT, "", _sealed(body, thread_id, ns, result.checkpoint_id, RESULT, ""))
+
+
+def _packed(frame: Frame) -> bytes:
+    parts = [None if part is None else [part.name, part.path, part.triggers, list(part.names)] for part in frame.parts]
+    updated = None if frame.updated is None else list(frame.updated)
+    body = [frame.metadata, frame.v, list(frame.names), list(frame.gone), frame.saw, updated, frame.ops, parts]
+    frame.data = data = _pack(body)
+    return data
+
+
+def _listed(apart: Apart) -> dict[int, list[Any]]:
+    return {at: list(pair) for at, pair in apart.items()}
 
 
 def _grouped(versions: Any) -> list[Any]:
@@ -65,11 +99,16 @@ def _grouped(versions: Any) -> list[Any]:
 _packers: list[msgpack.Packer] = []
 
 
-def _sealed(body: list[Any], thread_id: str, ns: str, checkpoint_id: str, kind: int, base: str) -> bytes:
+def _pack(body: list[Any]) -> bytes:
     packer = _packers.pop() if _packers else msgpack.Packer(unicode_errors="surrogatepass", buf_size=4096)
     data: bytes = packer.pack(body)
     if len(data) <= _KEPT_BYTES:
         _packers.append(packer)
+    return data
+
+
+def _sealed(body: list[Any], thread_id: str, ns: str, checkpoint_id: str, kind: int, base: str) -> bytes:
+    data = _pack(body)
     return data + _sum(data, thread_id, ns, checkpoint_id, kind, base)
 
 
@@ -85,37 +124,107 @@ def _sum_of_space(thread_id: str, ns: str) -> int:
 
 def load_step(thread_id: str, row: Row) -> Step:
     """The step in a row. Raises CheckpointCorruptError, CheckpointVersionError for a later format."""
-    body = _opened(thread_id, row, 11)
+    body = _opened(thread_id, row, 13)
     try:
-        _, parent_id, whole, v, ts, metadata, versions, gone, seen, updated, ops = body
+        _, parent_id, whole, ts, number, framed, version, versions, seen, operands, values, numbers, apart = body
         if (
             (parent_id is not None and type(parent_id) is not str)
             or type(whole) is not bool
-            or type(v) is not int
-            or type(ts) is not str
-            or type(metadata) not in (bytes, dict)
-            or not _are_names(gone)
-            or (updated is not None and not _are_names(updated))
-            or type(seen) is not dict
-            or not _are_names(seen)
-            or type(ops) is not list
+            or (ts is not None and type(ts) is not str)
+            or (number is not None and type(number) is not int)
+            or type(framed) is not bytes
+            or not {*map(type, operands)} <= _BYTES
+            or not {*map(type, values)} <= _BYTES
+            or not {*map(type, numbers)} <= _NUMBERS
+        ):
+            raise ValueError(_MALFORMED)
+        frame = _recent_frame(framed) if len(framed) <= _RECENT_BYTES else _frame(framed)
+        if (
+            len(values) + len(numbers) != len(frame.parts)
+            or frame.parts.count(None) != len(numbers)
+            or (values and (parent_id is None or number is None))
+            or (frame.names and type(version) not in _VERSIONS)
+            or (number is not None and type(frame.metadata) is dict and "step" in frame.metadata)
         ):
             raise ValueError(_MALFORMED)
         return Step(
             row.checkpoint_id,
             parent_id,
+            frame,
             whole=whole,
-            v=v,
             ts=ts,
-            metadata=metadata,
-            versions=_ungrouped(versions),
-            gone=gone,
-            seen={node: None if one is None else _ungrouped(one) for node, one in seen.items()},
-            updated=updated,
-            ops=[_op(*op) for op in ops],
+            number=number,
+            version=version,
+            versions=_ungrouped(versions) if versions else NOTHING,
+            seen=NOTHING if seen is None else _seen(seen),
+            operands=operands,
+            values=values,
+            numbers=numbers,
+            apart=NOTHING if apart is None else {at: _apart(one) for at, one in apart.items()},
         )
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, AttributeError) as error:
         raise _corrupt(thread_id, row, str(error)) from None
+
+
+def _frame(data: bytes) -> Frame:
+    """A frame read back. Raises ValueError, TypeError."""
+    try:
+        body = _unpacked(data)
+    except Exception as error:
+        raise ValueError(f"{type(error).__name__}: {error}") from None
+    metadata, v, names, gone, saw, updated, ops, parts = body
+    if (
+        type(metadata) not in (bytes, dict)
+        or type(v) is not int
+        or not _are_names(names)
+        or not _are_names(gone)
+        or (updated is not None and not _are_names(updated))
+    ):
+        raise ValueError(_MALFORMED)
+    for node, triggers in saw:
+        if type(node) is not str or not _are_names(triggers):
+            raise ValueError(_MALFORMED)
+    frame = Frame(
+        metadata,
+        v=v,
+        names=names,
+        gone=gone,
+        saw=saw,
+        updated=updated,
+        ops=[_op(len(parts), *op) for op in ops],
+        parts=[None if part is None else _part(*part) for part in parts],
+    )
+    frame.data = data
+    return frame
+
+
+# The rounds of a loop have the same frame. Nobody changes one, or gives anything of it away.
+_recent_frame = lru_cache(maxsize=64)(_frame)
+
+
+def _part(name: Any, path: Any, triggers: Any, names: Any) -> Part:
+    if type(name) is not str or type(path) is not list or not _are_names(triggers) or not _are_names(names):
+        raise ValueError(_MALFORMED)
+    if not {*map(type, path)} <= _IN_PATHS:
+        raise ValueError(_MALFORMED)
+    return Part(name, tuple(path), tuple(triggers), names)
+
+
+def _seen(seen: Any) -> dict[str, Any]:
+    if type(seen) is not dict or not _are_names(seen):
+        raise ValueError(_MALFORMED)
+    return {node: None if one is None else _ungrouped(one) for node, one in seen.items()}
+
+
+def _apart(apart: Any) -> dict[int, tuple[int, bytes]]:
+    if type(apart) is not dict:
+        raise ValueError(_MALFORMED)
+    found = {}
+    for at, (code, packed) in apart.items():
+        if type(at) is not int or code not in (SET, PATCH) or type(packed) is not bytes:
+            raise ValueError(_MALFORMED)
+        found[at] = (code, packed)
+    return found
 
 
 def load_result(thread_id: str, row: Row) -> Result:
@@ -130,13 +239,9 @@ def load_result(thread_id: str, row: Row) -> Result:
             or type(path) is not str
             or not _are_names(names)
             or type(values) is not bytes
-            or type(apart) is not dict
         ):
             raise ValueError(_MALFORMED)
-        for at, (code, packed) in apart.items():
-            if type(at) is not int or code not in (SET, PATCH) or type(packed) is not bytes:
-                raise ValueError(_MALFORMED)
-        return Result(row.checkpoint_id, number, task_id, path, names, values, apart)
+        return Result(row.checkpoint_id, number, task_id, path, names, values, _apart(apart))
     except (TypeError, ValueError) as error:
         raise _corrupt(thread_id, row, str(error)) from None
 
@@ -149,9 +254,7 @@ def _opened(thread_id: str, row: Row, *lengths: int) -> list[Any]:
     if _sum(view, thread_id, row.ns, row.checkpoint_id, row.kind, row.base) != data[-_SUM_BYTES:]:
         raise _corrupt(thread_id, row, "its checksum is wrong")
     try:
-        if not DEFAULT_LIMITS.always_hold(len(view)):
-            check(view, DEFAULT_LIMITS)
-        body: Any = msgpack.unpackb(view, strict_map_key=False, unicode_errors="surrogatepass")
+        body = _unpacked(view)
     except Exception as error:
         raise _corrupt(thread_id, row, f"{type(error).__name__}: {error}") from None
     if type(body) is not list or not body or type(body[0]) is not int:
@@ -163,16 +266,24 @@ def _opened(thread_id: str, row: Row, *lengths: int) -> list[Any]:
     return body
 
 
-def _op(channel: Any, code: Any, operand: Any) -> Op:
-    if type(channel) is not str or code not in OPERATIONS:
+def _unpacked(data: bytes | memoryview) -> Any:
+    if not DEFAULT_LIMITS.always_hold(len(data)):
+        check(data, DEFAULT_LIMITS)
+    return msgpack.unpackb(data, strict_map_key=False, unicode_errors="surrogatepass")
+
+
+def _op(parts: int, channel: Any, code: Any, refs: Any) -> Op:
+    if type(channel) is not str or type(code) is not int or code not in OPERATIONS:
         raise ValueError(_MALFORMED)
-    if type(operand) is list:
-        if len(operand) % 2 or code == DROP or any(type(item) is not int for item in operand):
-            raise ValueError(_MALFORMED)
-        return Op(channel, code, None, operand)
-    if type(operand) is not bytes and (operand is not None or code != DROP):
+    if refs is not None and (
+        type(refs) is not list
+        or len(refs) % 2
+        or code == DROP
+        or not {*map(type, refs)} <= _NUMBERS
+        or any(not 0 <= at < parts for at in refs[::2])
+    ):
         raise ValueError(_MALFORMED)
-    return Op(channel, code, operand)
+    return channel, code, refs
 
 
 def _ungrouped(groups: Any) -> dict[str, Any]:

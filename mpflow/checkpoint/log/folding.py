@@ -19,7 +19,6 @@ from mpflow.checkpoint.log.records import (
     SET,
     TEXT,
     UNION,
-    Op,
     Packed,
     Result,
     Step,
@@ -62,8 +61,8 @@ class State:
         self.results: Sequence[Result] = ()
 
 
-def fold(thread_id: str, records: Iterable[Step | Result], wanted: Collection[str]) -> dict[str, State]:
-    """The states of the `wanted` checkpoints, from records that reach back to whole steps.
+def fold(thread_id: str, ns: str, records: Iterable[Step | Result], wanted: Collection[str]) -> dict[str, State]:
+    """The states of the `wanted` checkpoints of a namespace, from records that reach back to whole steps.
 
     Raises CheckpointCorruptError where one is missing or does not fit the others.
     """
@@ -72,6 +71,8 @@ def fold(thread_id: str, records: Iterable[Step | Result], wanted: Collection[st
     for record in records:
         if isinstance(record, Step):
             steps[record.checkpoint_id] = record
+            if record.values and (parent_id := record.parent_id) is not None and parent_id in wanted:
+                results.setdefault(parent_id, []).extend(record.results(ns))
         else:
             results.setdefault(record.checkpoint_id, []).append(record)
     children = _needed(thread_id, steps, wanted)
@@ -95,7 +96,7 @@ def fold(thread_id: str, records: Iterable[Step | Result], wanted: Collection[st
                 del states[parent_id]
                 state.step = step
         try:
-            _apply(state, step, {result.number: result for result in beside})
+            _apply(state, step, beside)
         except ValueError as error:
             raise CheckpointCorruptError(thread_id, checkpoint_id, str(error)) from None
         state.results = results.get(checkpoint_id, ())
@@ -129,42 +130,46 @@ def _needed(thread_id: str, steps: dict[str, Step], wanted: Collection[str]) -> 
     return children
 
 
-def _apply(state: State, step: Step, results: dict[int, Result]) -> None:
-    state.versions.update(step.versions)
-    for name in step.gone:
-        state.versions.pop(name, None)
+def _apply(state: State, step: Step, beside: Sequence[Result]) -> None:
+    frame, versions = step.frame, state.versions
+    for node, triggers in frame.saw:
+        state.seen.setdefault(node, {}).update({name: versions[name] for name in triggers if name in versions})
+    version = step.version
+    for name in frame.names:
+        versions[name] = version
+    versions.update(step.versions)
+    for name in frame.gone:
+        versions.pop(name, None)
     for node, seen in step.seen.items():
         if seen is None:
             state.seen.pop(node, None)
         else:
             state.seen.setdefault(node, {}).update(seen)
-    for op in step.ops:
-        _operate(state.cells, op, results)
-
-
-def _operate(cells: dict[str, Cell], op: Op, results: dict[int, Result]) -> None:
-    channel, code = op.channel, op.code
-    if code == DROP:
-        cells.pop(channel, None)
-        return
-    refs = op.refs
-    if refs is None:
-        pieces: list[Piece] = [(code, op.operand, None)]
-    else:
-        pieces = []
-        for at in range(0, len(refs), 2):
-            result = results.get(refs[at])
-            index = refs[at + 1]
-            if result is None or not 0 <= index < len(result.names):
-                raise ValueError(f"a result that channel '{channel}' was made of is missing")
-            pieces.append(_piece(code, result, index))
-    for piece in pieces:
-        if piece[0] == SET:
-            cells[channel] = Cell([piece], 1)
-        elif channel in cells:
-            cells[channel] = cells[channel].grown(piece)
+    operands = iter(step.operands)
+    made_of = step.made_of({result.number: result for result in beside}) if frame.parts else ()
+    cells = state.cells
+    for channel, code, refs in frame.ops:
+        if code == DROP:
+            cells.pop(channel, None)
+        elif refs is None:
+            if (operand := next(operands, MISSING)) is MISSING:
+                raise ValueError(f"what channel '{channel}' was changed by is missing")
+            _operate(cells, channel, (code, operand, None))
         else:
-            raise ValueError(f"channel '{channel}' is changed, but had no value")
+            for at in range(0, len(refs), 2):
+                result, index = made_of[refs[at]], refs[at + 1]
+                if result is None or not 0 <= index < len(result.names):
+                    raise ValueError(f"a result that channel '{channel}' was made of is missing")
+                _operate(cells, channel, _piece(code, result, index))
+
+
+def _operate(cells: dict[str, Cell], channel: str, piece: Piece) -> None:
+    if piece[0] == SET:
+        cells[channel] = Cell([piece], 1)
+    elif channel in cells:
+        cells[channel] = cells[channel].grown(piece)
+    else:
+        raise ValueError(f"channel '{channel}' is changed, but had no value")
 
 
 def _piece(code: int, result: Result, index: int) -> Piece:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import threading
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Sequence
+from itertools import islice
 
-from mpflow.checkpoint.log.driver import RESULT, STEP, Batch, Drop, Row
+from mpflow.checkpoint.log.driver import NEAR, RESULT, STEP, Batch, Drop, Row
 from mpflow.checkpoint.log.records import Result, Step
 
 ROW_BYTES = 512
@@ -95,12 +96,16 @@ class MemoryDriver:
             space = self._threads.get(thread_id, {}).get(ns)
             if space is None or not space.steps:
                 return ()
-            last = space.steps.get(max(space.steps) if checkpoint_id is None else checkpoint_id)
+            ids = space.ids
+            if checkpoint_id is None:
+                checkpoint_id = next(one for one in reversed(ids) if one in space.steps)
+            last = space.steps.get(checkpoint_id)
             if last is None:
                 return ()
-            ids = space.ids
-            wanted = ids[bisect_left(ids, last.base) : bisect_right(ids, last.checkpoint_id)]
-            return [row for one in wanted for row in space.rows[one]]
+            end = bisect_right(ids, checkpoint_id)
+            found = [row for one in ids[bisect_left(ids, last.base) : end] for row in space.rows[one]]
+            later = (space.steps[one] for one in islice(ids, end, None) if one in space.steps)
+            return [*found, *islice(later, NEAR)]
 
     def steps(
         self, thread_id: str | None, ns: str | None, before: str | None, limit: int | None

@@ -13,14 +13,16 @@ from mpflow._names import ATTEMPTS, CHECKPOINT_ID, CHECKPOINT_NS, CONF, THREAD_I
 from mpflow.checkpoint.base import (
     LATEST_VERSION,
     Checkpoint,
+    CheckpointMetadata,
     CheckpointTuple,
     get_checkpoint_id,
     get_checkpoint_metadata,
     now_iso,
+    time_of,
 )
 from mpflow.checkpoint.log.driver import RESULT, STEP, Drop, Row
 from mpflow.checkpoint.log.folding import Opening, State, fold
-from mpflow.checkpoint.log.records import DROP, SET, Op, Result, Step
+from mpflow.checkpoint.log.records import DROP, SET, Frame, Op, Result, Step
 from mpflow.checkpoint.log.weight import Tip
 from mpflow.errors import CheckpointCorruptError
 
@@ -113,7 +115,7 @@ def load(log: LogSaver, config: RunnableConfig) -> Calls:
     rows: Sequence[Row] = yield "chain", thread_id, ns, get_checkpoint_id(config)
     if not rows:
         return None
-    state, tip = opened(log, thread_id, rows)
+    state, tip = opened(log, thread_id, rows, get_checkpoint_id(config))
     opening = Opening(log.coder)
     try:
         saved = tuple_of(log, thread_id, ns, state, opening)
@@ -133,40 +135,49 @@ def load(log: LogSaver, config: RunnableConfig) -> Calls:
     return Loaded(saved, tip, results, packed, notes)
 
 
-def opened(log: LogSaver, thread_id: str, rows: Sequence[Row]) -> tuple[State, Tip]:
-    """The last step of a chain, folded, and its tip."""
-    last = next(row for row in reversed(rows) if row.kind == STEP)
-    state = fold(thread_id, log.records(thread_id, rows), (last.checkpoint_id,))[last.checkpoint_id]
+def opened(log: LogSaver, thread_id: str, rows: Sequence[Row], checkpoint_id: str | None) -> tuple[State, Tip]:
+    """The step that a chain was asked for, folded, and its tip."""
+    last = next(row for row in reversed(rows) if row.kind == STEP and checkpoint_id in (None, row.checkpoint_id))
+    records = log.records(thread_id, rows)
+    state = fold(thread_id, last.ns, records, (last.checkpoint_id,))[last.checkpoint_id]
     tip = Tip(last.base, 0)
     for row in rows:
         size_bytes = log.layout.size_of(row)
         if row.kind == STEP and row.checkpoint_id == last.base:
             tip.whole_bytes = size_bytes
-        else:
+        elif row.checkpoint_id <= last.checkpoint_id:
             tip.grow(size_bytes)
     return state, tip
 
 
 def tuple_of(log: LogSaver, thread_id: str, ns: str, state: State, opening: Opening | None = None) -> CheckpointTuple:
     """A state as savers give it. What `opening` does not hold is the caller's own."""
-    step = state.step
+    step, frame = state.step, state.step.frame
     opening = opening or Opening(log.coder)
     checkpoint: Checkpoint = {
-        "v": step.v,
+        "v": frame.v,
         "id": step.checkpoint_id,
-        "ts": step.ts,
+        "ts": time_of(step.checkpoint_id) if step.ts is None else step.ts,
         "channel_values": {name: opening.value(cell) for name, cell in state.cells.items()},
         "channel_versions": dict(state.versions),
         "versions_seen": {node: dict(seen) for node, seen in state.seen.items()},
-        "updated_channels": None if step.updated is None else list(step.updated),
+        "updated_channels": None if frame.updated is None else list(frame.updated),
     }
     return CheckpointTuple(
         config_of(thread_id, ns, step.checkpoint_id),
         checkpoint,
-        log.coder.unpack(step.metadata),
+        metadata_of(log, step),
         None if step.parent_id is None else config_of(thread_id, ns, step.parent_id),
         Opening(log.coder).writes(state, state.results),  # apart from the values, which may come from the same results
     )
+
+
+def metadata_of(log: LogSaver, step: Step) -> CheckpointMetadata:
+    """A step's metadata, the caller's own."""
+    metadata: CheckpointMetadata = log.coder.unpack(step.frame.metadata)
+    if step.number is not None:
+        metadata["step"] = step.number
+    return metadata
 
 
 def find(
@@ -195,7 +206,7 @@ def find(
 def _matches(log: LogSaver, thread_id: str, row: Row, filter: Mapping[str, Any]) -> bool:
     (step,) = log.records(thread_id, (row,))
     assert isinstance(step, Step)
-    metadata = log.coder.unpack(step.metadata)
+    metadata = cast("Mapping[str, Any]", metadata_of(log, step))
     return all(key in metadata and metadata[key] == value for key, value in filter.items())
 
 
@@ -216,7 +227,7 @@ def page(log: LogSaver, found: Sequence[tuple[str, Row]]) -> Calls:
         count += 1
     ids = {row.checkpoint_id for row in covered[:count]}
     ids &= {row.checkpoint_id for row in rows if row.kind == STEP}
-    states = fold(thread_id, log.records(thread_id, rows), ids)
+    states = fold(thread_id, newest.ns, log.records(thread_id, rows), ids)
     return [
         (thread_id, newest.ns, states[one.checkpoint_id]) for one in covered[:count] if one.checkpoint_id in states
     ], count
@@ -259,7 +270,7 @@ def _known(log: LogSaver, thread_id: str, ns: str, checkpoint_id: str) -> Calls:
     if known is None:
         rows = yield "chain", thread_id, ns, checkpoint_id
         if rows:
-            state, tip = opened(log, thread_id, rows)
+            state, tip = opened(log, thread_id, rows, checkpoint_id)
             known = Known(tip, state.versions, state.seen, frozenset(state.cells))
     return known
 
@@ -292,22 +303,23 @@ def _step_of(
             **{node: one for node, one in seen.items() if known.seen.get(node) != one},
             **{node: None for node in known.seen if node not in seen},
         }
-    ops = [
-        Op(name, SET, log.coder.pack(values[name], f"channel '{name}'")) if name in values else Op(name, DROP)
-        for name in changed
-    ]
+    ops: list[Op] = [(name, SET if name in values else DROP, None) for name in changed]
+    frame = Frame(
+        log.coder.pack(metadata, "the metadata"),
+        v=checkpoint.get("v", LATEST_VERSION),
+        gone=gone,
+        updated=checkpoint.get("updated_channels"),
+        ops=ops,
+    )
     step = Step(
         checkpoint["id"],
         parent_id,
+        frame,
         whole=whole,
-        v=checkpoint.get("v", LATEST_VERSION),
         ts=checkpoint.get("ts") or now_iso(),
-        metadata=log.coder.pack(metadata, "the metadata"),
         versions=fresh,
-        gone=gone,
         seen=seen,
-        updated=checkpoint.get("updated_channels"),
-        ops=ops,
+        operands=[log.coder.pack(values[name], f"channel '{name}'") for name in changed if name in values],
     )
     tip = None if known is None or whole else Tip(known.tip.base, known.tip.whole_bytes, known.tip.weight_bytes)
     return step, tip
@@ -345,18 +357,19 @@ def _without(log: LogSaver, thread_id: str, ns: str, dropped: Collection[str]) -
     steps: Sequence[tuple[str, Row]] = yield "steps", thread_id, ns, None, None
     drops: list[Drop] = []
     heirs: list[str] = []
+    rows: list[Row] = []
     for _, row in steps:
-        if row.checkpoint_id in dropped:
-            drops += [(ns, row.checkpoint_id, STEP), (ns, row.checkpoint_id, RESULT)]
-            continue
         (step,) = log.records(thread_id, (row,))
         assert isinstance(step, Step)
-        if not step.whole and step.parent_id in dropped:
+        if row.checkpoint_id in dropped:
+            drops += [(ns, row.checkpoint_id, STEP), (ns, row.checkpoint_id, RESULT)]
+            if step.parent_id not in dropped:
+                rows += [log.layout.dump_result(thread_id, ns, result) for result in step.results(ns)]
+        elif step.parent_id in dropped and (step.values or not step.whole):
             heirs.append(row.checkpoint_id)
-    rows: list[Row] = []
     for checkpoint_id in heirs:
         chain = yield "chain", thread_id, ns, checkpoint_id
-        state, _ = opened(log, thread_id, chain)
+        state, _ = opened(log, thread_id, chain, checkpoint_id)
         drops.append((ns, checkpoint_id, STEP))
         rows.append(log.layout.dump_step(thread_id, ns, made_whole(log, state), checkpoint_id))
     return drops, rows
@@ -365,18 +378,18 @@ def _without(log: LogSaver, thread_id: str, ns: str, dropped: Collection[str]) -
 def made_whole(log: LogSaver, state: State) -> Step:
     """The step of a state as one that needs no other."""
     step, opening, coder = state.step, Opening(log.coder), log.coder
+    before = step.frame
+    ops: list[Op] = [(name, SET, None) for name in state.cells]
     return Step(
         step.checkpoint_id,
         step.parent_id,
+        Frame(before.metadata, v=before.v, updated=before.updated, ops=ops),
         whole=True,
-        v=step.v,
         ts=step.ts,
-        metadata=step.metadata,
+        number=step.number,
         versions=state.versions,
-        gone=(),
         seen=state.seen,
-        updated=step.updated,
-        ops=[Op(name, SET, coder.pack(opening.value(cell), f"channel '{name}'")) for name, cell in state.cells.items()],
+        operands=[coder.pack(opening.value(cell), f"channel '{name}'") for name, cell in state.cells.items()],
     )
 
 
@@ -394,7 +407,7 @@ def delete_for_runs(log: LogSaver, run_ids: Collection[str]) -> Calls:
     for thread_id, row in found:
         (step,) = log.records(thread_id, (row,))
         assert isinstance(step, Step)
-        if log.coder.unpack(step.metadata).get("run_id") in run_ids:
+        if metadata_of(log, step).get("run_id") in run_ids:
             dropped.setdefault((thread_id, row.ns), set()).add(row.checkpoint_id)
     for (thread_id, ns), ids in dropped.items():
         yield from delete_steps(log, thread_id, ns, ids)

@@ -6,7 +6,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
+
+from mpflow._scope import task_id_of
+from mpflow.checkpoint.base import path_text
 
 Packed = Any
 
@@ -24,41 +27,83 @@ DROP: Final = 8  # the channel has no value; no operand
 
 OPERATIONS: Final = range(9)
 
-NOTHING_APART: Final[Mapping[int, tuple[int, Packed]]] = {}
+NOTHING: Final[Mapping[Any, Any]] = {}
+Apart = Mapping[int, tuple[int, Packed]]
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 """The version of the records' layout."""
 
+Refs = Sequence[int]
+"""Places in the results that a step is made of: a result's position in the frame and an index into its writes, in turns."""
+Op = tuple[str, int, "Refs | None"]
+"""An operation: channel, code, and where its operands are; None where it has one of its own, or none."""
 
-class Op:
-    """One operation on a channel. ``refs`` holds numbers of results and indexes into their writes, in turns."""
 
-    __slots__ = ("channel", "code", "operand", "refs")
+class Part(NamedTuple):
+    """A task whose result a step carries along: what names it, and the channels that it wrote."""
 
-    def __init__(self, channel: str, code: int, operand: Packed = None, refs: Sequence[int] | None = None) -> None:
-        self.channel = channel
-        self.code = code
-        self.operand = operand
-        self.refs = refs
+    name: str
+    path: tuple[Any, ...]
+    triggers: tuple[str, ...]
+    names: Sequence[str]
+
+
+class Frame:
+    """What steps of one kind have in common, such as all rounds of a loop: everything but times, versions and values.
+
+    ``metadata`` is packed, and lacks the step's number where the step has it. ``names`` are the channels whose version is
+    the step's new one, ``gone`` those that lost theirs. ``saw`` are nodes with the triggers whose versions at the parent
+    they have seen. ``parts`` are the results that the step is made of: None for one that has a row of its own. ``data``
+    is the frame's packed form, once it was made.
+    """
+
+    __slots__ = ("data", "gone", "metadata", "names", "ops", "parts", "saw", "updated", "v")
+
+    def __init__(
+        self,
+        metadata: Packed,
+        *,
+        v: int,
+        names: Sequence[str] = (),
+        gone: Sequence[str] = (),
+        saw: Sequence[tuple[str, Sequence[str]]] = (),
+        updated: Sequence[str] | None = None,
+        ops: Sequence[Op] = (),
+        parts: Sequence[Part | None] = (),
+    ) -> None:
+        self.metadata = metadata
+        self.v = v
+        self.names = names
+        self.gone = gone
+        self.saw = saw
+        self.updated = updated
+        self.ops = ops
+        self.parts = parts
+        self.data: bytes | None = None
 
 
 class Step:
-    """A checkpoint as what changed since ``parent_id``, or all of it if it is ``whole``.
+    """A checkpoint as what changed since ``parent_id``, or all of it if it is ``whole``; and what its tasks wrote.
 
-    ``versions`` are the channels' new ones, ``gone`` the channels that lost theirs. ``seen`` says what nodes have seen
-    of their triggers, as far as it changed; a node whose value is None has been forgotten.
+    ``ts`` is None where the id tells it, ``number`` where the metadata has it. ``version`` is that of the frame's names;
+    ``versions`` and ``seen`` hold what else became new of either, a node whose value is None having been forgotten.
+    ``operands`` are those of the frame's operations that have their own, in order. Of the frame's parts ``values`` has
+    the packed values of those that are here, as a list each, ``numbers`` those of the others; ``apart`` is theirs by
+    position.
     """
 
     __slots__ = (
+        "apart",
         "checkpoint_id",
-        "gone",
-        "metadata",
-        "ops",
+        "frame",
+        "number",
+        "numbers",
+        "operands",
         "parent_id",
         "seen",
         "ts",
-        "updated",
-        "v",
+        "values",
+        "version",
         "versions",
         "whole",
     )
@@ -67,28 +112,58 @@ class Step:
         self,
         checkpoint_id: str,
         parent_id: str | None,
+        frame: Frame,
         *,
         whole: bool,
-        v: int,
-        ts: str,
-        metadata: Packed,
-        versions: Mapping[str, Any],
-        gone: Sequence[str],
-        seen: Mapping[str, Mapping[str, Any] | None],
-        updated: Sequence[str] | None,
-        ops: Sequence[Op],
+        ts: str | None = None,
+        number: int | None = None,
+        version: Any = None,
+        versions: Mapping[str, Any] = NOTHING,
+        seen: Mapping[str, Mapping[str, Any] | None] = NOTHING,
+        operands: Sequence[Packed] = (),
+        values: Sequence[Packed] = (),
+        numbers: Sequence[int] = (),
+        apart: Mapping[int, Apart] = NOTHING,
     ) -> None:
         self.checkpoint_id = checkpoint_id
         self.parent_id = parent_id
+        self.frame = frame
         self.whole = whole
-        self.v = v
         self.ts = ts
-        self.metadata = metadata
+        self.number = number
+        self.version = version
         self.versions = versions
-        self.gone = gone
         self.seen = seen
-        self.updated = updated
-        self.ops = ops
+        self.operands = operands
+        self.values = values
+        self.numbers = numbers
+        self.apart = apart
+
+    def results(self, ns: str) -> list[Result]:
+        """The results that the step carries along: beside its parent, each under the id that the run gave its task."""
+        parent_id, number = self.parent_id, self.number
+        if parent_id is None or number is None:
+            return []
+        found = []
+        parts = [part for part in self.frame.parts if part is not None]
+        for at, (part, values) in enumerate(zip(parts, self.values, strict=True)):
+            task_id = task_id_of(parent_id, ns, number, part.name, part.path, part.triggers)
+            apart = self.apart.get(at, NOTHING)
+            found.append(Result(parent_id, 0, task_id, path_text(part.path), part.names, values, apart))
+        return found
+
+    def made_of(self, beside: Mapping[int, Result]) -> list[Result | None]:
+        """The results of the frame's parts, as operations refer to them: those that are here, and of those `beside`."""
+        values, numbers, at = iter(self.values), iter(self.numbers), 0
+        found: list[Result | None] = []
+        for part in self.frame.parts:
+            if part is None:
+                found.append(beside.get(next(numbers, 0)))
+            else:
+                packed, apart = next(values, None), self.apart.get(at, NOTHING)
+                found.append(Result("", 0, "", "", part.names, packed, apart))
+                at += 1
+        return found
 
 
 class Result:
@@ -109,7 +184,7 @@ class Result:
         path: str,
         names: Sequence[str],
         values: Packed,
-        apart: Mapping[int, tuple[int, Packed]] = NOTHING_APART,
+        apart: Apart = NOTHING,
     ) -> None:
         self.checkpoint_id = checkpoint_id
         self.number = number

@@ -12,7 +12,7 @@ from random import getrandbits
 from typing import Any, Final
 from uuid import UUID
 
-from mpflow.checkpoint.log.driver import Batch, Drop, Row
+from mpflow.checkpoint.log.driver import NEAR, Batch, Drop, Row
 
 Statement = tuple[str, Sequence[Any]]
 
@@ -44,14 +44,22 @@ HAS_SCHEMA: Final = "SELECT to_regclass('mpflow_schema') IS NOT NULL, current_sc
 VERSION: Final = "SELECT coalesce(max(version), 0) FROM mpflow_schema"
 
 _COLUMNS: Final = "r.checkpoint_id, r.kind, r.base, r.data"
-_CHAIN: Final = (
+_LAST: Final = (
     "WITH last AS (SELECT checkpoint_id, base FROM mpflow_rows WHERE space = %b AND kind = 0 {} "
-    "ORDER BY checkpoint_id DESC LIMIT 1) "
-    f"SELECT {_COLUMNS} FROM last JOIN mpflow_rows r ON r.space = %b "
+    "ORDER BY checkpoint_id DESC LIMIT 1)"
+)
+_CHAIN_OF_LATEST: Final = (
+    f"{_LAST.format('')} SELECT {_COLUMNS} FROM last JOIN mpflow_rows r ON r.space = %b "
     "AND r.checkpoint_id >= last.base AND r.checkpoint_id <= last.checkpoint_id ORDER BY r.checkpoint_id, r.seq"
 )
-_CHAIN_OF_LATEST: Final = _CHAIN.format("")
-_CHAIN_OF_ONE: Final = _CHAIN.format("AND checkpoint_id = %b")
+_CHAIN_OF_ONE: Final = (
+    f"{_LAST.format('AND checkpoint_id = %b')}, near AS (SELECT max(checkpoint_id) AS id FROM ("
+    "SELECT n.checkpoint_id FROM last JOIN mpflow_rows n ON n.space = %b AND n.kind = 0 "
+    f"AND n.checkpoint_id > last.checkpoint_id ORDER BY n.checkpoint_id LIMIT {NEAR}) AS after) "
+    f"SELECT {_COLUMNS} FROM last CROSS JOIN near JOIN mpflow_rows r ON r.space = %b "
+    "AND r.checkpoint_id >= last.base AND r.checkpoint_id <= coalesce(near.id, last.checkpoint_id) "
+    "AND (r.kind = 0 OR r.checkpoint_id <= last.checkpoint_id) ORDER BY r.checkpoint_id, r.seq"
+)
 _INSERT: Final = (
     "spaces AS (INSERT INTO mpflow_spaces SELECT * FROM unnest(%b::uuid[], %b::text[], %b::text[]) ON CONFLICT DO NOTHING) "
     "INSERT INTO mpflow_rows (space, checkpoint_id, kind, base, data, batch, place) "
@@ -170,7 +178,7 @@ def chain(thread_id: str, ns: str, checkpoint_id: str | None) -> Statement:
     space = space_of(thread_id, ns)
     if checkpoint_id is None:
         return _CHAIN_OF_LATEST, (space, space)
-    return _CHAIN_OF_ONE, (space, text(checkpoint_id), space)
+    return _CHAIN_OF_ONE, (space, text(checkpoint_id), space, space)
 
 
 def steps(thread_id: str | None, ns: str | None, before: str | None, limit: int | None) -> Statement:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 from mpflow._sqlite import BUSY_S
-from mpflow.checkpoint.log.driver import Batch, Drop, Row
+from mpflow.checkpoint.log.driver import NEAR, Batch, Drop, Row
 from mpflow.checkpoint.sqlite.ownership import Ownership
 from mpflow.errors import CheckpointVersionError, StorageError
 
@@ -33,13 +33,21 @@ _COLUMNS: Final = "r.checkpoint_id, r.kind, r.base, r.data"
 _LAST: Final = (
     "WITH last AS (SELECT r.space, r.checkpoint_id, r.base FROM mpflow_rows r "
     "WHERE r.space = (SELECT space FROM mpflow_spaces WHERE thread_id = ? AND ns = ?) AND r.kind = 0 {} "
-    "ORDER BY r.checkpoint_id DESC, r.kind LIMIT 1) "
-    f"SELECT {_COLUMNS} FROM last JOIN mpflow_rows r "
+    "ORDER BY r.checkpoint_id DESC, r.kind LIMIT 1)"
+)
+_CHAIN_OF_LATEST: Final = (
+    f"{_LAST.format('')} SELECT {_COLUMNS} FROM last JOIN mpflow_rows r "
     "ON r.space = last.space AND r.checkpoint_id >= last.base AND r.checkpoint_id <= last.checkpoint_id "
     "ORDER BY r.checkpoint_id, r.kind DESC, r.seq"
 )
-_CHAIN_OF_LATEST: Final = _LAST.format("")
-_CHAIN: Final = _LAST.format("AND r.checkpoint_id = ?")
+_CHAIN: Final = (
+    f"{_LAST.format('AND r.checkpoint_id = ?')}, near AS (SELECT max(checkpoint_id) AS id FROM ("
+    "SELECT n.checkpoint_id FROM last JOIN mpflow_rows n ON n.space = last.space AND n.kind = 0 "
+    f"AND n.checkpoint_id > last.checkpoint_id ORDER BY n.checkpoint_id LIMIT {NEAR})) "
+    f"SELECT {_COLUMNS} FROM last JOIN near JOIN mpflow_rows r ON r.space = last.space "
+    "AND r.checkpoint_id >= last.base AND r.checkpoint_id <= coalesce(near.id, last.checkpoint_id) "
+    "AND (r.kind = 0 OR r.checkpoint_id <= last.checkpoint_id) ORDER BY r.checkpoint_id, r.kind DESC, r.seq"
+)
 _MOST_AT_ONCE: Final = 128
 
 
