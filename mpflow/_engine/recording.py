@@ -31,7 +31,6 @@ from mpflow.checkpoint.base import (
     advance_ids,
     get_checkpoint_metadata,
     path_text,
-    version_after,
     version_count,
 )
 from mpflow.checkpoint.log.operations import Loaded, new_number
@@ -63,7 +62,7 @@ class Made:
     __slots__ = ("apart", "numbers", "parts", "places", "values", "written")
 
     def __init__(self) -> None:
-        self.written: dict[str, list[Any]] = {}
+        self.written: Mapping[str, Sequence[Any]] = {}
         self.places: dict[str, tuple[int, ...]] = {}
         self.parts: list[Part | None] = []
         self.values: list[Any] = []
@@ -98,6 +97,7 @@ class Recording(Persistence):
         self._tip: Tip | None = None
         self._changes = Changes(saver.coder, {})
         self._frames: dict[Any, Frame] = {}
+        self._singles: dict[Any, tuple[Part, dict[str, tuple[int, ...]]]] = {}
         self._saved_seen: dict[str, dict[str, Any]] = {}
         self._numbers: dict[int, tuple[Writes, int]] = {}
         self._number = new_number()
@@ -108,7 +108,7 @@ class Recording(Persistence):
         self._version: Any = None
         self._version_count = 0
         self._versions_made = 0
-        self._mark = random()
+        self._mark = f".{random():016}"
         self._follows_latest = False
 
     # -- loading ------------------------------------------------------------------------------------------------------
@@ -150,7 +150,7 @@ class Recording(Persistence):
         self._versions_made += 1
         self._version_count += 1
         # One random part for all of a run's: it tells branches apart.
-        self._version = version_after(self._version_count, self._mark)
+        self._version = f"{self._version_count:032}{self._mark}"
         return self._version
 
     def kept(self) -> dict[str, list[tuple[str, Any]]]:
@@ -204,7 +204,11 @@ class Recording(Persistence):
             tip = None
         if self._ended and (tip is None or not self._follows_latest or len(self._ended) > MOST_CARRIED):
             self._add_ended()
-        made = self._made_of(tasks)
+        ended = self._ended
+        if len(ended) == len(tasks) == 1 and ended[0] is tasks[0] and not self.untracked and not self._input:
+            made = self._made_of_one(tasks[0])
+        else:
+            made = self._made_of(tasks)
         if tip is None or tip.is_heavy:
             names: Sequence[str] | None = None
             versions: Mapping[str, Any] = dict(state.versions)  # the state goes on changing its own
@@ -248,7 +252,7 @@ class Recording(Persistence):
         about: Mapping[str, Any] | None = None,
     ) -> None:
         checkpoint_id, about = (self.checkpoint_id, self.metadata) if about is None else (self.began_id, about)
-        now = None if updated is None else tuple(sorted(updated))
+        now = None if updated is None else tuple(updated)
         step = Step(
             checkpoint_id,
             parent_id,
@@ -287,7 +291,8 @@ class Recording(Persistence):
             packed = {**self._own_metadata, **about}
             del packed["step"]
             metadata = self.saver.coder.pack_plain(packed)
-            frame = Frame(metadata, v=LATEST_VERSION, names=names, saw=saw, updated=updated, ops=ops, parts=parts)
+            now = None if updated is None else sorted(updated)
+            frame = Frame(metadata, v=LATEST_VERSION, names=names, saw=saw, updated=now, ops=ops, parts=parts)
             if len(parts) <= MOST_CARRIED and not self.deltas:  # whose counters are part of the metadata
                 if len(self._frames) >= _MOST_FRAMES:
                     self._frames.clear()
@@ -316,10 +321,35 @@ class Recording(Persistence):
             others[INTERRUPT] = dict(seen[INTERRUPT])
         return saw, others or NOTHING
 
+    def _made_of_one(self, task: Task) -> Made:
+        """As `_made_of`, for a step of one task: the rounds of a loop, say, which do the same each time."""
+        writes = task.writes
+        names = tuple([name for name, _ in writes])
+        like = self._singles.get((task.node, names))
+        if like is None:
+            if len(set(names)) != len(names) or not names:
+                return self._made_of((task,))
+            part = Part(task.name, task.path, tuple(task.triggers), names)
+            like = part, {name: (0, index) for index, name in enumerate(names)}
+            if len(self._singles) < _MOST_FRAMES and task.pulled:
+                self._singles[task.node, names] = like
+        made = Made()
+        values, apart = self._packed_of(task, names, [value for _, value in writes])
+        if apart:
+            made.apart[0] = apart
+        made.parts.append(like[0])
+        made.values.append(values)
+        made.places = like[1]
+        made.written = {name: (value,) for name, value in writes}
+        self._ended.clear()
+        return made
+
     def _made_of(self, tasks: Sequence[Task]) -> Made:
         """What the step is made of: its tasks' writes, and the results that are in no row yet."""
         made = Made()
-        written, places = made.written, made.places
+        places = made.places
+        written: dict[str, list[Any]] = {}
+        made.written = written
         for name, value in self._input:
             written.setdefault(name, []).append(value)
         self._input = ()

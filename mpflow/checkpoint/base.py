@@ -219,17 +219,12 @@ def _part(part: Any) -> str:
 
 def next_version(current: Any) -> str:
     """Return a version that sorts after `current`: a counter of 32 digits, a dot, and a random part (CP-4)."""
-    return version_after(version_count(current) + 1, random())
+    return f"{version_count(current) + 1:032}.{random():016}"
 
 
 def version_count(version: Any) -> int:
     """The counter of a version, 0 for none."""
     return 0 if version is None else version if isinstance(version, int) else int(str(version).split(".")[0])
-
-
-def version_after(count: int, mark: float) -> str:
-    """The version of a counter, with a random part."""
-    return f"{count:032}.{mark:016}"
 
 
 class _Serializer:
