@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import islice
+from typing import Any
 
 from mpflow.checkpoint.log.driver import NEAR, RESULT, STEP, Batch, Drop, Row
 from mpflow.checkpoint.log.records import Result, Step
@@ -41,37 +42,44 @@ class Records:
 
 
 class _Space:
-    """One namespace of a thread: the ids of checkpoints in order, and the rows of each as they were added."""
+    """One namespace of a thread: the ids of checkpoints in order, and the step and the results of each."""
 
-    __slots__ = ("ids", "rows", "steps")
+    __slots__ = ("ids", "results", "steps")
 
     def __init__(self) -> None:
         self.ids: list[str] = []
-        self.rows: dict[str, list[Row]] = {}
+        self.results: dict[str, list[Row]] = {}
         self.steps: dict[str, Row] = {}
 
     def add(self, row: Row) -> None:
         checkpoint_id = row.checkpoint_id
-        beside = self.rows.get(checkpoint_id)
-        if beside is not None:
-            beside.append(row)
-        else:
-            self.rows[checkpoint_id] = [row]
-            if self.ids and self.ids[-1] > checkpoint_id:
-                insort(self.ids, checkpoint_id)
+        ids, results, steps = self.ids, self.results, self.steps
+        if checkpoint_id not in steps and checkpoint_id not in results:
+            if ids and ids[-1] > checkpoint_id:
+                insort(ids, checkpoint_id)
             else:
-                self.ids.append(checkpoint_id)
+                ids.append(checkpoint_id)
         if row.kind == STEP:
-            self.steps[checkpoint_id] = row
+            steps[checkpoint_id] = row
+        elif checkpoint_id in results:
+            results[checkpoint_id].append(row)
+        else:
+            results[checkpoint_id] = [row]
 
     def drop(self, checkpoint_id: str, kind: int) -> None:
-        beside = [row for row in self.rows.get(checkpoint_id, ()) if row.kind != kind]
-        if kind == STEP:
-            self.steps.pop(checkpoint_id, None)
-        if beside:
-            self.rows[checkpoint_id] = beside
-        elif self.rows.pop(checkpoint_id, None) is not None:
+        rows: dict[str, Any] = self.steps if kind == STEP else self.results
+        if rows.pop(checkpoint_id, None) is not None and not (
+            checkpoint_id in self.steps or checkpoint_id in self.results
+        ):
             self.ids.remove(checkpoint_id)
+
+    def rows(self, ids: Iterable[str]) -> list[Row]:
+        found: list[Row] = []
+        for one in ids:
+            found += self.results.get(one, ())
+            if one in self.steps:
+                found.append(self.steps[one])
+        return found
 
 
 class MemoryDriver:
@@ -103,7 +111,7 @@ class MemoryDriver:
             if last is None:
                 return ()
             end = bisect_right(ids, checkpoint_id)
-            found = [row for one in ids[bisect_left(ids, last.base) : end] for row in space.rows[one]]
+            found = space.rows(ids[bisect_left(ids, last.base) : end])
             later = (space.steps[one] for one in islice(ids, end, None) if one in space.steps)
             return [*found, *islice(later, NEAR)]
 
@@ -124,7 +132,7 @@ class MemoryDriver:
     def rows(self, thread_id: str) -> Sequence[Row]:
         with self._lock:
             spaces = self._threads.get(thread_id, {})
-            return [row for _, space in sorted(spaces.items()) for one in space.ids for row in space.rows[one]]
+            return [row for _, space in sorted(spaces.items()) for row in space.rows(space.ids)]
 
     def rewrite(self, thread_id: str, drops: Sequence[Drop], rows: Sequence[Row]) -> None:
         with self._lock:
