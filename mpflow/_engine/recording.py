@@ -449,13 +449,7 @@ class Recording(Persistence):
         return "append", self.commit()[1]
 
     def step_resumes(self) -> Sequence[Call]:
-        if (
-            self.is_nested
-            or self.repeats
-            or self._puts_off
-            or not self.saver.outlives_process
-            or in_worker()
-        ):
+        if self.is_nested or self.repeats or self._puts_off or not self.saver.outlives_process or in_worker():
             return ()
         resumes = 0
         if self.ledger is not None:
