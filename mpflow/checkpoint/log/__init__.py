@@ -3,10 +3,11 @@
 A thread's log has a line of *rows* for each namespace. A row is one of two things:
 
 - a **step** (`records.Step`): a checkpoint as what changed since its parent: operations on channels, versions, what nodes
-  have seen, its metadata. A step that is *whole* needs no parent; one comes in between when the rows since the last have
-  grown heavy against the state (`weight.Tip`).
-- a **result** (`records.Result`): what a task wrote, kept beside the checkpoint its step started from. The next step
-  refers to its values instead of repeating them.
+  have seen, its metadata; and the results of its tasks that were not saved before it. What steps of one kind have in
+  common, such as the rounds of a loop, is a *frame* (`records.Frame`), made and packed once. A step that is *whole* needs
+  no parent; one comes in between when the rows since the last have grown heavy against the state (`weight.Tip`).
+- a **result** (`records.Result`): what a task wrote, kept beside the checkpoint its step started from, where it must be
+  saved before the step has ended. The step refers to its values instead of repeating them.
 
 Rows are only ever added. Reading folds the rows from a whole step on (`folding`), without the graph, its reducers or any
 other code of the user's. Of several results of a task the first counts, of its special writes (error, interrupt, resume)
