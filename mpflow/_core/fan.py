@@ -1,4 +1,4 @@
-"""A fan-out kept as columns: the sends of one step that all go to one plain node, without a task for each.
+"""A fan-out kept as columns: sends of one step that all go to one plain node, without a task for each.
 
 As long as they just finish, the fan stands for all of their tasks, in the scheduler and in the merge. When anything else
 befalls one of them, or the run is given up, the scheduler spreads it into the tasks that it stands for.
@@ -6,7 +6,7 @@ befalls one of them, or the run is given up, the scheduler spreads it into the t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, final
 
 from mpflow._columns import Column, Diffs, Span
@@ -22,8 +22,13 @@ LEAST = 16
 """Fewer sends have a task each."""
 
 
-def fan_of(plan: Plan, sends: Sequence[Any], keeps_columns: Callable[[NodePlan], bool]) -> Fan | None:
-    """The fan of the queued `sends`, if they are many and alike."""
+def count(tasks: Iterable[Any]) -> int:
+    """How many tasks they are, or stand for."""
+    return sum(len(task) if type(task) is Fan else 1 for task in tasks)
+
+
+def fan_of(plan: Plan, sends: Sequence[Any], keeps_columns: Callable[[NodePlan], bool], first: int = 0) -> Fan | None:
+    """The fan of queued `sends`, if they are many and alike. `first` is the index of the first."""
     if len(sends) < LEAST or not isinstance(sends[0], Send):
         return None
     name = sends[0].node
@@ -31,7 +36,7 @@ def fan_of(plan: Plan, sends: Sequence[Any], keeps_columns: Callable[[NodePlan],
     if node is None or not node.plain or not keeps_columns(node):
         return None
     inputs = [send.arg for send in sends if type(send) is Send and send.node == name and send.timeout is None]
-    return Fan(node, inputs) if len(inputs) == len(sends) else None
+    return Fan(node, inputs, first) if len(inputs) == len(sends) else None
 
 
 @final
@@ -43,26 +48,24 @@ class Fan(Column):
     state = READY
     attempt: Attempt | None = None
     error: BaseException | None = None
+    record = None
 
-    def __init__(self, node: NodePlan, inputs: list[Any]) -> None:
+    def __init__(self, node: NodePlan, inputs: list[Any], first: int = 0) -> None:
         self.node = node
         self.name = node.name
         self.program = node.program
         self.inputs = inputs
         self.triggers = PUSHED
-        self.head, self.first, self.tail = PUSH, 0, False
+        self.head, self.first, self.tail = PUSH, first, False
         self.made = {}
+        self.left = len(inputs)
+        """How many have not finished."""
         self._ended = bytearray(len(inputs))
         self._diffs: dict[int, Sequence[Any]] = {}
         """By the position of the first of them."""
 
     def __len__(self) -> int:
         return len(self.inputs)
-
-    @property
-    def left(self) -> int:
-        """How many have not finished."""
-        return self._ended.count(0)
 
     def start(self, facts: StepFacts) -> Span:
         """Let all of them run."""
@@ -82,12 +85,15 @@ class Fan(Column):
             return False
         self._ended[start:stop] = b"\1" * (stop - start)
         self._diffs[start] = diffs
+        self.left -= stop - start
+        if not self.left:
+            self.state = FINISHED
         return True
 
     def spread(self) -> list[Task]:
         """The tasks that it stood for, each with what has become of it."""
         self.is_spread = True
-        has_started = self.state is RUNNING
+        has_started = self.state is not READY
         diffs = {start + at: diff for start, some in self._diffs.items() for at, diff in enumerate(some)}
         tasks: list[Task] = []
         for position in range(len(self.inputs)):

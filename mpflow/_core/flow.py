@@ -7,10 +7,11 @@ result and of a bounded number of tasks; one slow task holds back the sends that
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import chain
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
+from mpflow._core.fan import Fan, count, fan_of
 from mpflow._core.protocol import ENDED_TASK
 from mpflow._core.records import place_records
 from mpflow._core.task import ENDED, Task
@@ -22,7 +23,7 @@ from mpflow.errors import InvalidUpdateError, ReducerError
 from mpflow.types import Send
 
 if TYPE_CHECKING:
-    from mpflow._core.plan import Plan
+    from mpflow._core.plan import NodePlan, Plan
     from mpflow._core.protocol import Instruction
     from mpflow._core.scheduler import Scheduler
     from mpflow._core.state import ChannelState
@@ -80,22 +81,30 @@ class Flow:
         self.is_open = True
         """There may be more sends."""
 
-    def take(self, ahead: int, held: int, limit: int | None) -> list[Task]:
+    def take(
+        self, ahead: int, held: int, limit: int | None, keeps_columns: Callable[[NodePlan], bool] | None
+    ) -> list[Any]:
         """The next tasks, if there is room for a good number: beside those `ahead`, which run or are about to, and those
-        `held` for the sake of earlier ones. At most `limit` are to run at once. Raises what the iterator raises.
+        `held` for the sake of earlier ones. At most `limit` are to run at once. Sends to a node that `keeps_columns` are one
+        `Fan`, where they can be. Raises what the iterator raises.
         """
         most = AHEAD if limit is None else min(AHEAD, limit)
         room = min(most - ahead, self._window - held)
-        tasks: list[Task] = []
         if not self.is_open or room < min(CHUNK, (most + 3) // 4):
-            return tasks
-        for _ in range(min(room, CHUNK)):
-            packet = next(self._sends, None)
-            if packet is None:
-                self.is_open = False
-                break
-            tasks.append(self._task(packet))
+            return []
+        wanted = min(room, CHUNK)
+        packets = list(islice(self._sends, wanted))
+        tasks = self._tasks(packets, keeps_columns)
+        self.is_open = len(packets) == wanted
         return tasks
+
+    def _tasks(self, packets: Sequence[Any], keeps_columns: Callable[[NodePlan], bool] | None) -> list[Any]:
+        if packets and keeps_columns is not None:
+            fan = fan_of(self._plan, packets, keeps_columns, self._index)
+            if fan is not None:
+                self._index += len(packets)
+                return [fan]
+        return list(map(self._task, packets))
 
     def _task(self, packet: Any) -> Task:
         if not isinstance(packet, Send):
@@ -125,11 +134,11 @@ class Flow:
         Raises ReducerError, InvalidUpdateError, and the failure of a task whose record has no place.
         """
         tasks = scheduler.tasks
-        at, count = self._at, len(tasks)
-        while at < count and tasks[at].state in ENDED:
+        at = self._at
+        while at < len(tasks) and tasks[at].state in ENDED:
             at += 1
         self._at = at
-        if at < CHUNK and count < self._window and not all:
+        if not all and count(tasks[:at]) < CHUNK and count(tasks) < self._window:
             return
         if scheduler.recorded:
             unplaced = [task for task in tasks if task.state in ENDED and (task.record is None or not task.writes)]
@@ -137,6 +146,11 @@ class Flow:
         prefix = tasks[:at]
         grouped: dict[str, list[Any]] = {}
         for task in prefix:
+            if type(task) is Fan:
+                scheduler.fans.discard(task)
+                for name, values in task.grouped().items():
+                    grouped.setdefault(name, []).extend(values)
+                continue
             for name, value in task.writes:
                 if name in grouped:
                     grouped[name].append(value)

@@ -59,18 +59,20 @@ def passed_on(scheduler: Scheduler, task: Task, out: list[Instruction]) -> bool:
 
 def closed_many(scheduler: Scheduler, attempts: Attempts, diffs: Sequence[Any], out: list[Instruction]) -> bool:
     """As one `CLOSED` each, with what they have in common done once. Stale ones change nothing; whether others did."""
-    fan = scheduler.fan
+    fans = scheduler.fans
     if type(attempts) is Span:
-        if attempts.column is fan and fan.accept(attempts, diffs):
-            scheduler.running -= len(attempts)
-            scheduler.open -= len(attempts)
-            return True
-        if attempts.column is fan:
-            scheduler.spread()
-        elif not attempts.column.is_spread:
+        fan = attempts.column
+        if fan in fans:
+            if fan.accept(attempts, diffs):
+                scheduler.running -= len(attempts)
+                scheduler.open -= len(attempts)
+                return True
+            scheduler.spread(fan)
+        elif not fan.is_spread:
             return False  # of a step that is over
-    elif fan is not None and any(attempt.task.fan is fan for attempt in attempts):
-        scheduler.spread()
+    else:
+        for fan in {attempt.task.fan for attempt in attempts} & fans if fans else ():
+            scheduler.spread(fan)
     ended: list[Task] = []
     changed = False
     for attempt, writes in zip(attempts, diffs, strict=True):
@@ -219,7 +221,7 @@ def add_handling(scheduler: Scheduler, task: Task) -> Task:
 def give_up(scheduler: Scheduler, out: list[Instruction], *, kill: bool) -> None:
     """Drop what has not started and cancel what runs; the step ends when the last place has answered."""
     scheduler.phase = ENDING
-    scheduler.spread()
+    scheduler.spread_all()
     flow = scheduler.flow
     if flow is not None and flow.is_open:
         flow.close()

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from mpflow._core import outcomes
 from mpflow._core.calls import drop, ignore, refuse, spawn
-from mpflow._core.fan import Fan
+from mpflow._core.fan import Fan, count
 from mpflow._core.flow import flow_of
 from mpflow._core.merge import merge
 from mpflow._core.protocol import (
@@ -115,7 +115,7 @@ class Scheduler:
         self.called: dict[tuple[Any, ...], Any] = {}  # by path, what tasks of the step `called_in` called
         self.called_in: int | None = None
         self.flow: Flow | None = None  # the step's sends that are still to be made
-        self.fan: Fan | None = None  # the step's sends that have no tasks of their own
+        self.fans: set[Fan] = set()  # the step's sends that have no tasks of their own
         self.lent = 0  # tasks that run, but only wait for what they called
 
     def start_at(self, step: int) -> None:
@@ -135,9 +135,9 @@ class Scheduler:
             task: Task = attempt.task
             fan = task.fan
             if fan is not None and not fan.is_spread:
-                if fan is not self.fan:
+                if fan not in self.fans:
                     return out  # of a step that is over
-                self.spread()
+                self.spread(fan)
             if task.attempt is not attempt:
                 return out  # a stale attempt, or an outcome that was delivered twice
         elif kind == DUE:
@@ -162,7 +162,7 @@ class Scheduler:
                 self._settle(out)
             return
         if kind != GO_ON:
-            self.spread()
+            self.spread_all()
         row = RUN_TRANSITIONS.get((self.phase, kind))
         if row is None:
             raise InternalError(f"stimulus {kind} is not possible while the run is {self.phase}, at step {self.step}")
@@ -182,14 +182,24 @@ class Scheduler:
         was_open = flow.is_open
         try:
             flow.fold(self, out)
-            tasks = flow.take(self.running + len(self.ready), len(self.tasks), self.max_concurrency)
+            tasks = flow.take(
+                self.running + count(self.ready), count(self.tasks), self.max_concurrency, self.keeps_columns
+            )
         except Exception as error:
             self.error = self.error or error
             outcomes.give_up(self, out, kill=self.kill_on_failure)
             return
-        self.tasks += tasks
+        self._add(tasks)
         self.ready += tasks
-        self.open += len(tasks) - (was_open and not flow.is_open)
+        self.open -= was_open and not flow.is_open
+
+    def _add(self, tasks: Sequence[Any]) -> None:
+        """Tasks, and fans, of the step."""
+        self.tasks += tasks
+        for task in tasks:
+            if type(task) is Fan:
+                self.fans.add(task)
+        self.open += count(tasks)
 
     # -- the run ------------------------------------------------------------------------------------------------------
 
@@ -218,8 +228,8 @@ class Scheduler:
             return
         keeps_columns = None if stimulus[2] or len(stimulus) > 3 else self.keeps_columns
         tasks = due_tasks(self.plan, self.state, self.step, self.stop, self.updated, self.warn, keeps_columns)
-        fan = tasks[-1] if keeps_columns is not None and tasks and type(tasks[-1]) is Fan else None
-        flow = flow_of(self.plan, self.state, tasks) if fan is None and TASKS in self.state.values else None
+        is_fan = keeps_columns is not None and bool(tasks) and type(tasks[-1]) is Fan
+        flow = flow_of(self.plan, self.state, tasks) if not is_fan and TASKS in self.state.values else None
         if not tasks and flow is None:
             self.phase = FINAL
             out.append((OVER,))
@@ -227,9 +237,11 @@ class Scheduler:
         self.facts = stimulus[1]
         self.tasks = tasks
         self.flow = flow
-        self.fan = fan
         self.recorded = False
-        self.open = len(tasks) + (flow is not None) + (0 if fan is None else len(fan) - 1)
+        self.open = len(tasks) + (flow is not None)
+        if is_fan:
+            self.fans.add(tasks[-1])
+            self.open += len(tasks[-1]) - 1
         self.phase = STEPPING
         kept: Kept | None = stimulus[2]
         if kept:
@@ -244,12 +256,7 @@ class Scheduler:
         elif len(stimulus) > 3:
             self.tasks = []
             self._break(stimulus[3], out)
-        elif (
-            fan is None
-            and len(tasks) == 1
-            and tasks[0].node.passes is not None
-            and outcomes.passed_on(self, tasks[0], out)
-        ):
+        elif len(tasks) == 1 and tasks[0].node.passes is not None and outcomes.passed_on(self, tasks[0], out):
             self._end_step(out)
         else:
             self.ready.extend(tasks)
@@ -279,11 +286,14 @@ class Scheduler:
         self.error = error
         out.append((BROKEN, error))
 
-    def spread(self) -> None:
+    def spread_all(self) -> None:
         """Have a task for each of the step's sends."""
-        fan, self.fan = self.fan, None
-        if fan is None:
-            return
+        for fan in tuple(self.fans):
+            self.spread(fan)
+
+    def spread(self, fan: Fan) -> None:
+        """Have a task for each of the sends that a fan stands for."""
+        self.fans.discard(fan)
         at = self.tasks.index(fan)
         self.tasks[at : at + 1] = tasks = fan.spread()
         if fan.state is READY:
@@ -292,7 +302,7 @@ class Scheduler:
 
     def running_attempts(self) -> list[Attempt]:
         """The attempts that have not ended."""
-        self.spread()
+        self.spread_all()
         return [task.attempt for task in self.tasks if task.attempt is not None]
 
     # -- dispatch and the end of a step -------------------------------------------------------------------------------
@@ -376,7 +386,7 @@ class Scheduler:
         self.step += 1
         self.phase = BETWEEN
         out.append((MERGED, tasks, merged))
-        self.fan = None
+        self.fans.clear()
         if self.pause_after and is_breakpoint(self, self.pause_after):
             self.phase = FINAL
             out.append((PAUSED, ()))

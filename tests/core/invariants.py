@@ -15,7 +15,7 @@ def invariants(scheduler: Scheduler) -> list[str]:
     tasks = [task for task in scheduler.tasks if type(task) is not Fan]
     fans = [task for task in scheduler.tasks if type(task) is Fan]
     left = sum(fan.left for fan in fans)
-    if fans != [scheduler.fan] * len(fans):
+    if not scheduler.fans.issuperset(fans):
         broken.append("a fan of which the scheduler does not know")
     if scheduler.phase in (STEPPING, ENDING):
         still_to_be_made = scheduler.flow is not None and scheduler.flow.is_open

@@ -285,7 +285,7 @@ class _Play:
             self.obey(instruction)
         broken = invariants(self.scheduler)
         assert not broken, (stimulus, broken)
-        if self.scheduler.fan is not None:
+        if self.scheduler.fans:
             flying = sum(len(piece) if isinstance(piece, Span) else 1 for piece in self.flying)
             assert self.scheduler.running == flying, "another number runs than the scheduler thinks"
             return

@@ -208,3 +208,16 @@ def test_failures_are_records_in_their_place(widths: None) -> None:
     found = step.state.values["found"]
     assert isinstance(found[1_000], FailureRecord)
     assert found[:1_000] + found[1_001:] == [number for number in range(3_000) if number != 1_000]
+
+
+@pytest.mark.parametrize("seeds", [range(60)], ids=str)
+def test_sends_that_are_made_while_they_run_may_be_columns(seeds: range, widths: None) -> None:
+    for seed in seeds:
+        dice = Random(seed)
+        world = make_world(dice, fatal=0.002 if seed % 3 == 1 else 0.0)
+        name = dice.choice([name for name in world.plan.nodes if name != START])
+        world = replace(world, limit=None, sent_to=name)
+        eager = play(world)
+        lazy = play(replace(world, lazy=True, columns=True), dice, stop=seed % 3 == 2)
+        if lazy.end == "over" or seed % 3 == 0:
+            assert (lazy.values, shown(lazy).end) == (eager.values, shown(eager).end), f"seed {seed}"

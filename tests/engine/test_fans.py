@@ -69,6 +69,19 @@ def test_results_are_merged_in_the_order_of_the_sends(run: Run, pool: WorkerPool
     assert len(fans) == 1 and not fans[0].is_spread and len(fans[0].made) < COUNT
 
 
+def test_sends_that_are_made_while_they_run(run: Run, pool: WorkerPool, fans: list[Fan]) -> None:
+    def node(x: Any) -> Any:
+        if x["i"] == 1_100:
+            raise Broken
+        return {"log": [x["i"]], "total": 1}
+
+    graph = StateGraph(State).add_node("node", node, executor="process")
+    graph.add_conditional_edges(START, lambda state: (Send("node", {"i": i}) for i in range(2_000)), ["node"])
+    found = run.invoke(graph.compile(pool=pool, on_error="record"), {"total": 0})
+    assert [type(value) for value in found["log"]].index(FailureRecord) == 1_100
+    assert found["total"] == 1_999 and len(fans) == 4 and sum(fan.is_spread for fan in fans) == 1
+
+
 def test_writes_to_several_channels_and_edges_behind_them(run: Run, pool: WorkerPool, fans: list[Fan]) -> None:
     graph = StateGraph(State)
     graph.add_node("node", lambda x: {"log": [x["i"]], "total": x["i"]}, executor="process")
