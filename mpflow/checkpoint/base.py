@@ -195,9 +195,6 @@ def get_checkpoint_metadata(config: RunnableConfig, metadata: CheckpointMetadata
                 kept[key] = value.replace("\0", "")
             elif isinstance(value, (int, float, bool)):
                 kept[key] = value
-    run_id = config.get("run_id")
-    if run_id is not None:
-        kept.setdefault("run_id", str(run_id))
     return cast(CheckpointMetadata, kept)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any
+from uuid import UUID
 
 import pytest
 from typing_extensions import TypedDict
@@ -103,6 +104,7 @@ def metadata(lib: Any, run: Run) -> Any:
         "configurable": {"thread_id": "1", "who": "me", "__private": 1},
         "metadata": {"note": "n", "deep": {"a": 1}},
         "tags": ["t"],
+        "run_id": UUID(int=1),
     }
     run.invoke(graph, {"log": ["in"]}, config)
     run.update_state(graph, config, {"log": ["edit"]})

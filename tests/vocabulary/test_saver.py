@@ -86,8 +86,8 @@ def test_cp4_versions_sort_as_they_count(count: int) -> None:
 def test_cp3_metadata_takes_what_is_plain_and_not_an_address() -> None:
     config: RunnableConfig = {
         "configurable": {"thread_id": "t", "user": 1, "__private": 2, "object": object(), "step": 9},
-        "metadata": {"note": "a\0b", "langgraph_step": 3, "deep": {"a": 1}},
-        "run_id": "r",  # type: ignore[typeddict-item]
+        "metadata": {"note": "a\0b", "langgraph_step": 3, "deep": {"a": 1}, "run_id": "r"},
+        "run_id": "of the call, which is not said",  # type: ignore[typeddict-item]
     }
     assert get_checkpoint_metadata(config, {"source": "loop", "step": 1}) == {
         "source": "loop",
