@@ -228,6 +228,18 @@ class StorageError(Fielded):
         super().__init__(f"{where}: {detail}; the last commit is whole, and the thread can be resumed from it")
 
 
+class DatabaseDamagedError(StorageError):
+    """A database file is not as it was written: a disk or another program has changed it. Nothing was made of it."""
+
+    def __init__(self, where: str, detail: str) -> None:
+        self.where = where
+        self.detail = detail
+        Exception.__init__(
+            self,
+            f"{where} is damaged: {detail}; restore it from a backup, or save what `sqlite3 FILE .recover` still finds",
+        )
+
+
 class CheckpointCorruptError(StorageError):
     """Saved bytes of a thread are not what was saved: damaged, or not mpflow's. Nothing was made of them."""
 

@@ -17,6 +17,7 @@ from mpflow._faults import (
     CheckpointCorruptError,
     CheckpointVersionError,
     ContentionError,
+    DatabaseDamagedError,
     EngineUnhealthy,
     Fielded,
     GraphChangedError,
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 __all__ = (
     "CheckpointCorruptError",
     "CheckpointVersionError",
+    "DatabaseDamagedError",
     "ContentionError",
     "EmptyChannelError",
     "EmptyInputError",

@@ -62,6 +62,14 @@ class SqliteSaver(LogSaver):
         """Make or migrate the tables. Needs not be called: it happens at first use."""
         self.driver.set_up()
 
+    def check(self) -> None:
+        """Read the whole database, some 2 ms a MiB, and raise `DatabaseDamagedError` if it is not as it was written.
+
+        A small one is checked by itself when a process first uses it.
+        """
+        self.driver.set_up()
+        self.driver.check()
+
     def close(self) -> None:
         """Commit what waits and close the connection."""
         try:

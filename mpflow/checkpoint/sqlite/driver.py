@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
@@ -11,7 +12,7 @@ from typing import Any, Final
 from mpflow._sqlite import BUSY_S
 from mpflow.checkpoint.log.driver import NEAR, Batch, Drop, Row
 from mpflow.checkpoint.sqlite.ownership import Ownership
-from mpflow.errors import CheckpointVersionError, StorageError
+from mpflow.errors import CheckpointVersionError, DatabaseDamagedError, StorageError
 
 # Each is applied once, in order; their count is the schema's version. What was released is never changed.
 MIGRATIONS: Final = (
@@ -30,6 +31,8 @@ MIGRATIONS: Final = (
 )
 
 _COLUMNS: Final = "r.checkpoint_id, r.kind, r.base, r.data"
+_BASE: Final = "min(last.base, last.checkpoint_id)"
+"""Whatever damage has made of it, the step that has it is found, and its checksum tells."""
 _LAST: Final = (
     "WITH last AS (SELECT r.space, r.checkpoint_id, r.base FROM mpflow_rows r "
     "WHERE r.space = (SELECT space FROM mpflow_spaces WHERE thread_id = ? AND ns = ?) AND r.kind = 0 {} "
@@ -37,7 +40,7 @@ _LAST: Final = (
 )
 _CHAIN_OF_LATEST: Final = (
     f"{_LAST.format('')} SELECT {_COLUMNS} FROM last JOIN mpflow_rows r "
-    "ON r.space = last.space AND r.checkpoint_id >= last.base AND r.checkpoint_id <= last.checkpoint_id "
+    f"ON r.space = last.space AND r.checkpoint_id >= {_BASE} AND r.checkpoint_id <= last.checkpoint_id "
     "ORDER BY r.checkpoint_id, r.kind DESC, r.seq"
 )
 _CHAIN: Final = (
@@ -45,10 +48,17 @@ _CHAIN: Final = (
     "SELECT n.checkpoint_id FROM last JOIN mpflow_rows n ON n.space = last.space AND n.kind = 0 "
     f"AND n.checkpoint_id > last.checkpoint_id ORDER BY n.checkpoint_id LIMIT {NEAR})) "
     f"SELECT {_COLUMNS} FROM last JOIN near JOIN mpflow_rows r ON r.space = last.space "
-    "AND r.checkpoint_id >= last.base AND r.checkpoint_id <= coalesce(near.id, last.checkpoint_id) "
+    f"AND r.checkpoint_id >= {_BASE} AND r.checkpoint_id <= coalesce(near.id, last.checkpoint_id) "
     "AND (r.kind = 0 OR r.checkpoint_id <= last.checkpoint_id) ORDER BY r.checkpoint_id, r.kind DESC, r.seq"
 )
 _MOST_AT_ONCE: Final = 128
+
+
+CHECKED_BYTES: Final = 16 << 20
+"""A database up to this size is checked as a whole when a process first opens it: some 2 ms a MiB."""
+
+_checked: set[tuple[str, int, int]] = set()
+_DAMAGE: Final = ("malformed", "not a database", "Could not decode", "no such column", "no such table")
 
 
 def _insert(count: int) -> str:
@@ -89,12 +99,36 @@ class SqliteDriver:
             with self._told():
                 execute = self._cursor().execute
                 execute(f"PRAGMA busy_timeout = {int(BUSY_S * 1000)}")
+                if self._is_to_be_checked():
+                    self.check()
                 execute("PRAGMA journal_mode = WAL")
                 execute("PRAGMA synchronous = FULL")
                 if self._version(self._cursor()) < len(MIGRATIONS):
                     with self._transaction() as cursor:  # another process may have come first
                         self._migrate(cursor, self._version(cursor))
             self.is_set_up = True
+
+    def _is_to_be_checked(self) -> bool:
+        """Whether this process sees the file for the first time, and can read it all in some ten milliseconds."""
+        try:
+            found = os.stat(self.path)
+        except OSError:
+            return False
+        known = self.path, found.st_dev, found.st_ino
+        if known in _checked or not 0 < found.st_size <= CHECKED_BYTES:
+            return False
+        _checked.add(known)
+        return True
+
+    def check(self) -> None:
+        """Compare all there is with what refers to it. Raises DatabaseDamagedError.
+
+        A row has a checksum, but one that its index does not lead to is missed by nobody: an older state would be the last.
+        """
+        with self.lock, self._told():
+            (found,) = self._cursor().execute("PRAGMA integrity_check(1)").fetchone()
+        if found != "ok":
+            raise DatabaseDamagedError(self.where, found)
 
     def _version(self, cursor: sqlite3.Cursor) -> int:
         """The version of the database's schema, 0 for none. Raises CheckpointVersionError for a later one."""
@@ -135,8 +169,12 @@ class SqliteDriver:
     def _told(self) -> Iterator[None]:
         try:
             yield
+        except UnicodeDecodeError as error:  # of what SQLite says is wrong
+            raise DatabaseDamagedError(self.where, "its schema is malformed") from error
         except sqlite3.Error as error:
             detail = f"{type(error).__name__}: {error}"
+            if any(sign in str(error) for sign in _DAMAGE):
+                raise DatabaseDamagedError(self.where, detail) from error
             if "locked" in str(error) or "busy" in str(error):
                 detail += f" (another connection has been writing for {BUSY_S:.0f} s)"
             raise StorageError(self.where, detail) from error
