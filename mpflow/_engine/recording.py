@@ -61,13 +61,21 @@ class Made:
 
     __slots__ = ("apart", "numbers", "parts", "places", "values", "written")
 
-    def __init__(self) -> None:
-        self.written: Mapping[str, Sequence[Any]] = {}
-        self.places: dict[str, tuple[int, ...]] = {}
-        self.parts: list[Part | None] = []
-        self.values: list[Any] = []
-        self.numbers: list[int] = []
-        self.apart: dict[int, Apart] = {}
+    def __init__(
+        self,
+        written: Mapping[str, Sequence[Any]] = NOTHING,
+        places: Mapping[str, tuple[int, ...]] = NOTHING,
+        parts: tuple[Part | None, ...] = (),
+        values: tuple[Any, ...] = (),
+        numbers: tuple[int, ...] = (),
+        apart: Mapping[int, Apart] = NOTHING,
+    ) -> None:
+        self.written = written
+        self.places = places
+        self.parts = parts
+        self.values = values
+        self.numbers = numbers
+        self.apart = apart
 
 
 class Recording(Persistence):
@@ -97,7 +105,7 @@ class Recording(Persistence):
         self._tip: Tip | None = None
         self._changes = Changes(saver.coder, {})
         self._frames: dict[Any, Frame] = {}
-        self._singles: dict[Any, tuple[Part, dict[str, tuple[int, ...]]]] = {}
+        self._singles: dict[Any, tuple[tuple[Part], dict[str, tuple[int, ...]]]] = {}
         self._saved_seen: dict[str, dict[str, Any]] = {}
         self._numbers: dict[int, tuple[Writes, int]] = {}
         self._number = new_number()
@@ -256,16 +264,16 @@ class Recording(Persistence):
         step = Step(
             checkpoint_id,
             parent_id,
-            self._frame(about, tuple(names), tuple(saw), now, tuple(ops), tuple(made.parts)),
+            self._frame(about, tuple(names), tuple(saw), now, tuple(ops), made.parts),
             whole=tip is None,
             number=about["step"],
             version=version,
             versions=versions,
             seen=seen,
             operands=operands or (),
-            values=made.values or (),
-            numbers=made.numbers or (),
-            apart=made.apart or NOTHING,
+            values=made.values,
+            numbers=made.numbers,
+            apart=made.apart,
         )
         layout = self.saver.layout
         row = layout.dump_step(self.thread_id, self.ns, step, checkpoint_id if tip is None else tip.base)
@@ -330,40 +338,36 @@ class Recording(Persistence):
             if len(set(names)) != len(names) or not names:
                 return self._made_of((task,))
             part = Part(task.name, task.path, tuple(task.triggers), names)
-            like = part, {name: (0, index) for index, name in enumerate(names)}
+            like = (part,), {name: (0, index) for index, name in enumerate(names)}
             if len(self._singles) < _MOST_FRAMES and task.pulled:
                 self._singles[task.node, names] = like
-        made = Made()
+        parts, places = like
         values, apart = self._packed_of(task, names, [value for _, value in writes])
-        if apart:
-            made.apart[0] = apart
-        made.parts.append(like[0])
-        made.values.append(values)
-        made.places = like[1]
-        made.written = {name: (value,) for name, value in writes}
         self._ended.clear()
-        return made
+        written = {name: (value,) for name, value in writes}
+        return Made(written, places, parts, (values,), apart={0: apart} if apart else NOTHING)
 
     def _made_of(self, tasks: Sequence[Task]) -> Made:
         """What the step is made of: its tasks' writes, and the results that are in no row yet."""
-        made = Made()
-        places = made.places
         written: dict[str, list[Any]] = {}
-        made.written = written
+        places: dict[str, tuple[int, ...]] = {}
+        scattered: dict[str, list[int]] = {}
+        parts: list[Part | None] = []
+        numbers: list[int] = []
+        packed: list[tuple[Any, Apart]] = []
         for name, value in self._input:
             written.setdefault(name, []).append(value)
         self._input = ()
         carried = {id(task): task for task in self._ended}
-        scattered: dict[str, list[int]] = {}
         for task in tasks:
             place = -1
             if id(task) in carried:
-                self._carry(made, carried.pop(id(task)))
-                place = len(made.parts) - 1
+                place = len(parts)
+                parts.append(self._carry(packed, carried.pop(id(task))))
             elif (known := self._numbers.get(id(task.writes))) is not None:
-                place = len(made.parts)
-                made.parts.append(None)
-                made.numbers.append(known[1])
+                place = len(parts)
+                parts.append(None)
+                numbers.append(known[1])
             index = 0
             for name, value in task.writes:
                 if name in self.untracked:
@@ -382,19 +386,17 @@ class Recording(Persistence):
         for name, found in scattered.items():
             if len(found) == 2 * len(written[name]):
                 places[name] = tuple(found)
-        for task in carried.values():
-            self._carry(made, task)
+        parts += [self._carry(packed, task) for task in carried.values()]
         self._ended.clear()
-        return made
+        values = tuple([value for value, _ in packed])
+        apart = {at: one for at, (_, one) in enumerate(packed) if one}
+        return Made(written, places, tuple(parts), values, tuple(numbers), apart)
 
-    def _carry(self, made: Made, task: Task) -> None:
+    def _carry(self, packed: list[tuple[Any, Apart]], task: Task) -> Part:
         saved = self._saved_writes(task)
         names = tuple([name for name, _ in saved])
-        values, apart = self._packed_of(task, names, [value for _, value in saved])
-        if apart:
-            made.apart[len(made.values)] = apart
-        made.parts.append(Part(task.name, task.path, tuple(task.triggers), names))
-        made.values.append(values)
+        packed.append(self._packed_of(task, names, [value for _, value in saved]))
+        return Part(task.name, task.path, tuple(task.triggers), names)
 
     def _packed_of(self, task: Task, names: Sequence[str], values: list[Any]) -> tuple[Any, dict[int, tuple[int, Any]]]:
         try:
