@@ -163,9 +163,7 @@ class Foreman:
                 self._give(worker, self._next_batch(worker))
                 busy += bool(worker.window)
         if limit == self._max:
-            for worker in ready:
-                while self._has_work() and self._has_room(worker):
-                    self._give(worker, self._next_batch(worker))
+            self._give_ahead(ready)
         if queue.apart:
             self._roster.alarm(monotonic() + LOOK_AGAIN_S)
         head = queue.head() if self._has_work() else None
@@ -177,6 +175,16 @@ class Foreman:
             self._roster.recruit(waiting, len(queue.alone), busy, backlog_s, len(stalls))
         if head is None and not queue.alone:
             self._even_out()
+
+    def _give_ahead(self, workers: list[Worker]) -> None:
+        """Fill the windows of busy workers, a batch each in turn: of few tasks all get some."""
+        while workers:
+            open_ones = []
+            for worker in workers:
+                if self._has_work() and self._has_room(worker):
+                    self._give(worker, self._next_batch(worker))
+                    open_ones.append(worker)
+            workers = open_ones
 
     def _has_work(self) -> bool:
         """Whether something may be given."""

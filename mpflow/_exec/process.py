@@ -260,10 +260,6 @@ class WorkerPool:
     def alarm_at(self) -> float:
         return self._roster.alarm_at
 
-    def is_idle(self) -> bool:
-        """Whether no attempt is queued or running."""
-        return self._foreman.is_idle()
-
     def arrived(self, started: Started | BaseException) -> None:
         """Take on a worker process, or the reason why there is none."""
         self._inbox.append((self._foreman.enlist, started))

@@ -31,7 +31,8 @@ main({socket}, {page}, kept, {parent})
 """
 _SOCKET_BYTES = 1 << 20
 _ATTENDED_S = 0.05
-"""After a run has polled, it is expected back within this; only then does the thread look itself."""
+"""After a run has polled, it is expected back within this; only then does the thread watch the workers, which would wake it
+at each of their messages."""
 
 
 class Started:
@@ -121,7 +122,6 @@ class Watched(Protocol):
     def arrived(self, started: Started | BaseException) -> None: ...
     def attended_at(self) -> float: ...
     def alarm_at(self) -> float: ...
-    def is_idle(self) -> bool: ...
 
 
 class Spawner:
@@ -207,7 +207,7 @@ class Spawner:
         quiet_s = now - pool.attended_at()
         alarm_at = pool.alarm_at()
         until_alarm_s = None if alarm_at == float("inf") else max(0.0, alarm_at - now)
-        if quiet_s > _ATTENDED_S or pool.is_idle():
+        if quiet_s > _ATTENDED_S:
             timeout_s, watch = until_alarm_s, True
         elif quiet_s < 0:
             # A run polls right now and minds the alarms too; it rings when it leaves.
