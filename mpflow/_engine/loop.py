@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from mpflow._core.merge import Merge
     from mpflow._engine.run import Run
     from mpflow._engine.suspicion import Ruling
+    from mpflow.observe.trace import Trace
 
 _CLOSED = (CLOSED, CLOSED_MANY)
 START, WAIT, PAUSE, CLOSE, EMIT, TELL = "start", "wait", "pause", "close", "emit", "tell"
@@ -72,30 +73,20 @@ def run_loop(run: Run, input: Any) -> Generator[Effect, Any, None]:
     scheduler = run.scheduler
     handle = scheduler.handle
     streams = run.streams
-    local = run.local
     watched = streams.watched
-    dresses = run.cache is not None or run.may_be_answered
     trace = tracing.get()
     persistence = run.persistence
     told = watched or persistence is not None
+    prepares = run.cache is not None or run.may_be_answered or trace is not None or persistence is not None
     timers = Timers(run)
-    advance: tuple[Any, ...]
     out, kept = yield from _begin(run, input)
     while True:
         for instruction in out:  # outcomes that are there at once append what they lead to
             kind = instruction[0]
             if kind is DISPATCH:
                 attempts = instruction[1]
-                if trace is not None or run.stamps:
-                    attempts = list(attempts)
-                if dresses:
-                    attempts = yield from _dress(run, attempts, out)
-                if run.stamps:
-                    _stamp(attempts)
-                if trace is not None:
-                    trace.dispatched(attempts)
-                if persistence is not None and persistence.unsaved:  # of siblings that have finished: these may kill us
-                    yield SAVER, *persistence.commit()
+                if prepares or run.stamps:
+                    attempts = yield from _prepare(run, attempts, out, trace)
                 outcomes = yield START, attempts
                 if trace is not None:
                     trace.arrived(run.plan.name, outcomes)
@@ -125,46 +116,74 @@ def run_loop(run: Run, input: Any) -> Generator[Effect, Any, None]:
         if streams.queue:
             yield (EMIT,)
         if scheduler.phase is BETWEEN:
-            if watched:
-                streams.checkpointed(run)
-            advance = ADVANCE, run.next_facts(), kept
-            if local.control is not None:
-                advance += _draining(local.control)
-            out = handle(advance)
+            out = _next_step(run, kept, timers)
             kept = None
-            if watched and not (out and out[-1][0] is PAUSED):
-                streams.started(run)
-            if run.step_timeout_s is not None:
-                timers.begin_step(run.step_timeout_s)
-            continue
-        if timers.any and (only := timers.take_only()) is not None:
-            task, delay_s = only
-            yield PAUSE, delay_s
-            out = handle((DUE, task))
-            continue
-        outcomes = yield WAIT, timers.timeout_s() if timers.any else None
-        if trace is not None:
-            trace.arrived(run.plan.name, outcomes)
-        out = []
-        for outcome in outcomes:
-            if outcome[0] is DONE_MANY:
-                outcome, singly = run.performer.close_all_returned(outcome)
-                outcomes += singly  # grows while we go on with it
-            elif outcome[0] is DONE:
-                attempt = outcome[1]
-                if attempt.task.node.branches:
-                    outcome = yield CLOSE, attempt, outcome[2]
-                    if outcome is None:
-                        continue
-                else:
-                    outcome = run.performer.close_returned(attempt, outcome[2])
-            if outcome[0] in _CLOSED:
-                handle(outcome, out)
+        else:
+            out = yield from _wait(run, timers, trace)
+
+
+def _next_step(run: Run, kept: Any, timers: Timers) -> list[Instruction]:
+    """Start what is due now; `kept` are the writes that are known by task from an earlier run."""
+    streams, control = run.streams, run.local.control
+    if streams.watched:
+        streams.checkpointed(run)
+    advance: tuple[Any, ...] = ADVANCE, run.next_facts(), kept
+    if control is not None:
+        advance += _draining(control)
+    out = run.scheduler.handle(advance)
+    if streams.watched and not (out and out[-1][0] is PAUSED):
+        streams.started(run)
+    if run.step_timeout_s is not None:
+        timers.begin_step(run.step_timeout_s)
+    return out
+
+
+def _wait(run: Run, timers: Timers, trace: Trace | None) -> Effects:
+    """Let time pass until something has come or is due. What follows from it."""
+    handle = run.scheduler.handle
+    if timers.any and (only := timers.take_only()) is not None:
+        task, delay_s = only
+        yield PAUSE, delay_s
+        return handle((DUE, task))
+    outcomes = yield WAIT, timers.timeout_s() if timers.any else None
+    if trace is not None:
+        trace.arrived(run.plan.name, outcomes)
+    out: list[Instruction] = []
+    for outcome in outcomes:
+        if outcome[0] is DONE_MANY:
+            outcome, singly = run.performer.close_all_returned(outcome)
+            outcomes += singly  # grows while we go on with it
+        elif outcome[0] is DONE:
+            attempt = outcome[1]
+            if attempt.task.node.branches:
+                outcome = yield CLOSE, attempt, outcome[2]
+                if outcome is None:
+                    continue
             else:
-                _feed(run, outcome, out)
-        if timers.any:
-            for stimulus in timers.due():
-                handle(stimulus, out)
+                outcome = run.performer.close_returned(attempt, outcome[2])
+        if outcome[0] in _CLOSED:
+            handle(outcome, out)
+        else:
+            _feed(run, outcome, out)
+    if timers.any:
+        for stimulus in timers.due():
+            handle(stimulus, out)
+    return out
+
+
+def _prepare(run: Run, attempts: Sequence[Attempt], out: list[Instruction], trace: Trace | None) -> Effects:
+    """What comes before attempts are started in a run that keeps or tells something. Those that must run."""
+    if trace is not None or run.stamps:
+        attempts = list(attempts)
+    if run.cache is not None or run.may_be_answered:
+        attempts = yield from _dress(run, attempts, out)
+    if run.stamps:
+        _stamp(attempts)
+    if trace is not None:
+        trace.dispatched(attempts)
+    if run.persistence is not None and run.persistence.unsaved:  # of siblings that have finished: these may kill us
+        yield SAVER, *run.persistence.commit()
+    return attempts
 
 
 def _begin(run: Run, input: Any) -> Effects:
@@ -175,7 +194,8 @@ def _begin(run: Run, input: Any) -> Effects:
         saved = yield from persistence.find()
         scheduler.start_at(persistence.load(saved, run.state))
     writes, given, calls = begin(run, input)
-    yield from _save(calls)
+    if calls:
+        yield from _save(calls)
     if persistence is not None:
         persistence.note_beginning(writes or (), given, forks=run.forks)
     out = scheduler.handle((BEGIN, writes, given))
