@@ -14,7 +14,7 @@ from mpflow._wire.codec import Codec, WireError
 from mpflow.checkpoint.log import envelope
 from mpflow.checkpoint.log.driver import RESULT, STEP, Row
 from mpflow.checkpoint.log.patching import patch_of, patched
-from mpflow.checkpoint.log.records import EXTEND, PATCH, SET, Op, Result, Step
+from mpflow.checkpoint.log.records import EXTEND, PATCH, SET, Frame, Part, Result, Step
 from mpflow.errors import CheckpointCorruptError, StorageError
 from tests.wire import shapes
 from tests.wire.test_codec import VALUES
@@ -35,10 +35,14 @@ def read_result(data: bytes) -> None:
 
 def seeds() -> list[tuple[Callable[[bytes], Any], bytes]]:
     pack = CODEC.encode
-    ops = [Op("a", SET, pack([1])), Op("b", EXTEND, None, [7, 0]), Op("c", PATCH, b"\x90")]
+    frame = Frame(
+        pack({"source": "loop"}), v=4, names=["a"], gone=["d"], saw=[("n", ["a"])], updated=["a"],
+        ops=[("a", SET, None), ("b", EXTEND, [0, 0]), ("c", PATCH, None)],
+        parts=[Part("n", ("__pregel_pull", "n"), ("a",), ["b"]), None],
+    )  # fmt: skip
     step = Step(
-        "2", "1", whole=False, v=4, ts="now", metadata={"step": 1}, versions={"a": "1", "b": "1"}, gone=["d"],
-        seen={"n": {"a": "1"}, "m": None}, updated=["a"], ops=ops,
+        "2", "1", frame, whole=False, number=1, version="1", versions={"b": "2"}, seen={"m": None},
+        operands=[pack(1), b"\x90"], values=[pack([[1]])], numbers=[7], apart={0: {0: (SET, pack("text"))}},
     )  # fmt: skip
     result = Result("2", 7, "task", "path", ["a", "b"], pack([1, None]), {1: (SET, pack("text"))})
     patch = patch_of(OLD, OLD[:200] + b"changed" + OLD[200:])
