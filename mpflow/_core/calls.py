@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from mpflow._core.dispatch import dispatch
 from mpflow._core.protocol import ANSWER, CANCEL, ENDED_TASK, REFUSED, SPAWNED
 from mpflow._core.task import ENDED, FINISHED, RUNNING, Task
 from mpflow._names import NS_END, NS_SEP, PUSH
@@ -48,7 +49,7 @@ def spawn(scheduler: Scheduler, stimulus: Stimulus, out: list[Instruction]) -> N
     if known is not None and known.state not in ENDED:
         known.waiters.append(waiter)
         _lend(scheduler, caller)
-        scheduler.dispatch(out)
+        dispatch(scheduler, out)
         return
     if begun:
         task = begun[0].task
@@ -79,7 +80,7 @@ def spawn(scheduler: Scheduler, stimulus: Stimulus, out: list[Instruction]) -> N
         scheduler.running += 1
     else:
         scheduler.ready.append(task)
-        scheduler.dispatch(out)
+        dispatch(scheduler, out)
 
 
 def path_of_call(caller: Task, index: int) -> tuple[Any, ...]:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from mpflow._core import outcomes
 from mpflow._core.calls import drop, ignore, refuse, spawn
+from mpflow._core.dispatch import dispatch
 from mpflow._core.fan import Fan, count
 from mpflow._core.flow import flow_of
 from mpflow._core.merge import merge
@@ -24,7 +25,6 @@ from mpflow._core.protocol import (
     BEGIN,
     BETWEEN,
     BROKEN,
-    DISPATCH,
     DROP,
     DUE,
     ENDED_TASK,
@@ -32,7 +32,6 @@ from mpflow._core.protocol import (
     FINAL,
     GO_ON,
     MERGED,
-    MORE,
     NEW,
     OVER,
     PAUSED,
@@ -56,9 +55,6 @@ if TYPE_CHECKING:
     from mpflow._core.plan import NodePlan, Plan
     from mpflow._core.resuming import Kept
     from mpflow._core.state import ChannelState
-
-SLICE = 512
-"""How many attempts are handed out at once: the first of a wide step run while the rest are made. Then ever more."""
 
 
 class Scheduler:
@@ -173,7 +169,7 @@ class Scheduler:
         if self.flow is not None and self.phase is STEPPING:
             self._flow_on(self.flow, out)
         if self.ready and self.phase is STEPPING:
-            self.dispatch(out)
+            dispatch(self, out)
         if self.open == 0:
             self._end_step(out)
 
@@ -305,56 +301,7 @@ class Scheduler:
         self.spread_all()
         return [task.attempt for task in self.tasks if task.attempt is not None]
 
-    # -- dispatch and the end of a step -------------------------------------------------------------------------------
-
-    def dispatch(self, out: list[Instruction]) -> None:
-        """Make attempts at what is ready, as many as the limits allow. For the transitions alone."""
-        ready = self.ready
-        facts = self.facts
-        assert facts is not None
-        limit = self.max_concurrency
-        running = self.running
-        most = SLICE if running < SLICE else running
-        room = most if limit is None else min(most, limit - running)
-        attempts: list[Attempt] = []
-        while ready and room > 0:
-            task = ready.popleft()
-            if type(task) is Fan:
-                self._start(task, out)
-                running += len(task)
-                continue
-            node = task.node
-            attempt = Attempt(task, 1, node.program, task.input, facts, task.path, task.triggers)
-            if not (node.plain and task.plain):
-                if node.max_concurrency is not None and not self._admits(task):
-                    continue
-                _rule(attempt, task)
-            else:
-                attempt.plain = True
-            task.state = RUNNING
-            task.attempt = attempt
-            attempts.append(attempt)
-            room -= 1
-        self.running = running + len(attempts)
-        if attempts:
-            out.append((DISPATCH, attempts))
-            if (ready and len(attempts) == most) or self.flow is not None:
-                out.append((MORE,))
-
-    def _start(self, fan: Fan, out: list[Instruction]) -> None:
-        assert self.facts is not None
-        out.append((DISPATCH, fan.start(self.facts)))
-
-    def _admits(self, task: Task) -> bool:
-        """Count a task among those that its node may run at once, or park it until one of them is over."""
-        name, limit = task.name, task.node.max_concurrency
-        assert limit is not None
-        load = self.node_load.get(name, 0)
-        if load >= limit:
-            self.parked.setdefault(name, deque()).append(task)
-            return False
-        self.node_load[name] = load + 1
-        return True
+    # -- the end of a step --------------------------------------------------------------------------------------------
 
     def _end_step(self, out: list[Instruction]) -> None:
         failure = self.error or self.drained
@@ -403,18 +350,6 @@ class Scheduler:
         facts = task.facts or self.facts
         assert facts is not None
         return task_id_of(facts.checkpoint_id, facts.checkpoint_ns, facts.step, task.name, task.path, task.triggers)
-
-
-def _rule(attempt: Attempt, task: Task) -> None:
-    """Give an attempt what only some have: limits, facts of its own, a number that is not the first."""
-    node = task.node
-    attempt.number = task.failures + len(task.deaths) + 1
-    attempt.alone = bool(task.deaths)
-    attempt.is_called = task.caller is not None
-    attempt.rerun_on_loss = node.rerun_on_loss
-    attempt.timeout_s = node.timeout_s
-    if task.facts is not None:
-        attempt.facts = task.facts
 
 
 def _recursion_error(limit: int) -> GraphRecursionError:

@@ -32,7 +32,7 @@ from mpflow._core.scheduler import Scheduler
 from mpflow._core.state import ChannelState
 from mpflow._core.task import FINISHED, Task
 from mpflow._messages import CANCELLED, CLOSED, CLOSED_MANY, FAILED, LOST, Attempt, StepFacts, WorkerDeath
-from mpflow._names import BRANCH_TO, TASKS
+from mpflow._names import BRANCH_TO, PUSH, TASKS
 from mpflow._sends import SendIterator
 from mpflow.channels import (
     AnyValue,
@@ -80,7 +80,7 @@ class World:
         if task.name == START:
             return [("log", [f"input {task.input}"]), *task.node.writes]
         writes: list[tuple[str, Any]] = [("log", [f"{task.name}{task.path[1:]}@{step}"])]
-        if dice.random() < 0.5:
+        if dice.random() < 0.5 and not (self.sent_to and task.path[0] == PUSH):  # which takes one write a step
             writes.append((f"own_{task.name}", dice.random()))
         for key in ("any", "topic", "passing"):
             if dice.random() < 0.2:
@@ -90,7 +90,7 @@ class World:
         names = [name for name in self.plan.nodes if name != START]
         if dice.random() < 0.3:
             writes.append((BRANCH_TO + dice.choice(names), None))
-        if self.sent_to and step < 3:
+        if self.sent_to and step < 4 and task.path[0] != PUSH:
             writes += [(TASKS, Send(self.sent_to, {"sent": dice.randrange(9)})) for _ in range(dice.randrange(40))]
         while not self.sent_to and dice.random() < 0.3:
             writes.append((TASKS, Send(dice.choice(names), {"sent": dice.randrange(9)})))

@@ -1,0 +1,80 @@
+"""What is ready is given out as attempts, as many as the limits allow.
+
+A function on a `Scheduler`, which alone calls it, with its transitions.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+from mpflow._core.fan import Fan
+from mpflow._core.protocol import DISPATCH, MORE, Instruction
+from mpflow._core.task import RUNNING, Task
+from mpflow._messages import Attempt
+
+if TYPE_CHECKING:
+    from mpflow._core.scheduler import Scheduler
+
+SLICE = 512
+"""How many attempts are handed out at once: the first of a wide step run while the rest are made. Then ever more."""
+
+
+def dispatch(scheduler: Scheduler, out: list[Instruction]) -> None:
+    """Make attempts at what is ready. A fan goes as a whole: where it may be, there is no limit."""
+    ready = scheduler.ready
+    facts = scheduler.facts
+    assert facts is not None
+    limit = scheduler.max_concurrency
+    running = scheduler.running
+    most = SLICE if running < SLICE else running
+    room = most if limit is None else min(most, limit - running)
+    attempts: list[Attempt] = []
+    spans = []
+    while ready and room > 0:
+        task = ready.popleft()
+        if type(task) is Fan:
+            spans.append(task.start(facts))
+            continue
+        node = task.node
+        attempt = Attempt(task, 1, node.program, task.input, facts, task.path, task.triggers)
+        if not (node.plain and task.plain):
+            if node.max_concurrency is not None and not _admits(scheduler, task):
+                continue
+            _rule(attempt, task)
+        else:
+            attempt.plain = True
+        task.state = RUNNING
+        task.attempt = attempt
+        attempts.append(attempt)
+        room -= 1
+    if attempts:
+        out.append((DISPATCH, attempts))
+    out.extend((DISPATCH, span) for span in spans)
+    scheduler.running = running + len(attempts) + sum(map(len, spans))
+    if (ready and len(attempts) == most) or (scheduler.flow is not None and (attempts or spans)):
+        out.append((MORE,))
+
+
+def _admits(scheduler: Scheduler, task: Task) -> bool:
+    """Count a task among those that its node may run at once, or park it until one of them is over."""
+    name, limit = task.name, task.node.max_concurrency
+    assert limit is not None
+    load = scheduler.node_load.get(name, 0)
+    if load >= limit:
+        scheduler.parked.setdefault(name, deque()).append(task)
+        return False
+    scheduler.node_load[name] = load + 1
+    return True
+
+
+def _rule(attempt: Attempt, task: Task) -> None:
+    """Give an attempt what only some have: limits, facts of its own, a number that is not the first."""
+    node = task.node
+    attempt.number = task.failures + len(task.deaths) + 1
+    attempt.alone = bool(task.deaths)
+    attempt.is_called = task.caller is not None
+    attempt.rerun_on_loss = node.rerun_on_loss
+    attempt.timeout_s = node.timeout_s
+    if task.facts is not None:
+        attempt.facts = task.facts
