@@ -24,7 +24,12 @@ LEAST = 16
 
 def count(tasks: Iterable[Any]) -> int:
     """How many tasks they are, or stand for."""
-    return sum(len(task) if type(task) is Fan else 1 for task in tasks)
+    return sum(map(size, tasks))
+
+
+def size(task: Any) -> int:
+    """How many tasks it is, or stands for."""
+    return len(task) if type(task) is Fan else 1
 
 
 def fan_of(plan: Plan, sends: Sequence[Any], keeps_columns: Callable[[NodePlan], bool], first: int = 0) -> Fan | None:
@@ -49,6 +54,7 @@ class Fan(Column):
     attempt: Attempt | None = None
     error: BaseException | None = None
     record = None
+    caller = None
 
     def __init__(self, node: NodePlan, inputs: list[Any], first: int = 0) -> None:
         self.node = node

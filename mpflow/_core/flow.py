@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
-from mpflow._core.fan import Fan, count, fan_of
+from mpflow._core.fan import Fan, fan_of, size
 from mpflow._core.protocol import ENDED_TASK
 from mpflow._core.records import place_records
 from mpflow._core.task import ENDED, Task
@@ -44,7 +44,7 @@ def flow_of(plan: Plan, state: ChannelState, tasks: Sequence[Task]) -> Flow | No
     sends = state.values.get(TASKS, ())
     for index, packet in enumerate(sends):
         if isinstance(packet, SendIterator):
-            return Flow(plan, index, sends[index:], sum(task.pulled for task in tasks))
+            return Flow(plan, index, sends[index:], sum(not task.pulled for task in tasks))
     return None
 
 
@@ -57,44 +57,47 @@ class Flow:
 
     __slots__ = (
         "_at",
+        "_ended",
         "_folded",
+        "_held",
         "_index",
         "_overwritten",
         "_packets",
         "_plan",
         "_rest",
         "_sends",
-        "_window",
         "is_open",
     )
 
-    def __init__(self, plan: Plan, index: int, packets: Sequence[Any], pulled: int) -> None:
+    def __init__(self, plan: Plan, index: int, packets: Sequence[Any], held: int) -> None:
         self._plan = plan
         self._index = index
         self._packets = packets
         self._sends = chain.from_iterable(map(_each, packets))
-        self._window = WINDOW + pulled  # these stay, for what they have seen
         self._at = 0
+        self._ended = 0
+        """How many of these have ended and come first."""
+        self._held = held
+        """How many sends have tasks that are not folded."""
         self._folded: dict[str, BinaryOperatorAggregate[Any]] = {}
         self._overwritten: set[str] = set()
         self._rest: dict[str, list[Any]] = {}
         self.is_open = True
         """There may be more sends."""
 
-    def take(
-        self, ahead: int, held: int, limit: int | None, keeps_columns: Callable[[NodePlan], bool] | None
-    ) -> list[Any]:
+    def take(self, ahead: int, limit: int | None, keeps_columns: Callable[[NodePlan], bool] | None) -> list[Any]:
         """The next tasks, if there is room for a good number: beside those `ahead`, which run or are about to, and those
-        `held` for the sake of earlier ones. At most `limit` are to run at once. Sends to a node that `keeps_columns` are one
+        that are held for the sake of earlier ones. At most `limit` are to run at once. Sends to a node that `keeps_columns` are one
         `Fan`, where they can be. Raises what the iterator raises.
         """
         most = AHEAD if limit is None else min(AHEAD, limit)
-        room = min(most - ahead, self._window - held)
+        room = min(most - ahead, WINDOW - self._held)
         if not self.is_open or room < min(CHUNK, (most + 3) // 4):
             return []
         wanted = min(room, CHUNK)
         packets = list(islice(self._sends, wanted))
         tasks = self._tasks(packets, keeps_columns)
+        self._held += len(packets)
         self.is_open = len(packets) == wanted
         return tasks
 
@@ -136,9 +139,11 @@ class Flow:
         tasks = scheduler.tasks
         at = self._at
         while at < len(tasks) and tasks[at].state in ENDED:
+            if not tasks[at].pulled and tasks[at].caller is None:
+                self._ended += size(tasks[at])
             at += 1
         self._at = at
-        if not all and count(tasks[:at]) < CHUNK and count(tasks) < self._window:
+        if not all and self._ended < CHUNK and self._held < WINDOW:
             return
         if scheduler.recorded:
             unplaced = [task for task in tasks if task.state in ENDED and (task.record is None or not task.writes)]
@@ -163,6 +168,8 @@ class Flow:
             task.writes = ()
         tasks[:at] = pulled
         self._at = len(pulled)
+        self._held -= self._ended
+        self._ended = 0
 
     def _fold(self, state: ChannelState, name: str, values: list[Any]) -> None:
         prototype = self._plan.channels.get(name)

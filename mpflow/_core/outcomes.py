@@ -67,12 +67,15 @@ def closed_many(scheduler: Scheduler, attempts: Attempts, diffs: Sequence[Any], 
                 scheduler.running -= len(attempts)
                 scheduler.open -= len(attempts)
                 return True
+            if not fan.left:
+                return False
             scheduler.spread(fan)
         elif not fan.is_spread:
             return False  # of a step that is over
     else:
         for fan in {attempt.task.fan for attempt in attempts} & fans if fans else ():
-            scheduler.spread(fan)
+            if fan.left:
+                scheduler.spread(fan)
     ended: list[Task] = []
     changed = False
     for attempt, writes in zip(attempts, diffs, strict=True):

@@ -131,8 +131,8 @@ class Scheduler:
             task: Task = attempt.task
             fan = task.fan
             if fan is not None and not fan.is_spread:
-                if fan not in self.fans:
-                    return out  # of a step that is over
+                if fan not in self.fans or not fan.left:
+                    return out  # all of its tasks have ended
                 self.spread(fan)
             if task.attempt is not attempt:
                 return out  # a stale attempt, or an outcome that was delivered twice
@@ -178,9 +178,7 @@ class Scheduler:
         was_open = flow.is_open
         try:
             flow.fold(self, out)
-            tasks = flow.take(
-                self.running + count(self.ready), count(self.tasks), self.max_concurrency, self.keeps_columns
-            )
+            tasks = flow.take(self.running + count(self.ready), self.max_concurrency, self.keeps_columns)
         except Exception as error:
             self.error = self.error or error
             outcomes.give_up(self, out, kill=self.kill_on_failure)
@@ -285,7 +283,8 @@ class Scheduler:
     def spread_all(self) -> None:
         """Have a task for each of the step's sends."""
         for fan in tuple(self.fans):
-            self.spread(fan)
+            if fan.left:
+                self.spread(fan)
 
     def spread(self, fan: Fan) -> None:
         """Have a task for each of the sends that a fan stands for."""
