@@ -67,6 +67,7 @@ class Streams:
         "shape",
         "subgraphs",
         "upward",
+        "watched",
     )
 
     def __init__(
@@ -95,6 +96,8 @@ class Streams:
         self.upward = upward
         self.shape: Shape = shape_of(modes, subgraphs, version)
         self._emit = self.modes | self.passed | self.printing
+        self.watched = bool(self._emit)
+        """Whether anyone is told anything."""
         self.heard = tuple(mode for mode in ("messages", "tools") if mode in self._emit) if self._emit else ()
         """The modes that langchain's models and tools tell of."""
         self._seen: set[str] = set()
@@ -102,11 +105,6 @@ class Streams:
 
     def wants(self, mode: str) -> bool:
         return mode in self._emit
-
-    @property
-    def watched(self) -> bool:
-        """Whether anyone is told anything."""
-        return bool(self._emit)
 
     @property
     def wants_events(self) -> bool:
