@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
+from mpflow._columns import Span
 from mpflow._core.fan import Fan
 from mpflow._core.protocol import DISPATCH, MORE, Instruction
 from mpflow._core.task import RUNNING, Task
-from mpflow._messages import Attempt
+from mpflow._messages import Attempt, StepFacts
 
 if TYPE_CHECKING:
     from mpflow._core.scheduler import Scheduler
@@ -30,28 +31,30 @@ def dispatch(scheduler: Scheduler, out: list[Instruction]) -> None:
     most = SLICE if running < SLICE else running
     room = most if limit is None else min(most, limit - running)
     attempts: list[Attempt] = []
-    spans = []
+    spans: list[Span] = []
     while ready and room > 0:
         task = ready.popleft()
-        if type(task) is Fan:
+        node = task.node
+        if task.plain and node.plain:
+            attempt = Attempt(task, 1, node.program, task.input, facts, task.path, task.triggers)
+            attempt.plain = True
+        elif type(task) is Fan:
             spans.append(task.start(facts))
             continue
-        node = task.node
-        attempt = Attempt(task, 1, node.program, task.input, facts, task.path, task.triggers)
-        if not (node.plain and task.plain):
-            if node.max_concurrency is not None and not _admits(scheduler, task):
-                continue
-            _rule(attempt, task)
+        elif node.max_concurrency is None or _admits(scheduler, task):
+            attempt = _ruled(task, facts)
         else:
-            attempt.plain = True
+            continue
         task.state = RUNNING
         task.attempt = attempt
         attempts.append(attempt)
         room -= 1
     if attempts:
         out.append((DISPATCH, attempts))
-    out.extend((DISPATCH, span) for span in spans)
-    scheduler.running = running + len(attempts) + sum(map(len, spans))
+        scheduler.running = running + len(attempts)
+    for span in spans:
+        out.append((DISPATCH, span))
+        scheduler.running += len(span)
     if (ready and len(attempts) == most) or (scheduler.flow is not None and (attempts or spans)):
         out.append((MORE,))
 
@@ -68,13 +71,15 @@ def _admits(scheduler: Scheduler, task: Task) -> bool:
     return True
 
 
-def _rule(attempt: Attempt, task: Task) -> None:
-    """Give an attempt what only some have: limits, facts of its own, a number that is not the first."""
+def _ruled(task: Task, facts: StepFacts) -> Attempt:
+    """An attempt with what only some have: limits, facts of its own, a number that is not the first."""
     node = task.node
+    attempt = Attempt(
+        task, 1, node.program, task.input, facts if task.facts is None else task.facts, task.path, task.triggers
+    )
     attempt.number = task.failures + len(task.deaths) + 1
     attempt.alone = bool(task.deaths)
     attempt.is_called = task.caller is not None
     attempt.rerun_on_loss = node.rerun_on_loss
     attempt.timeout_s = node.timeout_s
-    if task.facts is not None:
-        attempt.facts = task.facts
+    return attempt

@@ -50,6 +50,7 @@ class Fan(Column):
 
     ends_step = True
     pulled = False
+    plain = False
     state = READY
     attempt: Attempt | None = None
     error: BaseException | None = None

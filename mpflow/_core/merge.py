@@ -39,28 +39,24 @@ def merge(
     tasks: Sequence[Task | Fan],
     explain: Explain | None = None,
     folded: Mapping[str, BinaryOperatorAggregate[Any]] = _NOTHING,
+    grouped: Mapping[str, list[Any]] | None = None,
 ) -> Merge:
     """Apply the writes of `tasks`, given in path order, to `state`; all or nothing.
 
     The first task says for all of them whether their writes end a step. `explain` tells who wrote a channel. `folded` are
-    channels that have taken all of the step's writes already, to be put in the place of the state's.
+    channels that have taken all of the step's writes already, to be put in the place of the state's; `grouped` the writes
+    by channel, if they are known so.
 
     Raises InvalidUpdateError as the channels do, ReducerError when a reducer raised; the values are then what they were.
     """
     plan = state.plan
-    first = tasks[0]
-    ends_step = first.ends_step
-    grouped: dict[str, list[Any]] | None = None
     writes: Sequence[tuple[str, Any]] = ()
-    if len(tasks) > 1:
-        writes = [write for task in tasks for write in task.writes]
+    if grouped is None:
+        writes = tasks[0].writes if len(tasks) == 1 else [write for task in tasks for write in task.writes]
         last = dict(writes)
-    elif type(first) is Fan:
-        grouped = first.grouped()
-        last = {name: values[-1] for name, values in grouped.items()}
     else:
-        writes = first.writes
-        last = dict(writes)
+        last = {name: values[-1] for name, values in grouped.items()}
+    ends_step = tasks[0].ends_step
     resetting = state.resetting
     reset = resetting.keys() - last if ends_step else _NONE
     version: Any = None

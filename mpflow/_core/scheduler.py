@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from mpflow._core import outcomes
 from mpflow._core.calls import drop, ignore, refuse, spawn
 from mpflow._core.dispatch import dispatch
-from mpflow._core.fan import Fan, count
+from mpflow._core.fan import Fan, count, fan_of
 from mpflow._core.flow import flow_of
 from mpflow._core.merge import merge
 from mpflow._core.protocol import (
@@ -43,7 +43,7 @@ from mpflow._core.protocol import (
 )
 from mpflow._core.records import place_records
 from mpflow._core.resuming import is_breakpoint, keep
-from mpflow._core.steps import due_tasks
+from mpflow._core.steps import due_tasks, sent_tasks, triggered_tasks
 from mpflow._core.task import INTERRUPTED, READY, RUNNING, WAITING, Task
 from mpflow._messages import CANCELLED, CLOSED, CLOSED_MANY, FAILED, LOST, Attempt, StepFacts
 from mpflow._names import INTERRUPT, TASKS
@@ -129,11 +129,8 @@ class Scheduler:
         if kind <= CLOSED:
             attempt: Attempt = stimulus[1]
             task: Task = attempt.task
-            fan = task.fan
-            if fan is not None and not fan.is_spread:
-                if fan not in self.fans or not fan.left:
-                    return out  # all of its tasks have ended
-                self.spread(fan)
+            if self.fans and task.fan in self.fans and task.fan.left:
+                self.spread(task.fan)
             if task.attempt is not attempt:
                 return out  # a stale attempt, or an outcome that was delivered twice
         elif kind == DUE:
@@ -157,7 +154,7 @@ class Scheduler:
             if outcomes.closed_many(self, stimulus[1], stimulus[2], out):
                 self._settle(out)
             return
-        if kind != GO_ON:
+        if self.fans and kind != GO_ON:
             self.spread_all()
         row = RUN_TRANSITIONS.get((self.phase, kind))
         if row is None:
@@ -220,10 +217,10 @@ class Scheduler:
         if self.step > self.stop:
             self._break(_recursion_error(self.recursion_limit), out)
             return
-        keeps_columns = None if stimulus[2] or len(stimulus) > 3 else self.keeps_columns
-        tasks = due_tasks(self.plan, self.state, self.step, self.stop, self.updated, self.warn, keeps_columns)
-        is_fan = keeps_columns is not None and bool(tasks) and type(tasks[-1]) is Fan
-        flow = flow_of(self.plan, self.state, tasks) if not is_fan and TASKS in self.state.values else None
+        tasks: list[Any] = triggered_tasks(self.plan, self.state, self.step, self.stop, self.updated)
+        flow = None
+        if TASKS in self.state.values:
+            flow = self._take_sends(tasks, may_be_fan=not stimulus[2] and len(stimulus) == 3)
         if not tasks and flow is None:
             self.phase = FINAL
             out.append((OVER,))
@@ -232,10 +229,9 @@ class Scheduler:
         self.tasks = tasks
         self.flow = flow
         self.recorded = False
-        self.open = len(tasks) + (flow is not None)
-        if is_fan:
-            self.fans.add(tasks[-1])
-            self.open += len(tasks[-1]) - 1
+        self.open = len(tasks)
+        if flow is not None or self.fans:
+            self.open = count(tasks) + (flow is not None)
         self.phase = STEPPING
         kept: Kept | None = stimulus[2]
         if kept:
@@ -255,6 +251,17 @@ class Scheduler:
         else:
             self.ready.extend(tasks)
             self._settle(out)
+
+    def _take_sends(self, tasks: list[Any], *, may_be_fan: bool) -> Flow | None:
+        """Add what the queued sends start; the flow of those that are still to be made."""
+        if may_be_fan and self.keeps_columns is not None:
+            fan = fan_of(self.plan, self.state.values[TASKS], self.keeps_columns)
+            if fan is not None:
+                tasks.append(fan)
+                self.fans.add(fan)
+                return None
+        tasks += sent_tasks(self.plan, self.state, self.warn)
+        return flow_of(self.plan, self.state, tasks)
 
     def _go_on(self, stimulus: Stimulus, out: list[Instruction]) -> None:
         self._settle(out)
@@ -322,7 +329,8 @@ class Scheduler:
                 self.flow = None
             elif self.recorded:
                 out.extend((ENDED_TASK, task) for task in place_records(tasks, self.state))
-            merged = merge(self.state, tasks, self._writers, folded)
+            grouped = tasks[0].grouped() if len(tasks) == 1 and self.fans else None
+            merged = merge(self.state, tasks, self._writers, folded, grouped)
         except Exception as error:
             self._break(error, out)
             return
@@ -332,7 +340,8 @@ class Scheduler:
         self.step += 1
         self.phase = BETWEEN
         out.append((MERGED, tasks, merged))
-        self.fans.clear()
+        if self.fans:
+            self.fans.clear()
         if self.pause_after and is_breakpoint(self, self.pause_after):
             self.phase = FINAL
             out.append((PAUSED, ()))

@@ -1,11 +1,10 @@
-"""Which tasks are due in a step: the queued sends, and every node with a trigger it has not seen."""
+"""Which tasks are due in a step: every node with a trigger it has not seen, and the queued sends."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mpflow._core.fan import fan_of
 from mpflow._core.task import Task
 from mpflow._messages import Handled
 from mpflow._names import PUSH, TASKS
@@ -25,14 +24,19 @@ def due_tasks(
     stop: int,
     updated: Collection[str] | None,
     warn: Callable[[str], None],
-    keeps_columns: Callable[[NodePlan], bool] | None = None,
-) -> list[Any]:
-    """The tasks of the next step in path order (EX-2): triggered nodes by name, then the sends as they were queued.
+) -> list[Task]:
+    """The tasks of the next step in path order (EX-2): triggered nodes by name, then the sends as they were queued."""
+    return triggered_tasks(plan, state, step, stop, updated) + sent_tasks(plan, state, warn)
+
+
+def triggered_tasks(
+    plan: Plan, state: ChannelState, step: int, stop: int, updated: Collection[str] | None
+) -> list[Task]:
+    """The tasks of nodes that were triggered.
 
     `updated` are the channels to which the last step gave a new value; None looks at every node, as a resumed run must.
-    Sends to a node that `keeps_columns` are one `Fan`, where they can be.
     """
-    tasks: list[Any] = []
+    tasks: list[Task] = []
     values = state.values
     nodes: list[NodePlan] = []
     if updated is None:
@@ -57,13 +61,6 @@ def due_tasks(
                     if key in reads:
                         input[key] = manager.get(_Scratch(step, stop))
         tasks.append(Task(node, node.path, input, node.triggers))
-    if TASKS in values:
-        sends = values[TASKS]
-        fan = None if keeps_columns is None else fan_of(plan, sends, keeps_columns)
-        if fan is not None:
-            tasks.append(fan)
-        else:
-            _add_sends(plan, sends, tasks, warn)
     return tasks
 
 
@@ -89,12 +86,15 @@ def _is_news(trigger: str, versions: Mapping[str, Any], seen: Mapping[str, Any] 
     return seen is None or trigger not in seen or versions[trigger] > seen[trigger]
 
 
-def _add_sends(plan: Plan, sends: list[Any], tasks: list[Task], warn: Callable[[str], None]) -> None:
+def sent_tasks(plan: Plan, state: ChannelState, warn: Callable[[str], None]) -> list[Task]:
+    """The tasks of the queued sends, as they were queued, up to those that are still to be made (see `flow`)."""
     nodes = plan.nodes
+    sends: Sequence[Any] = state.values.get(TASKS, ())
+    tasks: list[Task] = []
     for index, packet in enumerate(sends):
         if not isinstance(packet, Send):
-            if isinstance(packet, SendIterator):  # it and what follows are taken as there is room: see `flow`
-                return
+            if isinstance(packet, SendIterator):  # it and what follows are taken as there is room
+                break
             warn(f"Ignoring invalid packet type {type(packet).__name__} in pending sends")
             continue
         node = nodes.get(packet.node)
@@ -104,6 +104,7 @@ def _add_sends(plan: Plan, sends: list[Any], tasks: list[Task], warn: Callable[[
         if packet.timeout is not None:
             node = node.timed(packet.timeout)
         tasks.append(Task(node, (PUSH, index, False), packet.arg))
+    return tasks
 
 
 def handling_task(task: Task, error: BaseException) -> Task:
