@@ -37,6 +37,7 @@ def saved(graph: Any, lib: Library, stream: Callable[..., list[Any]], run: Any, 
         chunks, error = stream(graph, given, CONFIG, stream_mode=MODES, durability="sync")
         if type(error).__name__ == "InvalidUpdateError":  # LangGraph cannot show a state that its writes do not make
             shown.rounds.append((_chunks(chunks, error), "InvalidUpdateError"))
+            shown.is_decided_by_time = _is_of_a_task(chunks)
             return shown
         state = run.get_state(graph, CONFIG)
         # The first to fail ends the step: what its siblings came to by then is a matter of time.
@@ -52,6 +53,15 @@ def saved(graph: Any, lib: Library, stream: Callable[..., list[Any]], run: Any, 
         given = lib.Command(resume=answers)
     shown.history = [_state(snapshot, whole=False) for snapshot in run.history(graph, CONFIG)]
     return shown
+
+
+def _is_of_a_task(chunks: list[tuple[str, Any]]) -> bool:
+    """Whether the last step had several tasks of which some did not finish, so that its error is that of one of them."""
+    told = [chunk for mode, chunk in chunks if mode == "debug" and chunk["type"] in ("task", "task_result")]
+    last = [chunk for chunk in told if chunk["step"] == told[-1]["step"]]
+    results = [chunk["payload"] for chunk in last if chunk["type"] == "task_result"]
+    finished = sum(not result["error"] and not result["interrupts"] for result in results)
+    return 1 < len(last) - len(results) != finished
 
 
 def _chunks(chunks: list[tuple[str, Any]], error: BaseException | None) -> list[Any]:
