@@ -81,9 +81,12 @@ class Fan(Column):
         return Span(self, 0, len(self.inputs))
 
     def task(self, position: int) -> Task:
-        task = Task(self.node, self.path(position), self.inputs[position])
-        task.fan = self
-        return task
+        return Task(self.node, self.path(position), self.inputs[position])
+
+    def has_made(self, attempt: Attempt) -> bool:
+        """Whether an attempt is at one of its tasks."""
+        path = attempt.path
+        return path[0] == PUSH and type(path[1]) is int and self.made.get(path[1] - self.first) is attempt
 
     def accept(self, span: Span, diffs: Sequence[Any]) -> bool:
         """Take in that all of `span` have finished; False, and nothing is taken in, if some had ended before."""

@@ -72,10 +72,8 @@ def closed_many(scheduler: Scheduler, attempts: Attempts, diffs: Sequence[Any], 
             scheduler.spread(fan)
         elif not fan.is_spread:
             return False  # of a step that is over
-    else:
-        for fan in {attempt.task.fan for attempt in attempts} & fans if fans else ():
-            if fan.left:
-                scheduler.spread(fan)
+    elif fans:
+        scheduler.spread_for(attempts)
     ended: list[Task] = []
     changed = False
     for attempt, writes in zip(attempts, diffs, strict=True):

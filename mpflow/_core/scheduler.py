@@ -129,8 +129,8 @@ class Scheduler:
         if kind <= CLOSED:
             attempt: Attempt = stimulus[1]
             task: Task = attempt.task
-            if self.fans and task.fan in self.fans and task.fan.left:
-                self.spread(task.fan)
+            if self.fans:
+                self.spread_for((attempt,))
             if task.attempt is not attempt:
                 return out  # a stale attempt, or an outcome that was delivered twice
         elif kind == DUE:
@@ -291,6 +291,12 @@ class Scheduler:
         """Have a task for each of the step's sends."""
         for fan in tuple(self.fans):
             if fan.left:
+                self.spread(fan)
+
+    def spread_for(self, attempts: Sequence[Attempt]) -> None:
+        """Have a task for each of the sends of the fans that these attempts are of."""
+        for fan in tuple(self.fans):
+            if fan.left and any(map(fan.has_made, attempts)):
                 self.spread(fan)
 
     def spread(self, fan: Fan) -> None:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from mpflow._names import PUSH
 
 if TYPE_CHECKING:
-    from mpflow._core.fan import Fan
     from mpflow._core.plan import NodePlan
     from mpflow._messages import Attempt, Death, StepFacts
 
@@ -59,8 +58,6 @@ class Task:
     open_calls = 0
     graphs: int | None = None
     """How many graphs its attempts have started."""
-    fan: Fan | None = None
-    """The fan that stood for it, or still does."""
     weight = 1
     """What it takes of ``max_concurrency`` while it runs: nothing while it waits for tasks that it called."""
     facts: StepFacts | None = None

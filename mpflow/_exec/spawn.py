@@ -147,8 +147,8 @@ class Spawner:
         self.ring()
 
     def ring(self) -> None:
-        """Wake the thread. From any thread, never blocks."""
-        with contextlib.suppress(OSError):
+        """Wake the thread. From any thread, never blocks, and does nothing once the thread has ended."""
+        with contextlib.suppress(OSError, ValueError):
             os.eventfd_write(self._bell, 1)
 
     def abandon(self, pids: list[int]) -> None:
