@@ -46,7 +46,7 @@ class Run:
     """One run. Made by the compiled graph, obeyed by a driver, forgotten when it is over.
 
     If its setting says that it is part of a task, it is no run of its own but belongs to the task it is started from, if
-    any: it has no namespace, no saver and no streams, and what is done in it is done by that task.
+    any: it has no namespace, no saver and no streams, and what is done in it is done by that task. ``owner`` is the graph.
 
     What few runs have is an attribute of the class until they have it.
     """
@@ -67,7 +67,7 @@ class Run:
     dice: Callable[[], float] = staticmethod(_chance)
     _null: list[Any] | None = None
 
-    def __init__(self, setting: Setting, config: Any = None, asked: Asked = NOTHING) -> None:
+    def __init__(self, setting: Setting, config: Any = None, asked: Asked = NOTHING, owner: Any = None) -> None:
         self.plan = plan = setting.plan
         self.options = setting.options
         self.is_part = setting.is_part
@@ -83,8 +83,8 @@ class Run:
         if asked.context is not None:
             self.context = asked.context
         silent = around is None and not asked.tells
-        self.streams = setting.quiet if silent else self._streams(setting, nest, asked)
-        saver = None if setting.checkpointer is None and around is None else self._saver(setting)
+        self.streams = setting.quiet if silent else self._streams(setting, nest, asked, owner)
+        saver = None if setting.checkpointer is None and around is None else self._saver(setting, owner)
         self.local = local = local_of(setting, nest, asked, saver)
         self.cache = None if setting.is_part else local.cache
         self.mailbox = Mailbox()
@@ -118,9 +118,10 @@ class Run:
             answers = around.answers
             self.may_be_answered = answers is not None and bool(answers.null or answers.by_id)
 
-    def _streams(self, setting: Setting, nest: Nest, asked: Asked) -> Streams:
+    def _streams(self, setting: Setting, nest: Nest, asked: Asked, owner: Any) -> Streams:
         streams = setting.streams(
             asked,
+            owner=owner,
             ns=tuple(self.namespace.split("|")) if self.namespace else (),
             passed=nest.passed,
             upward=None if nest.around is None else nest.around.emit,
@@ -129,10 +130,10 @@ class Run:
             self.user_config["configurable"][PASSED_KEY] = below
         return streams
 
-    def _saver(self, setting: Setting) -> Any:
+    def _saver(self, setting: Setting, owner: Any) -> Any:
         saver = saver_of(setting.checkpointer, self.parent)
-        if setting.types_of is not None and hasattr(saver, "for_types"):
-            saver = saver.for_types(setting.types_of)
+        if owner is not None and hasattr(saver, "for_types"):
+            saver = saver.for_types(owner._types)
         return saver
 
     def _schedule(self, setting: Setting, asked: Asked, saver: Any) -> Scheduler:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mpflow._engine.streams import PartStreams, Streams
@@ -41,8 +41,7 @@ NOTHING = Asked()
 class Setting:
     """A graph as its runs find it: shared by all of them, and changed by none.
 
-    ``defaults`` is the graph's own config, ``owner`` the graph, ``types_of`` finds the classes that checkpoints may hold.
-    With `is_part` its runs are parts of the tasks that they are started from (see `Run`).
+    ``defaults`` is the graph's own config. It does not hold the graph, which holds it: a graph ends with its last user. With `is_part` its runs are parts of the tasks that they are started from (see `Run`).
     """
 
     __slots__ = (
@@ -56,14 +55,12 @@ class Setting:
         "leaves",
         "on_error",
         "options",
-        "owner",
         "passing",
         "plan",
         "quiet",
         "step_timeout_s",
         "store",
         "threaded",
-        "types_of",
     )
 
     def __init__(
@@ -76,8 +73,6 @@ class Setting:
         store: Any = None,
         cache: Any = None,
         step_timeout_s: float | None = None,
-        types_of: Callable[[], Collection[type]] | None = None,
-        owner: Any = None,
         is_part: bool = False,
     ) -> None:
         self.plan = plan
@@ -87,8 +82,6 @@ class Setting:
         self.store = store
         self.cache = cache
         self.step_timeout_s = step_timeout_s
-        self.types_of = types_of
-        self.owner = owner
         self.is_part = is_part
         executor = options.get("executor")
         self.threaded = executor in THREADED
@@ -113,7 +106,6 @@ class Setting:
             subgraphs=asked.subgraphs,
             version=asked.version,
             print_modes=asked.print_mode,
-            owner=self.owner,
             **around,
         )
 

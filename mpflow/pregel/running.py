@@ -41,7 +41,7 @@ class RunningGraph(DescribedGraph, Runnable[Any, Any]):
         setting = self._setting
         if setting is None:
             setting = self._setting_of_runs()
-        return Run(setting, config, asked)
+        return Run(setting, config, asked, self)
 
     def _setting_of_runs(self) -> Setting:
         setting = Setting(
@@ -52,8 +52,6 @@ class RunningGraph(DescribedGraph, Runnable[Any, Any]):
             store=self.store,
             cache=self.cache,
             step_timeout_s=self.step_timeout,
-            types_of=self._types,
-            owner=self,
         )
         self.__dict__["_setting"] = setting
         return setting
