@@ -128,6 +128,18 @@ def calls_again(graph: Graph) -> bool:
     return any((node.kind == "caller" and node.fails > 0) or calls_again(node.sub) for node in subs if node.sub)
 
 
+def is_left_early(graph: Graph) -> bool:
+    """Whether a task of a graph within may leave it by a command to the graph around, while others run beside it.
+
+    Which of these end before that, and are told of, is a matter of time.
+    """
+    return any(
+        is_left_early(node.sub) or (len(node.sub.nodes) > 1 and any(inner.kind == "up" for inner in node.sub.nodes))
+        for node in graph.nodes
+        if node.sub is not None
+    )
+
+
 # -- building --------------------------------------------------------------------------------------------------------
 
 
