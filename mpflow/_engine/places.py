@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from mpflow._columns import Attempts, Span
@@ -115,7 +116,8 @@ class Places:
                 from mpflow._engine.hints import hint
 
                 if hint(node, self.routes[node], self.pool):
-                    self.routes.asked.remove(node)
+                    with suppress(ValueError):  # another run of the graph may have said it at the same time
+                        self.routes.asked.remove(node)
                     break
 
     def heard(self, outcomes: list[Outcome]) -> list[Outcome]:
