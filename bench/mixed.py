@@ -70,7 +70,7 @@ def asks(task: Any) -> Any:
 
 
 def sums(task: Any) -> Any:
-    return {"total": sum(task["numbers"]) & 1}
+    return {"total": int(sum(task["numbers"])) & 1}
 
 
 def sums_an_array(task: Any) -> Any:
