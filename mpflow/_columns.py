@@ -28,10 +28,11 @@ class Column:
     is_spread = False
     """Its owner has the tasks one by one."""
 
-    def __init__(self, program: Any, inputs: list[Any], facts: StepFacts, triggers: Sequence[str]) -> None:
+    def __init__(self, program: Any, inputs: list[Any], facts: StepFacts | None, triggers: Sequence[str]) -> None:
         self.program = program
         self.inputs = inputs
-        self.facts = facts
+        self.facts: Any = facts
+        """None until its owner knows them."""
         self.triggers = triggers
         self.head: Any = None
         self.first = 0
@@ -111,7 +112,8 @@ class Span(Sequence[Attempt]):
 
     @property
     def facts(self) -> StepFacts:
-        return self.column.facts
+        facts: StepFacts = self.column.facts
+        return facts
 
     @property
     def triggers(self) -> Sequence[str]:
@@ -151,6 +153,20 @@ Piece = Attempt | Span
 def singly(pieces: Iterable[Piece]) -> list[Attempt]:
     """Each attempt by itself."""
     return [attempt for piece in pieces for attempt in (piece if type(piece) is Span else (piece,))]
+
+
+def size_of(piece: Piece) -> int:
+    """How many attempts it is."""
+    return len(piece) if type(piece) is Span else 1
+
+
+def gather(grouped: dict[str, list[Any]], writes: Iterable[tuple[str, Any]]) -> None:
+    """Add writes to those of their channels, in order."""
+    for name, value in writes:
+        if name in grouped:
+            grouped[name].append(value)
+        else:
+            grouped[name] = [value]
 
 
 def lead(attempts: Attempts) -> Piece:

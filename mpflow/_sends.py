@@ -28,8 +28,7 @@ def bundle_of(answers: Sequence[Any], scope: TaskScope) -> list[Any] | None:
     """The answers of an edge as one write, if all of them are sends, and many, and nobody is to see each."""
     if len(answers) < _MANY or type(answers[0]) is not Send:
         return None
-    local = scope.facts.local
-    if local is None or local.sees_all:
+    if _are_seen(scope):
         return None
     sends = [answer for answer in answers if type(answer) is Send and answer.node != END]
     return sends if len(sends) == len(answers) else None
@@ -37,7 +36,10 @@ def bundle_of(answers: Sequence[Any], scope: TaskScope) -> list[Any] | None:
 
 def packets_of(sends: Iterator[Any], scope: TaskScope) -> Sequence[Any]:
     """The answers of an edge that gave `sends`: as one packet, or all made now if a saver or a stream is to see them."""
+    return list(sends) if _are_seen(scope) else [SendIterator(sends)]
+
+
+def _are_seen(scope: TaskScope) -> bool:
+    """Whether a saver or a stream is to see each send."""
     local = scope.facts.local
-    if local is None or local.sees_all:
-        return list(sends)
-    return [SendIterator(sends)]
+    return local is None or bool(local.sees_all)

@@ -7,9 +7,10 @@ befalls one of them, or the run is given up, the scheduler spreads it into the t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Any, final
 
-from mpflow._columns import Column, Diffs, Span
+from mpflow._columns import Column, Diffs, Span, gather
 from mpflow._core.task import FINISHED, PUSHED, READY, RUNNING, Task
 from mpflow._names import PUSH
 from mpflow.types import Send
@@ -58,13 +59,10 @@ class Fan(Column):
     caller = None
 
     def __init__(self, node: NodePlan, inputs: list[Any], first: int = 0) -> None:
+        super().__init__(node.program, inputs, None, PUSHED)
+        self.head, self.first, self.tail = PUSH, first, False
         self.node = node
         self.name = node.name
-        self.program = node.program
-        self.inputs = inputs
-        self.triggers = PUSHED
-        self.head, self.first, self.tail = PUSH, first, False
-        self.made = {}
         self.left = len(inputs)
         """How many have not finished."""
         self._ended = bytearray(len(inputs))
@@ -135,10 +133,5 @@ class Fan(Column):
                 for name, values in diffs.columns():
                     grouped.setdefault(name, []).extend(values)
             else:
-                for diff in diffs:
-                    for name, value in diff:
-                        if name in grouped:
-                            grouped[name].append(value)
-                        else:
-                            grouped[name] = [value]
+                gather(grouped, chain.from_iterable(diffs))
         return grouped

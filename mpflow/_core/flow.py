@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
+from mpflow._columns import gather
 from mpflow._core.fan import Fan, fan_of, size
 from mpflow._core.protocol import ENDED_TASK
 from mpflow._core.records import place_records
@@ -156,11 +157,7 @@ class Flow:
                 for name, values in task.grouped().items():
                     grouped.setdefault(name, []).extend(values)
                 continue
-            for name, value in task.writes:
-                if name in grouped:
-                    grouped[name].append(value)
-                else:
-                    grouped[name] = [value]
+            gather(grouped, task.writes)
         for name, values in grouped.items():
             self._fold(scheduler.state, name, values)
         pulled = [task for task in prefix if task.pulled]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Any
 
+from mpflow._columns import gather
 from mpflow._core.fan import Fan
 from mpflow._core.plan import OBJECT
 from mpflow._names import RESERVED
@@ -124,11 +125,7 @@ def _grouped(writes: Sequence[tuple[str, Any]], last: Collection[str]) -> dict[s
     if len(last) == 1:
         return {name: [value for _, value in writes] for name in last}
     grouped: dict[str, list[Any]] = {}
-    for name, value in writes:
-        if name in grouped:
-            grouped[name].append(value)
-        else:
-            grouped[name] = [value]
+    gather(grouped, writes)
     return grouped
 
 

@@ -148,7 +148,8 @@ class Admission:
         return self._fits(worker, need)
 
     def given(self, worker: Worker, attempt: Piece, is_first: bool) -> None:
-        """`worker` was sent `attempt`, or several of them, as the last of its window; ``is_first`` says that it had not run the node before."""
+        """`worker` was sent `attempt`, or several of them, as the last of its window; ``is_first`` says that it had not run
+        the node before."""
         shipment = self._shipments.of(attempt.program)
         appetite = shipment.appetite
         if shipment.seen and not appetite.need_bytes(not is_first):

@@ -508,7 +508,7 @@ class Foreman:
             self.outgoing.append((outcomes.results, frame))
             window.drop(numbers)
             self._roster.counts["ended"] += len(numbers)
-            first = attempts if type(attempts) is Span else attempts[0]
+            first = lead(attempts)  # type: ignore[arg-type]  # one that is gone may be None
             if first is not None:
                 shipment = self._parcels.shipments.of(first.program)
                 shipment.measured(len(numbers), sum(times_ns) / 1e9)

@@ -35,9 +35,7 @@ CONSUMER = "consumer"
 """Whom a task asks to take what it has said so far."""
 CALL = "call"
 """What a task asks to have a task run that it calls; the answer is its result."""
-MEMORY = (
-    23  # msgpack: number of a task that has just ended, by how much such tasks grow the worker, whether as its first
-)
+MEMORY = 23  # msgpack: number of a task that has ended, by how much such tasks grow the worker, whether as its first
 ASK = 22  # msgpack: task number, number of the question, whom it is for, encoded arguments
 
 # Both ways.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable
 
-from mpflow._columns import Attempts, Piece, Span, singly
+from mpflow._columns import Attempts, Piece, Span, singly, size_of
 from mpflow._messages import Attempt
 
 
@@ -56,7 +56,7 @@ class Queue:
                 run.appendleft(attempt)
             else:
                 run.append(attempt)
-            self._size += len(attempt) if type(attempt) is Span else 1
+            self._size += size_of(attempt)
 
     def put_back(self, pieces: Iterable[Piece]) -> None:
         """Queue at the front, in the order given: they waited already."""
@@ -73,7 +73,7 @@ class Queue:
                 run = self._runs[key] = deque()
                 self._turns.appendleft(key)
             run.appendleft(attempt)
-            self._size += len(attempt) if type(attempt) is Span else 1
+            self._size += size_of(attempt)
 
     def hold(self, outbox: object) -> None:
         """Keep what the run with that outbox has queued, and will queue, from being taken."""
@@ -81,7 +81,7 @@ class Queue:
         if key in self._held:
             return
         run = self._held[key] = self._runs.pop(key, deque())
-        self._size -= sum(len(piece) if type(piece) is Span else 1 for piece in run)
+        self._size -= sum(map(size_of, run))
         if run:
             self._turns.remove(key)
         if self.aside:
