@@ -137,6 +137,14 @@ class BinaryOperatorAggregate(ValueChannel[Value]):
         new.key = self.key
         return new
 
+    def copy(self) -> Self:
+        if type(self) is not BinaryOperatorAggregate:  # what its class has besides is its own
+            return super().copy()
+        new = self.__class__.__new__(self.__class__)  # each look of a branch takes one: no type is taken apart again
+        new.typ, new.key, new.operator, new._in_one_go = self.typ, self.key, self.operator, self._in_one_go
+        new.value = self.value
+        return new
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, BinaryOperatorAggregate) and same_reducer(self.operator, other.operator)
 

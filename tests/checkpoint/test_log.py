@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Callable
 from datetime import datetime
 from itertools import pairwise
@@ -39,6 +40,7 @@ from mpflow.checkpoint.log.records import (
     Step,
 )
 from mpflow.checkpoint.log.saver import LogSaver
+from mpflow.checkpoint.log.writer import GroupWriter
 from mpflow.checkpoint.sqlite import SqliteSaver
 from mpflow.errors import CheckpointCorruptError, CheckpointVersionError
 
@@ -418,3 +420,26 @@ def test_values_of_unknown_classes_are_refused_when_put() -> None:
         saver().put(at(), checkpoint({"a": Own()}, {"a": 1}), {}, {})
     with pytest.raises(DecodeError):
         CODER.unpack(b"\xc1")
+
+
+def test_writers_that_meet_share_a_commit() -> None:
+    commits: list[list[str]] = []
+    is_committing, may_go_on = threading.Event(), threading.Event()
+
+    def commit(batches: Any) -> None:
+        commits.append([thread_id for thread_id, _ in batches])
+        is_committing.set()
+        may_go_on.wait()
+
+    writer = GroupWriter(commit)
+    threads = [threading.Thread(target=writer.write, args=(name, [])) for name in "abc"]
+    threads[0].start()
+    is_committing.wait()
+    for thread in threads[1:]:
+        thread.start()
+    while len(writer._waiting) < 2:
+        threads[0].join(0.001)
+    may_go_on.set()
+    for thread in threads:
+        thread.join()
+    assert commits[0] == ["a"] and sorted(commits[1]) == ["b", "c"] and len(commits) == 2

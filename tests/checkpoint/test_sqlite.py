@@ -66,6 +66,36 @@ def test_cp10_a_connection_of_the_users_own() -> None:
     connection.close()
 
 
+def test_a_row_alone_takes_one_statement(saver: SqliteSaver) -> None:
+    where = save(saver, at(), 1)
+    statements: list[str] = []
+    saver.conn.set_trace_callback(statements.append)
+    saver.put_writes(where, [("x", 2)], "task")
+    saver.conn.set_trace_callback(None)
+    assert [statement.split()[0] for statement in statements] == ["INSERT"]
+
+
+def test_cp10_a_connection_that_begins_transactions_by_itself_commits_each_row(tmp_path: Path) -> None:
+    path = str(tmp_path / "db")
+    connection = sqlite3.connect(path, check_same_thread=False)
+    assert connection.isolation_level is not None
+    theirs = SqliteSaver(connection)
+    save(theirs, at(), 1)
+    save(theirs, at(), 2)
+    with SqliteSaver.from_conn_string(path) as other:
+        assert value_of(other, at()) == 2
+    theirs.close()
+
+
+def test_nothing_joins_a_transaction_that_somebody_else_has_open(tmp_path: Path, saver: SqliteSaver) -> None:
+    save(saver, at(), 1)
+    saver.conn.execute("BEGIN")
+    with pytest.raises(StorageError, match="transaction"):
+        save(saver, at(), 2)
+    saver.conn.execute("ROLLBACK")
+    assert value_of(saver, at()) == 1
+
+
 def test_cp10_sync_methods_of_the_async_saver_raise_on_its_loop() -> None:
     async def main() -> None:
         async with AsyncSqliteSaver.from_conn_string(":memory:") as saver:

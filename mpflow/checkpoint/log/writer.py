@@ -55,9 +55,17 @@ class GroupWriter:
         """Commit the rows in the calling thread, with all that waits before them; they are durable on return."""
         if self._failures:
             self._raise(thread_id)
-        with self._changed:
-            self._waiting.append((thread_id, rows))
-        self.flush(thread_id)
+        if self._committing.acquire(blocking=False):
+            try:
+                self._commit_waiting(((thread_id, rows),))
+            finally:
+                self._committing.release()
+        else:  # whoever comes next commits what has gathered
+            with self._changed:
+                self._waiting.append((thread_id, rows))
+            self._drain()
+        if self._failures:
+            self._raise(thread_id)
 
     def flush(self, thread_id: str | None = None) -> None:
         """Commit all that waits. Raises what failed for this thread."""
@@ -86,20 +94,25 @@ class GroupWriter:
 
     def _drain(self) -> None:
         with self._committing:  # one at a time: the order of rows is that of their commits
+            self._commit_waiting()
+
+    def _commit_waiting(self, last: Sequence[Batch] = ()) -> None:
+        batches = last
+        if self._waiting:
             with self._changed:
-                batches = self._waiting
+                batches = [*self._waiting, *last]
                 self._waiting = []
                 self._waiting_bytes = 0
-            if self._failures:
-                batches = [batch for batch in batches if batch[0] not in self._failures]
-            if not batches:
-                return
-            try:
-                self._commit(batches)
-            except BaseException as error:
-                self._failures.update((thread_id, error) for thread_id, _ in batches)
-                if not isinstance(error, Exception):
-                    raise
+        if self._failures:
+            batches = [batch for batch in batches if batch[0] not in self._failures]
+        if not batches:
+            return
+        try:
+            self._commit(batches)
+        except BaseException as error:
+            self._failures.update((thread_id, error) for thread_id, _ in batches)
+            if not isinstance(error, Exception):
+                raise
 
     def _run(self) -> None:
         while True:

@@ -69,6 +69,10 @@ def _insert(count: int) -> str:
 
 
 _INSERTS: Final = {1 << power: _insert(1 << power) for power in range(8)}
+_INSERT_ALONE: Final = (
+    "INSERT INTO mpflow_rows (space, checkpoint_id, kind, base, data) "
+    "SELECT space, ?, ?, ?, ? FROM mpflow_spaces WHERE thread_id = ? AND ns = ?"
+)
 
 
 class SqliteDriver:
@@ -169,15 +173,18 @@ class SqliteDriver:
     def _told(self) -> Iterator[None]:
         try:
             yield
-        except UnicodeDecodeError as error:  # of what SQLite says is wrong
-            raise DatabaseDamagedError(self.where, "its schema is malformed") from error
-        except sqlite3.Error as error:
-            detail = f"{type(error).__name__}: {error}"
-            if any(sign in str(error) for sign in _DAMAGE):
-                raise DatabaseDamagedError(self.where, detail) from error
-            if "locked" in str(error) or "busy" in str(error):
-                detail += f" (another connection has been writing for {BUSY_S:.0f} s)"
-            raise StorageError(self.where, detail) from error
+        except (UnicodeDecodeError, sqlite3.Error) as error:
+            raise self._meaning_of(error) from error
+
+    def _meaning_of(self, error: Exception) -> StorageError:
+        if isinstance(error, UnicodeDecodeError):  # of what SQLite says is wrong
+            return DatabaseDamagedError(self.where, "its schema is malformed")
+        detail = f"{type(error).__name__}: {error}"
+        if any(sign in str(error) for sign in _DAMAGE):
+            return DatabaseDamagedError(self.where, detail)
+        if "locked" in str(error) or "busy" in str(error):
+            detail += f" (another connection has been writing for {BUSY_S:.0f} s)"
+        return StorageError(self.where, detail)
 
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Cursor]:
@@ -195,9 +202,32 @@ class SqliteDriver:
     # -- the contract -------------------------------------------------------------------------------------------------
 
     def append(self, batches: Sequence[Batch]) -> None:
+        if len(batches) == 1:
+            ((thread_id, rows),) = batches
+            if len(rows) == 1 and self._appended_alone(thread_id, rows[0]):
+                return
         with self._writing() as cursor:
             for thread_id, rows in batches if len(batches) == 1 else _joined(batches):
                 self._insert(cursor, thread_id, rows)
+
+    def _appended_alone(self, thread_id: str, row: Row) -> bool:
+        """Add one row, the usual step's, by one statement that is a transaction of its own: half of what four would take.
+
+        Not so where the namespace is new, or somebody else has a transaction open or has Python begin them.
+        """
+        with self.lock:
+            if not self.is_set_up:
+                self.set_up()
+            connection = self.connection
+            if connection.in_transaction or (
+                connection.isolation_level is not None and getattr(connection, "autocommit", -1) is not True
+            ):
+                return False
+            parameters = row.checkpoint_id, row.kind, row.base, row.data, thread_id, row.ns
+            try:
+                return connection.execute(_INSERT_ALONE, parameters).rowcount == 1
+            except (UnicodeDecodeError, sqlite3.Error) as error:
+                raise self._meaning_of(error) from error
 
     def _insert(self, cursor: sqlite3.Cursor, thread_id: str, rows: Sequence[Row]) -> None:
         spaces: dict[str, int] = {}
