@@ -1,6 +1,6 @@
 """How many attempts travel in one frame, and how a frame of tasks or of results is laid out.
 
-Owns the layout on both sides and the rule of thumb behind it: a batch aims at a few milliseconds of work, so that its
+Owns the layout on both sides and the rule of thumb behind it: a batch aims at some milliseconds of work, so that its
 cost is shared and nobody waits long behind it.
 """
 
@@ -17,10 +17,17 @@ import msgpack
 from mpflow._columns import Attempts, Span
 from mpflow._messages import Attempt
 
-TARGET_S = 0.003
-"""What a batch aims to take. A frame costs some 20 us on both sides together: below one percent."""
-WINDOW_S = 0.03
-"""Work for this long lies ready at each worker while there is plenty, so that none waits for us when we are busy."""
+TARGET_S = 0.04
+"""What a batch aims to take, of one run alone. A frame costs some 100 us on both sides together, more where the code for it
+has left the caches: below one percent."""
+WINDOW_S = 0.1
+"""Work for this long lies ready at each worker while there is plenty, so that none waits for us when we are busy, nor we
+need to listen all the time."""
+SHARED_TARGET_S = 0.003
+SHARED_WINDOW_S = 0.03
+"""The same while several runs have work queued: none of them waits long behind another."""
+LEAST_WINDOW_S = 0.003
+"""The same while there is little work."""
 UNEVEN_S = 0.003
 """What waits at a busy worker for longer than this is worth the way to an idle one."""
 LEAST_S = 0.0005
@@ -33,26 +40,25 @@ _LARGE_BYTES = 1 << 15
 WHOLE_BYTES = 1 << 18
 """Plain data of a whole batch travels as one message up to this size: one call decodes it all."""
 _PICKLED = 42
-_COLUMNS = 7
-"""Where a group has its tasks' paths."""
 _SEND_PATH = 3
 """How many parts the path of a Send has."""
 _pathof = attrgetter("path")
 
 
-def size(seen: int, mean_s: float, waiting: int, workers: int) -> int:
-    """How many tasks of a program go into its next batch; near the end of a fan-out less, so that all end together."""
+def size(seen: int, mean_s: float, waiting: int, workers: int, *, is_shared: bool = False) -> int:
+    """How many tasks of a program go into its next batch; near the end of a fan-out less, so that all end together, and if
+    several runs share the workers."""
     if not seen:
         return 1
-    fitting = int(TARGET_S / mean_s) if mean_s > 0 else LIMIT
+    fitting = int((SHARED_TARGET_S if is_shared else TARGET_S) / mean_s) if mean_s > 0 else LIMIT
     least = int(LEAST_S / mean_s) if mean_s > 0 else LIMIT
     share = max(-(-waiting // (2 * workers)), least)
     return max(1, min(fitting, seen * GROWTH, share, waiting, LIMIT))
 
 
-def window_s(backlog_s: float, workers: int) -> float:
+def window_s(backlog_s: float, workers: int, *, is_shared: bool = False) -> float:
     """How much work may lie ready at a busy worker while there is so much in the queue."""
-    return min(WINDOW_S, max(TARGET_S, backlog_s / (2 * workers)))
+    return min(SHARED_WINDOW_S if is_shared else WINDOW_S, max(LEAST_WINDOW_S, backlog_s / (2 * workers)))
 
 
 # -- tasks: [forward output, log level, ticket, all inputs, [group, ...]], then the large inputs -----------------------------------
@@ -147,14 +153,6 @@ def paths_of(columns: Sequence[Any]) -> Iterable[tuple[Any, ...]]:
     if type(middles) is int:
         middles = range(middles, middles + count)
     return zip(repeat(head, count), middles, repeat(tail, count), strict=True)
-
-
-def holds_several(groups: Sequence[Sequence[Any]]) -> bool:
-    """Whether a batch has more than one task."""
-    if len(groups) > 1:
-        return True
-    count, *rest = groups[0][_COLUMNS]
-    return (count or len(rest)) > 1
 
 
 def split(blobs: Any) -> tuple[list[Any], list[bytes]]:

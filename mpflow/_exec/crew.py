@@ -74,7 +74,7 @@ class Worker:
         self.values: set[int] = set()
         """The numbers of the values on the shelf that it was sent."""
         self.mean_s = 0.0
-        """What a task of its last batch was expected to take."""
+        """What a task of its last batch was expected to take; infinite if it was not known."""
         self.given = 0
         self.is_fresh = True
         """It has not been given a task."""
@@ -99,6 +99,11 @@ class Worker:
         return int(self.page.words[slots.RUNNING])
 
     @property
+    def waiting(self) -> int:
+        """How many tasks it was given and has not started."""
+        return self.next_number - 1 - self.page.last_started
+
+    @property
     def is_loading(self) -> bool:
         """It unpickles the node of the task that it runs: what that imports is not the task's time."""
         return not self.page.words[slots.STARTED_NS]
@@ -107,6 +112,11 @@ class Worker:
     def started_at(self) -> float:
         """When the task that it runs began, by `time.monotonic`; when it was sent while its node is being imported."""
         return int(self.page.words[slots.STARTED_NS]) / 1e9 or self.sent_at
+
+    @property
+    def is_measured(self) -> bool:
+        """It is known what the tasks of its last batch take."""
+        return 0 < self.mean_s < float("inf")
 
     @property
     def has_worked(self) -> bool:

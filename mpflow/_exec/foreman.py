@@ -16,6 +16,7 @@ from typing import Any
 from mpflow._columns import Attempts, Piece, Span, lead, singly
 from mpflow._exec import batches, deadline, deaths, link, logs, outcomes
 from mpflow._exec.admission import LOOK_AGAIN_S, Admission
+from mpflow._exec.calm import SMALL_BYTES, Calm
 from mpflow._exec.crew import GONE, LEAVING, READY, STARTING, Worker
 from mpflow._exec.mailbox import Mailbox
 from mpflow._exec.outcomes import Deliveries
@@ -53,6 +54,7 @@ class Foreman:
         self._queue = Queue()
         self._stalls = Stalls(self._queue)
         self._admission = Admission(self._queue, self._parcels.shipments, self._max, roster.counts, self._stalls)
+        self.calm = Calm(roster, self._stalls)
         self._closing: Mailbox | None = None
         self.outgoing: Deliveries = deque()
 
@@ -63,7 +65,19 @@ class Foreman:
         if self._closing is not None:
             self._end(attempts, CANCELLED, None)
         else:
+            self._make_way(lead(attempts).outbox)
             self._queue.add(attempts)
+
+    def _make_way(self, outbox: Any) -> None:
+        """Take back what other runs have waiting at the workers for long, when one more begins to queue."""
+        if self._queue.has_run(outbox):
+            return
+        for worker in self._roster.crew:
+            if worker.state == READY and worker.is_measured and not worker.taken_back:
+                if worker.waiting * worker.mean_s > 2 * batches.SHARED_WINDOW_S:
+                    last = worker.window.get(worker.next_number - 1)
+                    if last is not None and last.outbox is not outbox:
+                        self._take_back(worker, keep=int(batches.SHARED_WINDOW_S / worker.mean_s))
 
     def cancel(self, request: tuple[frozenset[int], bool]) -> None:
         ids, kill = request
@@ -208,7 +222,8 @@ class Foreman:
         shipment = self._parcels.shipments.of(head.program)
         # One long task may wait at a busy worker while there are more for everybody; at the end it is taken back.
         if held > 1 or len(self._queue) <= self._max:
-            if held * worker.mean_s >= batches.window_s(shipment.mean_s * len(self._queue), self._max):
+            backlog_s = shipment.mean_s * len(self._queue)
+            if held * worker.mean_s >= batches.window_s(backlog_s, self._max, is_shared=self._queue.is_shared):
                 return False
         return shipment.seen > 0 and self._admission.admits(worker, head)
 
@@ -216,7 +231,8 @@ class Foreman:
         head = self._queue.head()
         assert head is not None
         shipment = self._parcels.shipments.of(head.program)
-        limit = batches.size(shipment.seen, shipment.mean_s, len(self._queue), self._max)
+        waiting, is_shared = len(self._queue), self._queue.is_shared
+        limit = batches.size(shipment.seen, shipment.mean_s, waiting, self._max, is_shared=is_shared)
         if self._max_tasks is not None:
             limit = min(limit, self._max_tasks - worker.given)
         return self._queue.take(limit if head.rerun_on_loss else 1)
@@ -431,6 +447,8 @@ class Foreman:
         self._roster.kill(worker, "protocol")
 
     def _hear(self, worker: Worker, kind: int, body: Any) -> None:
+        if kind != link.RESULTS or len(body) > SMALL_BYTES:
+            self.calm.disturb()
         if kind == link.RESULTS:
             self._take_results(worker, body)
         elif kind == link.EVENT:

@@ -37,6 +37,10 @@ class Polled(Protocol):
         """When `handle` must be called without any event."""
         ...
 
+    def calm_s(self) -> float:
+        """For how long events may wait."""
+        ...
+
     def unattended(self) -> None:
         """The last run that waited has left."""
         ...
@@ -49,6 +53,8 @@ class Polling:
         self.epoll = select.epoll()
         self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self.epoll.register(self._bell, select.EPOLLIN)
+        self._bell_alone = select.poll()
+        self._bell_alone.register(self._bell, select.POLLIN)
         # Whoever polls, under the key 0. A dict says by itself who that is, so that Ctrl-C between taking the lead and
         # remembering it loses nothing.
         self._leader: dict[int, _Waiter] = {}
@@ -108,9 +114,12 @@ class Polling:
             return
         while not mailbox.items:
             until = min(deadline, pool.alarm_at())
-            timeout_s = None if until == _FOREVER else max(0.0, until - monotonic())
+            calm_s = pool.calm_s()
             mailbox.notify = self._ring
             try:
+                if calm_s and not mailbox.items:
+                    self._bell_alone.poll(int(1000 * max(0.0, min(calm_s, until - monotonic()))))
+                timeout_s = None if until == _FOREVER else max(0.0, until - monotonic())
                 events = poll(timeout_s, 64) if not mailbox.items else []
             finally:
                 mailbox.notify = None

@@ -260,6 +260,9 @@ class WorkerPool:
     def alarm_at(self) -> float:
         return self._roster.alarm_at
 
+    def calm_s(self) -> float:
+        return self._foreman.calm.lasts_s()
+
     def arrived(self, started: Started | BaseException) -> None:
         """Take on a worker process, or the reason why there is none."""
         self._inbox.append((self._foreman.enlist, started))

@@ -30,6 +30,15 @@ class Queue:
         """How many must travel alone or were set aside."""
         return len(self.alone) + sum(map(len, list(self.aside.values())))  # from any thread
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether several runs wait."""
+        return len(self._turns) > 1
+
+    def has_run(self, outbox: object) -> bool:
+        """Whether attempts of the run with that outbox wait."""
+        return id(outbox) in self._runs
+
     def add(self, attempts: Attempts) -> None:
         """Queue at the end of each one's run."""
         self._add([attempts] if type(attempts) is Span else attempts)

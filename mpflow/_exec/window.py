@@ -15,15 +15,16 @@ from mpflow._messages import Attempt
 class Window:
     """Attempts by number, in order."""
 
-    __slots__ = ("_single", "_spans")
+    __slots__ = ("_in_spans", "_single", "_spans")
 
     def __init__(self) -> None:
         self._single: dict[int, Attempt] = {}
         self._spans: deque[tuple[int, Span]] = deque()
         """With the number of the first attempt of each."""
+        self._in_spans = 0
 
     def __len__(self) -> int:
-        return len(self._single) + sum(len(span) for _, span in self._spans) if self._spans else len(self._single)
+        return len(self._single) + self._in_spans
 
     def __bool__(self) -> bool:
         return bool(self._single or self._spans)
@@ -35,10 +36,16 @@ class Window:
         self._spread()
         return iter(self._single)
 
+    @property
+    def is_unwatched(self) -> bool:
+        """Whether there are attempts, and nobody waits for a single one of them: all are of spans."""
+        return bool(self._spans) and not self._single
+
     def add(self, first: int, attempts: Attempts) -> None:
         """Attempts that were given under the numbers from `first` on."""
         if type(attempts) is Span:
             self._spans.append((first, attempts))
+            self._in_spans += len(attempts)
         else:
             self._single.update(zip(range(first, first + len(attempts)), attempts, strict=True))
 
@@ -76,6 +83,7 @@ class Window:
         """Take out what was answered."""
         if self._begins_with(numbers):
             first, span = self._spans.popleft()
+            self._in_spans -= len(numbers)
             if len(span) > len(numbers):
                 self._spans.appendleft((first + len(numbers), span[len(numbers) :]))
             return
@@ -97,6 +105,7 @@ class Window:
             if here < len(span):
                 cut.append(span[here:])
         self._spans = kept
+        self._in_spans = sum(len(span) for _, span in kept)
         return cut
 
     def clear(self) -> list[Piece]:
@@ -106,6 +115,7 @@ class Window:
         cut: list[Piece] = [*self._single.values(), *(span for _, span in self._spans)]
         self._single.clear()
         self._spans.clear()
+        self._in_spans = 0
         return cut
 
     def items(self) -> list[tuple[int, Attempt]]:
@@ -135,4 +145,5 @@ class Window:
             for first, span in self._spans:
                 self._single.update(zip(range(first, first + len(span)), span, strict=True))
             self._spans.clear()
+            self._in_spans = 0
             self._single = dict(sorted(self._single.items()))

@@ -41,8 +41,8 @@ UNTAKEN = 256
 """How many chunks a task may have said that its run's consumer has not taken."""
 UNTAKEN_BYTES = 4 << 20
 _SLOW_NS = 3_000_000
-"""Before a task that may take this long, what is finished is sent: as long as a batch aims at, at whose end it is sent in
-any case. Should a task before that take longer than anybody thought, the lookout sends."""
+"""Before a task that may take this long, what is finished is sent. Should a task before that take longer than anybody
+thought, the lookout sends."""
 _HOLD_BYTES = 1 << 20
 _RSS_EVERY_NS = 50_000_000
 
@@ -188,13 +188,9 @@ class Worker:
         self._listen(log_level)
         # Plain data: no code of anybody's runs here, so nothing can die of it before a task is named.
         values = iter(self._codec.decode(whole)) if whole else None
-        is_watched = batches.holds_several(groups)
-        if is_watched:
-            self._lookout.begin()
         for group in groups:
             self._run_group(tail, values, *group)
-        if is_watched:
-            self._lookout.end()
+        self._lookout.end()
         if self._held is not None:
             self._held.close()
         self._flush()
@@ -231,12 +227,16 @@ class Worker:
         mean_ns = self._means.get(program_number, _SLOW_NS)
         number = first
         scope: Any = None
+        is_watched = False
         started = flushed = monotonic_ns()
         paths = batches.paths_of(columns)
         for path, data in zip(paths, inputs if values is None else values, strict=values is None):
             if mean_ns >= _SLOW_NS or timeout_s is not None or started - flushed > _HOLD_NS:
                 self._flush()
                 started = flushed = monotonic_ns()
+            elif not is_watched and (numbers or results.skipped):
+                is_watched = True
+                self._lookout.begin()
             words[started_ns] = 0 if program is None else started
             words[running] = number
             # A fence too: the page must be written before what follows is read (see `slots.Page.take_back`).

@@ -75,17 +75,23 @@ def test_inner_threads_share_what_is_there_and_leave_the_users_choice() -> None:
     [
         (0, 0.0, 10_000, 1),  # nothing is known: one
         (1, 1e-6, 10_000, 8),  # one was quick: a few
-        (1000, 1e-5, 100_000, 300),
+        (1000, 1e-4, 100_000, 400),
         (5000, 0.0, 100_000, 1024),
-        (1000, 1e-3, 100_000, 3),
+        (1000, 1e-3, 100_000, 40),
         (1000, 1.0, 100_000, 1),  # long tasks travel one by one
         (1000, 1e-4, 40, 10),  # near the end they are shared out
         (1000, 1e-4, 4, 4),  # but not into less than is worth a frame
         (1000, 0.0, 1, 1),
     ],
 )
-def test_batches_aim_at_a_few_milliseconds(seen: int, mean_s: float, waiting: int, expected: int) -> None:
+def test_batches_aim_at_some_milliseconds(seen: int, mean_s: float, waiting: int, expected: int) -> None:
     assert batches.size(seen, mean_s, waiting, 2) == expected
+
+
+def test_runs_that_share_the_workers_get_short_batches_and_windows() -> None:
+    assert batches.size(1000, 1e-3, 100_000, 2, is_shared=True) == 3
+    assert batches.window_s(100.0, 2, is_shared=True) < batches.window_s(100.0, 2)
+    assert batches.window_s(0.0, 2, is_shared=True) == batches.window_s(0.0, 2)
 
 
 def test_one_long_task_outweighs_many_short_ones() -> None:

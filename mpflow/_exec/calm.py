@@ -1,0 +1,46 @@
+"""For how long nobody needs to listen to the workers.
+
+While each has plenty of work left, and nobody waits for single results, what they send lies safe in their sockets: the
+process that runs the graph takes it in later, all at once, and costs them less of the cores. Must not read anything.
+"""
+
+from __future__ import annotations
+
+from time import monotonic
+from typing import Final
+
+from mpflow._exec.crew import READY
+from mpflow._exec.roster import Roster
+from mpflow._exec.stalls import Stalls
+
+LONGEST_S: Final = 0.03
+_SHORTEST_S: Final = 0.002
+_WARY_S: Final = 1.0
+"""For so long after a worker has said anything but small results, all of them are listened to: more of it may follow, and a
+task may wait for an answer, or its socket may be full."""
+SMALL_BYTES: Final = 1 << 15
+
+
+class Calm:
+    """Of one pool."""
+
+    def __init__(self, roster: Roster, stalls: Stalls) -> None:
+        self._roster = roster
+        self._stalls = stalls
+        self._wary_until = 0.0
+
+    def disturb(self) -> None:
+        """Something came that cannot wait."""
+        self._wary_until = monotonic() + _WARY_S
+
+    def lasts_s(self) -> float:
+        """Half of the time in which the first worker will have started its last task; 0 if somebody should listen."""
+        calm_s = 2 * LONGEST_S
+        crew = self._roster.crew
+        if not crew or self._stalls or self._wary_until > monotonic():
+            return 0.0
+        for worker in crew:
+            if worker.state != READY or worker.wants_out or not worker.window.is_unwatched or not worker.is_measured:
+                return 0.0
+            calm_s = min(calm_s, worker.waiting * worker.mean_s)
+        return calm_s / 2 if calm_s >= 2 * _SHORTEST_S else 0.0

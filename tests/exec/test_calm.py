@@ -1,0 +1,125 @@
+"""When workers need not be listened to: the rule on its own, and a pool of which nobody reads all the time."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from mpflow._exec import calm
+from mpflow._exec.calm import LONGEST_S, Calm
+from mpflow._exec.crew import LEAVING, READY, STARTING
+from mpflow._exec.process import WorkerPool
+from mpflow._messages import DONE
+from tests.exec.pooling import Drive, Node
+
+
+def worker(waiting: int = 10, mean_s: float = 0.01, **fields: Any) -> Any:
+    usual = {
+        "state": READY,
+        "wants_out": False,
+        "window": SimpleNamespace(is_unwatched=True),
+        "is_measured": True,
+        "waiting": waiting,
+        "mean_s": mean_s,
+    }
+    return SimpleNamespace(**{**usual, **fields})
+
+
+def lasts_s(*crew: Any, stalls: Any = ()) -> float:
+    return Calm(SimpleNamespace(crew=list(crew)), stalls).lasts_s()  # type: ignore[arg-type]
+
+
+def test_it_lasts_for_half_of_what_the_first_to_be_done_has_waiting() -> None:
+    assert lasts_s(worker(4), worker(3)) == pytest.approx(0.015)
+    assert lasts_s(worker(4000)) == LONGEST_S
+
+
+@pytest.mark.parametrize(
+    "busy",
+    [
+        worker(0),
+        worker(1, 0.001),
+        worker(state=STARTING),
+        worker(state=LEAVING),
+        worker(wants_out=True),
+        worker(window=SimpleNamespace(is_unwatched=False)),
+        worker(is_measured=False),
+    ],
+)
+def test_one_worker_that_needs_somebody_ends_it(busy: Any) -> None:
+    assert lasts_s(worker(), busy) == 0
+
+
+def test_nobody_is_calm_without_workers_or_while_one_waits_for_us() -> None:
+    assert lasts_s() == 0
+    assert lasts_s(worker(), stalls=[worker()]) == 0
+
+
+def test_a_disturbance_ends_it_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(calm, "monotonic", lambda: now[0])
+    quiet = Calm(SimpleNamespace(crew=[worker()]), ())  # type: ignore[arg-type]
+    assert quiet.lasts_s() > 0
+    quiet.disturb()
+    assert quiet.lasts_s() == 0
+    now[0] += 1.1
+    assert quiet.lasts_s() > 0
+
+
+def test_what_lies_in_the_sockets_is_taken_in_and_a_death_noticed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """With every worker always calm, and for long: only the bell and the end of the calm are left to wake the run."""
+    monkeypatch.setattr(Calm, "lasts_s", lambda _: 0.01)
+
+    def once(value: int) -> int:
+        if value == 7:
+            try:
+                os.close(os.open(tmp_path / "died", os.O_CREAT | os.O_EXCL))
+            except FileExistsError:
+                return value
+            os.kill(os.getpid(), 9)
+        return value
+
+    with WorkerPool(2) as pool:
+        drive = Drive(pool)
+        ended = drive.rerunning(Node(once), range(50))
+        assert ended == {value: (DONE, [("out", value)]) for value in range(50)}
+        assert len(drive.lost) == 1
+
+
+def test_another_run_need_not_wait_behind_a_full_window(tmp_path: Path) -> None:
+    gate, order = str(tmp_path / "gate"), str(tmp_path / "order")
+    os.mkfifo(gate)
+
+    def long(value: int) -> int:
+        with open(order, "a") as file:
+            file.write("a")
+        if value == 0:
+            with open(gate) as opened:
+                opened.read()
+        return value
+
+    def other(_: int) -> None:
+        with open(order, "a") as file:
+            file.write("b")
+
+    with WorkerPool(1) as pool:
+        first, second, node = Drive(pool), Drive(pool), Node(long)
+        first.values(node, [1])
+        # As if such tasks took 10 ms each.
+        pool._foreman._parcels.shipments.of(node).measured(10_000, 100.0)
+        first.submit(node, range(40))
+        first.running_pid()
+        (busy,) = pool._foreman._roster.crew
+        assert busy.waiting >= 8
+        second.submit(Node(other), [0])
+        with open(gate, "w"):
+            pass
+        second.finish(1)
+        first.finish(41)
+        assert Path(order).read_text().index("b") < 8
