@@ -107,6 +107,12 @@ class NodePlan:
         self.passes: frozenset[str] | None = None
         self.plain = max_concurrency is None and self.timeout_s is None and rerun_on_loss
 
+    def passed(self, input: Any) -> list[tuple[str, Any]] | None:
+        """What the node writes, if that is but its input as it is; else None."""
+        if self.passes is None or type(input) is not dict or not self.passes.issuperset(input):
+            return None
+        return [*input.items(), *self.writes]
+
     def timed(self, timeout: TimeoutPolicy) -> NodePlan:
         """This node with another timeout."""
         twin = copy(self)

@@ -43,7 +43,7 @@ from mpflow._core.protocol import (
 )
 from mpflow._core.records import place_records
 from mpflow._core.resuming import is_breakpoint, keep
-from mpflow._core.steps import due_tasks, sent_tasks, triggered_tasks
+from mpflow._core.steps import due_tasks, entering, is_idle, sent_tasks, triggered_tasks
 from mpflow._core.task import INTERRUPTED, READY, RUNNING, WAITING, Task
 from mpflow._messages import CANCELLED, CLOSED, CLOSED_MANY, FAILED, LOST, Attempt, StepFacts
 from mpflow._names import INTERRUPT, TASKS
@@ -63,6 +63,42 @@ class Scheduler:
     With `tells_ends` each task's end is told by `ENDED_TASK`; without, only those that were called. Sends to a node that
     `keeps_columns` are dispatched as a `Span`, if they are many and nobody is told of each.
     """
+
+    __slots__ = (
+        "called",
+        "called_in",
+        "drained",
+        "error",
+        "facts",
+        "fans",
+        "flow",
+        "interrupted",
+        "keeps_columns",
+        "kept",
+        "kill_on_failure",
+        "lent",
+        "max_concurrency",
+        "node_load",
+        "on_error",
+        "open",
+        "parked",
+        "pause_after",
+        "pause_before",
+        "phase",
+        "plan",
+        "ready",
+        "recorded",
+        "recursion_limit",
+        "running",
+        "state",
+        "step",
+        "stop",
+        "tasks",
+        "tells_ends",
+        "unseen",
+        "updated",
+        "warn",
+    )
 
     def __init__(
         self,
@@ -93,8 +129,8 @@ class Scheduler:
         self.pause_before = pause_before
         self.pause_after = pause_after
         self.tells_ends = tells_ends
-        plain = not (tells_ends or max_concurrency or pause_before or pause_after)
-        self.keeps_columns = keeps_columns if plain else None
+        self.unseen = not (tells_ends or pause_before or pause_after)  # nobody can tell where one step ends
+        self.keeps_columns = keeps_columns if self.unseen and not max_concurrency else None
         self.facts: StepFacts | None = None
         self.updated: Collection[str] | None = None
         self.tasks: list[Any] = []  # each a `Task`, or the step's `Fan`
@@ -208,9 +244,18 @@ class Scheduler:
         if state.versions or changed:
             before = None if state.counted else changed
             dropped = due_tasks(self.plan, state, self.step, self.stop, before, self.warn)
-        merged = merge(state, [*dropped, _Source(writes)])  # type: ignore[list-item]
-        self.updated = merged.updated
         self.step += 1
+        passed = entering(self.plan, writes) if self.unseen and not dropped else None
+        if passed is None:
+            merged = merge(state, [*dropped, _Source(writes)])  # type: ignore[list-item]
+        else:
+            self.step += 1
+            try:
+                merged = merge(state, [_Entry(passed)])  # type: ignore[list-item]
+            except Exception as error:
+                self._break(error, out)
+                return
+        self.updated = merged.updated
         out.append((MERGED, (), merged))
 
     def _advance(self, stimulus: Stimulus, out: list[Instruction]) -> None:
@@ -351,6 +396,9 @@ class Scheduler:
         if self.pause_after and is_breakpoint(self, self.pause_after):
             self.phase = FINAL
             out.append((PAUSED, ()))
+        elif self.unseen and self.step <= self.stop and is_idle(self.plan, self.state, merged.updated):
+            self.phase = FINAL
+            out.append((OVER,))
         self.tasks = []
 
     def _writers(self, channel: str) -> str:
@@ -388,6 +436,14 @@ class _Source:
 
     def __init__(self, writes: Sequence[tuple[str, Any]]) -> None:
         self.writes = writes
+
+
+class _Entry(_Source):
+    """The run's input where it has passed the step that only takes it in."""
+
+    __slots__ = ()
+
+    ends_step = True
 
 
 TRANSITIONS: dict[tuple[str, int], Callable[[Scheduler, Task, Stimulus, list[Instruction]], None]] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Any
 
 from mpflow._core.task import Task
@@ -62,6 +63,20 @@ def triggered_tasks(
                         input[key] = manager.get(_Scratch(step, stop))
         tasks.append(Task(node, node.path, input, node.triggers))
     return tasks
+
+
+def entering(plan: Plan, writes: Sequence[tuple[str, Any]]) -> list[tuple[str, Any]] | None:
+    """What the first step writes for an input that its one node passes on as it is; None if that is to be seen."""
+    if len(writes) != 1:
+        return None
+    channel, input = writes[0]
+    nodes = plan.starts.get(channel, ())
+    return nodes[0].passed(input) if len(nodes) == 1 else None
+
+
+def is_idle(plan: Plan, state: ChannelState, updated: AbstractSet[str]) -> bool:
+    """Whether a step that gave these channels a new value starts nothing."""
+    return plan.starts.keys().isdisjoint(updated) and TASKS not in state.values
 
 
 def _name(node: NodePlan) -> str:

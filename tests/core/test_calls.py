@@ -18,6 +18,7 @@ from mpflow._core.protocol import (
     DROP,
     ENDED_TASK,
     MERGED,
+    OVER,
     PAUSED,
     REFUSED,
     SPAWN,
@@ -199,7 +200,7 @@ def test_a_called_task_that_its_caller_has_begun_is_not_dispatched() -> None:
     assert drive.call("a", 0) == [ANSWER]  # the same call, of a caller that is tried again
     assert drive(CLOSED, begun, [(RETURN, 8)], 0.0) == []
     drive.end("a")
-    assert drive.end("b", ("out", 1)) == [MERGED]
+    assert drive.end("b", ("out", 1)) == [MERGED, OVER]
 
 
 def test_a_called_task_that_its_caller_began_too_late_changes_nothing() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import pytest
@@ -349,3 +350,59 @@ def test_a_step_that_only_passes_its_input_on_needs_no_attempt(given: Any, is_kn
     out = scheduler.handle((ADVANCE, StepFacts({}, 0, 10), None))
     assert [instruction[0] for instruction in out] == ([ENDED_TASK, MERGED] if is_known else [DISPATCH])
     assert state.values.get("x") == (1 if is_known else None)
+
+
+def entered(given: Any, *, limit: int = 10, **options: Any) -> tuple[Scheduler, list[Any]]:
+    """A scheduler whose plan takes `given` in and counts to it in one node; what the run begins with."""
+    entrance = NodePlan(START, None, [START], START, writes=[("to:w", None)])
+    entrance.passes = frozenset({"x"})
+    channels = {
+        START: EphemeralValue(object),
+        "to:w": EphemeralValue(object),
+        "x": BinaryOperatorAggregate(int, operator.add),
+    }
+    nodes = {START: entrance, "w": NodePlan("w", None, ["to:w"], "x")}
+    plan = Plan("g", nodes, channels, input=START, output="x", stream="x")
+    scheduler = Scheduler(plan, ChannelState(plan), recursion_limit=limit, **options)
+    return scheduler, scheduler.handle((BEGIN, [(START, given)], ()))
+
+
+def kinds(out: list[Any]) -> list[str]:
+    return [instruction[0] for instruction in out]
+
+
+@pytest.mark.parametrize(("given", "step"), [({"x": 1}, 1), ({"x": 1, "y": 2}, 0)])
+def test_the_input_passes_the_first_step_at_once_where_nobody_is_told_of_it(given: Any, step: int) -> None:
+    scheduler, out = entered(given, tells_ends=False)
+    assert (kinds(out), scheduler.step) == ([MERGED], step)
+    assert [a.task.name for _, *rest in scheduler.handle((ADVANCE, StepFacts({}, 0, 10), None)) for a in rest[0]] == [
+        "w" if step else START
+    ]
+    assert START not in scheduler.state.values or not step
+
+
+@pytest.mark.parametrize("options", [{"tells_ends": True}, {"tells_ends": False, "pause_before": {"w"}}])
+def test_whoever_is_told_of_steps_is_told_of_the_first(options: dict[str, Any]) -> None:
+    scheduler, _ = entered({"x": 1}, **options)
+    assert scheduler.step == 0
+    assert MERGED in kinds(scheduler.handle((ADVANCE, StepFacts({}, 0, 10), None)))
+
+
+def test_an_input_that_a_reducer_refuses_breaks_the_run() -> None:
+    scheduler, out = entered({"x": "no number"}, tells_ends=False)
+    assert kinds(out) == [BROKEN] and isinstance(out[0][1], ReducerError)
+    assert scheduler.phase is FINAL
+
+
+@pytest.mark.parametrize("limit", [1, 2])
+def test_the_run_is_over_with_a_step_that_starts_nothing_but_not_beyond_its_limit(limit: int) -> None:
+    scheduler, _ = entered({"x": 1}, limit=limit, tells_ends=False)
+    ((_, (attempt,)),) = scheduler.handle((ADVANCE, StepFacts({}, 1, limit), None))
+    out = scheduler.handle((CLOSED, attempt, [("x", 1)], 0.0))
+    if limit == 1:  # the step after the last is asked for, and refused
+        assert kinds(out) == [MERGED]
+        out = scheduler.handle((ADVANCE, StepFacts({}, 2, limit), None))
+        assert kinds(out) == [BROKEN] and isinstance(out[0][1], GraphRecursionError)
+    else:
+        assert kinds(out) == [MERGED, OVER]
+    assert scheduler.phase is FINAL and scheduler.state.values["x"] == 2
