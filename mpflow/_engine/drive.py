@@ -37,6 +37,7 @@ def drive(run: Run, input: Any) -> Iterator[Any]:
     saver = None if run.persistence is None else run.persistence.saver
     routes = places.routes
     scheduler = run.scheduler
+    helps = run.helps
     alone_inline = not run.streams.wants_events and run.step_timeout_s is None
     if run.lends:
         run.local.lend = perform
@@ -69,7 +70,9 @@ def drive(run: Run, input: Any) -> Iterator[Any]:
                 else:
                     reply = _start(run, places, attempts)
             elif kind is WAIT:
-                if not mailbox.items:
+                if helps and not mailbox.items and (untaken := places.untaken()) is not None:
+                    mailbox.post(perform(untaken))  # behind what it said
+                elif not mailbox.items:
                     pool = places.pool
                     timeout_s = places.patience_s(effect[1]) if places.auto else effect[1]
                     if pool is None:

@@ -172,6 +172,10 @@ class Places:
             self._threads = ThreadPlace(self.run.performer.perform, limit)
         return self._threads
 
+    def untaken(self) -> Attempt | None:
+        """An attempt that waits for a thread, for the caller to perform instead."""
+        return None if self._threads is None else self._threads.take()
+
     def processes(self) -> WorkerPool:
         if self.pool is None:
             from mpflow._engine.entrances import entrances

@@ -71,6 +71,7 @@ class Run:
         self.plan = plan = setting.plan
         self.options = setting.options
         self.is_part = setting.is_part
+        self.helps = setting.helps
         self.step_timeout_s = setting.step_timeout_s
         self._threaded = setting.threaded
         nest = nest_of(setting, config)

@@ -42,6 +42,8 @@ class Setting:
     """A graph as its runs find it: shared by all of them, and changed by none.
 
     ``defaults`` is the graph's own config. It does not hold the graph, which holds it: a graph ends with its last user. With `is_part` its runs are parts of the tasks that they are started from (see `Run`).
+    With `helps` the thread that drives a run performs what no other thread has begun, rather than wait for it: for plans
+    whose tasks end together, so that nobody minds when it hears late of one.
     """
 
     __slots__ = (
@@ -49,6 +51,7 @@ class Setting:
         "checkpointer",
         "defaults",
         "has_previous",
+        "helps",
         "is_part",
         "keeps_columns",
         "kills_on_failure",
@@ -74,6 +77,7 @@ class Setting:
         cache: Any = None,
         step_timeout_s: float | None = None,
         is_part: bool = False,
+        helps: bool = False,
     ) -> None:
         self.plan = plan
         self.options = options
@@ -83,6 +87,7 @@ class Setting:
         self.cache = cache
         self.step_timeout_s = step_timeout_s
         self.is_part = is_part
+        self.helps = helps
         executor = options.get("executor")
         self.threaded = executor in THREADED
         self.leaves = plan.leaves or executor == "process"

@@ -22,55 +22,80 @@ IDLE_S = 2.0
 Job = Callable[[], None]
 
 
-class _Idler:
-    """A thread of the set, while it waits for a job."""
-
-    __slots__ = ("bell", "job")
-
-    def __init__(self) -> None:
-        self.bell = threading.Lock()
-        self.bell.acquire()
-        self.job: Job | None = None
-
-
 class ThreadSet:
-    """Threads that run jobs. `start` takes an idle one or makes one; those idle for long end."""
+    """Threads that run jobs. `start` wakes an idle one or makes one; those idle for long end.
+
+    Whoever is free takes the job that waits longest. There are as many threads on their way as jobs that wait, or more
+    after one was withdrawn: the next job needs no waking then. One that is not counted although it comes, as Ctrl-C may
+    leave it, does no harm; one that is counted and does not come would.
+    """
 
     def __init__(self) -> None:
-        self._idle: deque[_Idler] = deque()
-        self._count = 0
-
-    def start(self, job: Job) -> None:
-        try:
-            idler = self._idle.pop()
-        except IndexError:
-            self._count += 1
-            thread = threading.Thread(target=self._live, args=(job,), name=f"mpflow-thread-{self._count}", daemon=True)
-            thread.start()
-            return
-        idler.job = job
-        idler.bell.release()
-
-    def _live(self, job: Job) -> None:
-        idler = _Idler()
-        while True:
-            job()
-            del job
-            self._idle.append(idler)
-            if not idler.bell.acquire(timeout=IDLE_S):
-                try:
-                    self._idle.remove(idler)
-                except ValueError:  # taken at this very moment: its job is about to come
-                    idler.bell.acquire()
-                else:
-                    return
-            assert idler.job is not None
-            job = idler.job
-            idler.job = None
+        self._made = 0
+        self.reset()
 
     def reset(self) -> None:
         """Forget all threads: after a fork the child has none of them."""
-        self._idle = deque()
+        self._lock = threading.Lock()
+        self._jobs: deque[Job] = deque()
+        self._idle: list[Any] = []
+        """The bells of idle threads: locks that they wait for."""
+        self._coming: set[Any] = set()
+        """The bells of those that are on their way."""
+
+    def start(self, job: Job) -> None:
+        """Have a thread run `job`. Raises RuntimeError if there can be no more threads."""
+        jobs, coming = self._jobs, self._coming
+        new: list[Any] = []
+        try:
+            with self._lock:
+                jobs.append(job)
+                while len(coming) < len(jobs):
+                    if self._idle:
+                        bell = self._idle.pop()
+                        bell.release()
+                    else:
+                        bell = threading.Lock()
+                        new.append(bell)
+                    coming.add(bell)
+            while new:
+                self._make(new[-1])
+                new.pop()
+        except BaseException:
+            with self._lock:
+                coming.difference_update(new)
+            raise
+
+    def withdraw(self, job: Job) -> bool:
+        """Take back a job that no thread has taken yet; whether there was one."""
+        with self._lock:
+            try:
+                self._jobs.remove(job)
+            except ValueError:
+                return False
+            return True
+
+    def _make(self, bell: Any) -> None:
+        bell.acquire()
+        self._made += 1
+        threading.Thread(target=self._live, args=(bell,), name=f"mpflow-thread-{self._made}", daemon=True).start()
+
+    def _live(self, bell: Any) -> None:
+        while True:
+            with self._lock:
+                self._coming.discard(bell)
+                job = self._jobs.popleft() if self._jobs else None
+                if job is None:
+                    self._idle.append(bell)
+            if job is not None:
+                job()
+                del job
+            elif not bell.acquire(timeout=IDLE_S):
+                with self._lock:
+                    if bell in self._idle:
+                        self._idle.remove(bell)
+                        return
+                bell.acquire(timeout=IDLE_S)  # just released, or about to be
 
 
 THREADS = ThreadSet()
@@ -114,6 +139,17 @@ class ThreadPlace(Generic[Work]):
                 return list(self._queue)
             except RuntimeError:  # a thread took one meanwhile
                 continue
+
+    def take(self) -> Work | None:
+        """One that no thread has taken yet, if there is one: the caller performs it."""
+        try:
+            attempt = self._queue.popleft()
+        except IndexError:
+            return None
+        if not self._queue and THREADS.withdraw(self._empty):
+            with self._lock:
+                self._active -= 1
+        return attempt
 
     def withdraw(self, wanted: Collection[int]) -> list[Work]:
         """Take out, of the attempts with these ids, those that no thread has taken yet. The others keep their order."""

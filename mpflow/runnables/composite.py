@@ -27,6 +27,9 @@ _PIECES = Asked(stream_mode="custom")
 class Composite(Runnable[Any, Any]):
     """A runnable whose work is done by the engine. ``executor`` and ``pool`` are those of a compiled graph."""
 
+    _helps = False
+    """Whether the thread that invokes it performs what no other has begun, rather than wait."""
+
     def __init__(self, executor: Any, pool: Any) -> None:
         self._options = {"executor": executor, "pool": pool}
         self._settings: dict[str, Setting] = {}
@@ -35,7 +38,8 @@ class Composite(Runnable[Any, Any]):
         """The plan of one way to run this, and what goes with it; made once."""
         setting = self._settings.get(way)
         if setting is None:
-            setting = Setting(self._make_plan(way), self._options, checkpointer=False, is_part=True)
+            helps = self._helps and way == INVOKE
+            setting = Setting(self._make_plan(way), self._options, checkpointer=False, is_part=True, helps=helps)
             self._settings[way] = setting
         return setting
 

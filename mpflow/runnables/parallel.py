@@ -29,8 +29,10 @@ class RunnableParallel(Composite):
     a `WorkerPool` to use in place of the default one. Branches named "executor" or "pool" are given in a mapping.
 
     The first branch to fail decides the error, which says in a note which branch it was; branches that run by then are
-    waited for. `stream` yields ``{branch: chunk}`` as chunks come. ``max_concurrency`` in the config bounds the branches.
+    waited for. The calling thread performs branches too, one and whatever no other thread has begun by then. `stream` yields ``{branch: chunk}`` as chunks come. ``max_concurrency`` in the config bounds the branches.
     """
+
+    _helps = True
 
     def __init__(
         self,

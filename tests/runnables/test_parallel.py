@@ -81,6 +81,12 @@ def test_branches_run_at_the_same_time(run: Run) -> None:
     }
 
 
+def test_the_calling_thread_performs_what_no_other_has_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mpflow._exec.thread.THREADS.start", lambda job: None)
+    branches = {key: lambda x: threading.current_thread() for key in "abc"}
+    assert set(RunnableParallel(branches).invoke(1).values()) == {threading.current_thread()}
+
+
 def test_async_branches_share_the_event_loop() -> None:
     async def meet(x: Any) -> str:
         arrived.append(x)
