@@ -1,7 +1,8 @@
 """For how long nobody needs to listen to the workers.
 
-While each has plenty of work left, and nobody waits for single results, what they send lies safe in their sockets: the
-process that runs the graph takes it in later, all at once, and costs them less of the cores. Must not read anything.
+While each has plenty of work left, what they send lies safe in their sockets: the process that runs the graph takes it in
+later, all at once, and costs them less of the cores. It stays away for longer where nobody waits for single results. Must not
+read anything.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from mpflow._exec.roster import Roster
 from mpflow._exec.stalls import Stalls
 
 LONGEST_S: Final = 0.03
+WATCHED_S: Final = 0.005
+"""The longest where results are streamed or saved one by one."""
 _SHORTEST_S: Final = 0.002
 _WARY_S: Final = 1.0
 """For so long after a worker has said anything but small results, all of them are listened to: more of it may follow, and a
@@ -40,7 +43,9 @@ class Calm:
         if not crew or self._stalls or self._wary_until > monotonic():
             return 0.0
         for worker in crew:
-            if worker.state != READY or worker.wants_out or not worker.window.is_unwatched or not worker.is_measured:
+            if worker.state != READY or worker.wants_out or not worker.window or not worker.is_measured:
                 return 0.0
             calm_s = min(calm_s, worker.waiting * worker.mean_s)
+            if not worker.window.is_unwatched:
+                calm_s = min(calm_s, 2 * WATCHED_S)
         return calm_s / 2 if calm_s >= 2 * _SHORTEST_S else 0.0

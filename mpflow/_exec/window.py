@@ -38,8 +38,8 @@ class Window:
 
     @property
     def is_unwatched(self) -> bool:
-        """Whether there are attempts, and nobody waits for a single one of them: all are of spans."""
-        return bool(self._spans) and not self._single
+        """Whether nobody waits for a single one of them: all are of spans."""
+        return not self._single
 
     def add(self, first: int, attempts: Attempts) -> None:
         """Attempts that were given under the numbers from `first` on."""

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from mpflow._exec import calm
-from mpflow._exec.calm import LONGEST_S, Calm
+from mpflow._exec.calm import LONGEST_S, WATCHED_S, Calm
 from mpflow._exec.crew import LEAVING, READY, STARTING
 from mpflow._exec.process import WorkerPool
 from mpflow._messages import DONE
@@ -46,12 +46,16 @@ def test_it_lasts_for_half_of_what_the_first_to_be_done_has_waiting() -> None:
         worker(state=STARTING),
         worker(state=LEAVING),
         worker(wants_out=True),
-        worker(window=SimpleNamespace(is_unwatched=False)),
+        worker(window=None),
         worker(is_measured=False),
     ],
 )
 def test_one_worker_that_needs_somebody_ends_it(busy: Any) -> None:
     assert lasts_s(worker(), busy) == 0
+
+
+def test_it_is_short_where_results_are_watched() -> None:
+    assert lasts_s(worker(), worker(window=SimpleNamespace(is_unwatched=False))) == WATCHED_S
 
 
 def test_nobody_is_calm_without_workers_or_while_one_waits_for_us() -> None:
