@@ -96,7 +96,7 @@ BUGS = (
     Bug(
         "what printed comes after its result",
         "_exec/worker.py",
-        "                _flush_streams(*(stream for stream in (sys.stdout, sys.stderr) if _is_ours(stream)))\n",
+        "                self._voice.flush_ours()\n",
         "",
         _faults("held_back_tasks_printed"),
     ),

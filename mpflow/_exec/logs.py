@@ -12,11 +12,13 @@ import io
 import sys
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 WARNING = 30
 
-Send = Callable[[int, Any], None]
+RECORD = "record"
+TEXT = "text"
 
 # -- in the worker -----------------------------------------------------------------------------------------------------
 
@@ -113,6 +115,53 @@ class Forwarded(io.TextIOBase):
                 text = "".join(held[:count])
                 del held[:count]
                 self._send(self._name, text)
+
+
+class Voice:
+    """All that. ``say(RECORD, fields)`` and ``say(TEXT, (stream, text))`` send it; `where` tells node and attempt."""
+
+    def __init__(self, say: Callable[[str, Any], None], where: Callable[[], tuple[str, int]]) -> None:
+        self._say = say
+        self._where = where
+        self._is_forwarding = False
+        self._set_level: Callable[[int], None] | None = None
+
+    def tune(self, forwards: bool, level: int) -> None:
+        """Send records from `level` on, and what is printed only if it `forwards`."""
+        if self._set_level is None:
+            self._set_level = install_handler(partial(self._say, RECORD), self._where)
+        self._set_level(level)
+        if forwards == self._is_forwarding:
+            return
+        self._is_forwarding = forwards
+        for name in ("stdout", "stderr"):
+            stream = getattr(sys, name)
+            if forwards and not isinstance(stream, Forwarded):
+                setattr(sys, name, Forwarded(name, self._print, getattr(sys, f"__{name}__")))
+            elif not forwards and isinstance(stream, Forwarded):
+                setattr(sys, name, getattr(sys, f"__{name}__"))
+
+    def _print(self, name: str, text: str) -> None:
+        self._say(TEXT, (name, text))
+
+    def flush(self) -> None:
+        _flush(sys.stdout, sys.stderr)
+
+    def flush_ours(self) -> None:
+        """Likewise, but streams that a task has put there, from whatever thread, are that task's own."""
+        _flush(*(stream for stream in (sys.stdout, sys.stderr) if _is_ours(stream)))
+
+
+def _flush(*streams: Any) -> None:
+    for stream in streams:
+        try:
+            stream.flush()
+        except Exception:  # closed or replaced by a task: its own affair
+            continue
+
+
+def _is_ours(stream: Any) -> bool:
+    return stream is sys.__stdout__ or stream is sys.__stderr__ or isinstance(stream, Forwarded)
 
 
 # -- in the parent -----------------------------------------------------------------------------------------------------

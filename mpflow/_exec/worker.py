@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from socket import socket
 from time import monotonic_ns
 from typing import Any, NoReturn
@@ -21,14 +21,16 @@ from mpflow._exec import batches, link, logs, slots
 from mpflow._exec.errands import Errands
 from mpflow._exec.facts import KEPT
 from mpflow._exec.gauge import LONG_NS, Gauge
+from mpflow._exec.kept import Kept
 from mpflow._exec.lookout import Lookout
+from mpflow._exec.payloads import Payloads
 from mpflow._exec.place import become_worker
 from mpflow._exec.workerscope import Group, WorkerScope
 from mpflow._scope import Answers
-from mpflow._wire.codec import REFERS, Codec, EncodeError
+from mpflow._wire.codec import Codec
 from mpflow._wire.mappings import Held, Mappings
 from mpflow._wire.memory import private_bytes
-from mpflow._wire.shm import Arena, Lease
+from mpflow._wire.shm import Arena
 
 EXIT_LOST_SOCKET = 111
 EXIT_REFUSED = 112
@@ -45,8 +47,6 @@ _SLOW_NS = 3_000_000
 thought, the lookout sends."""
 _HOLD_BYTES = 1 << 20
 _RSS_EVERY_NS = 50_000_000
-
-_PARENT = "parent"
 
 
 def main(socket_fd: int, page_fd: int, stderr_fd: int, parent_pid: int) -> NoReturn:
@@ -96,18 +96,16 @@ class Worker:
         self._codec = Codec(trust=True)
         self._mappings = Mappings()
         self._held: Held | None = None
-        self._lease: Lease | None = None
         self._programs: dict[int, Any] = {}
         self._facts: dict[int, bytes] = {}
-        self._values: dict[int, tuple[Any, Held | None]] = {}
-        """Encoded values that tasks name by their number, and what holds their shared memory."""
-        self._opened: set[Held] = set()
-        """What was opened of them for the batch that runs."""
+        self._kept = Kept(self._codec.decode, self._mappings)
         self._means: dict[int, int] = {}
         self._gauge = Gauge()
         self._results = batches.Results()
+        self._payloads = Payloads(self._results, self._send, self._codec)
         # Nodes may start threads that write to the stream.
         self._sending = threading.Lock()
+        self._voice = logs.Voice(self._say, lambda: (self._node, self._attempt))
         self._errands = Errands(self._link, self._send)
         self._books = threading.Lock()
         """Taken by the worker's own thread but while a task's code runs: who has it may send what is finished."""
@@ -117,12 +115,8 @@ class Worker:
         self._node = ""
         self._attempt = 0
         self._answered = 0, 0
-        self._forwarding = False
-        self._set_log_level: Callable[[int], None] | None = None
         self._wants_rss = False
         self._rss_bytes = 0
-        self._shared_bytes = 0
-        """Of the arena's, those that the parent was told of."""
         self._rss_at = 0
 
     def set_up(self) -> None:
@@ -131,8 +125,7 @@ class Worker:
         if frame is None:
             raise OSError("the parent is gone")
         init, self._wants_rss, arena_bytes = batches.unpack(frame[1])
-        self._arena = Arena(arena_bytes)
-        self._encode_flagged = Codec(trust=True, arena=self._arena).encode_flagged
+        self._payloads.use(Arena(arena_bytes))
         if init is not None:
             try:
                 import pickle
@@ -142,7 +135,7 @@ class Worker:
                 import traceback
 
                 self._send(link.REFUSED, ("worker_init failed:\n" + traceback.format_exc()).encode())
-                _flush_streams(sys.stdout, sys.stderr)
+                self._voice.flush()
                 os._exit(EXIT_REFUSED)
         os.register_at_fork(before=self._lookout.pause, after_in_parent=self._lookout.resume)
         import resource
@@ -167,11 +160,11 @@ class Worker:
                     del self._facts[next(iter(self._facts))]
             elif kind == link.VALUE:
                 number, ticket = int.from_bytes(body[:8], "little"), int.from_bytes(body[8:16], "little")
-                self._values[number] = (body[16:], self._mappings.hold(ticket, is_lasting=True) if ticket else None)
+                self._kept.add(number, ticket, body[16:])
             elif kind == link.FORGET:
                 self._forget(*batches.unpack(body))
             elif kind == link.RELEASE:
-                self._arena.release(_PARENT, batches.unpack(body))
+                self._payloads.release(batches.unpack(body))
             elif kind == link.FILES:
                 for number in batches.unpack(body):
                     self._mappings.add_file(number, self._link.fds.popleft())
@@ -183,9 +176,7 @@ class Worker:
     def _run_batch(self, body: Any) -> None:
         (forward, log_level, ticket, whole, groups), tail = batches.part(body)
         self._held = self._mappings.hold(ticket) if ticket else None
-        if forward != self._forwarding:
-            self._forward(forward)
-        self._listen(log_level)
+        self._voice.tune(forward, log_level)
         # Plain data: no code of anybody's runs here, so nothing can die of it before a task is named.
         values = iter(self._codec.decode(whole)) if whole else None
         for group in groups:
@@ -194,9 +185,7 @@ class Worker:
         if self._held is not None:
             self._held.close()
         self._flush()
-        for held in self._opened:
-            held.settle()
-        self._opened.clear()
+        self._kept.settle()
 
     def _run_group(
         self,
@@ -261,7 +250,7 @@ class Worker:
                     signal.setitimer(signal.ITIMER_REAL, max(timeout_s, 1e-6))
                 if values is None:
                     if type(data) is tuple:
-                        data = self._assemble(*data)
+                        data = self._kept.assemble(self._held, *data)
                     else:
                         data = self._codec.decode(tail.of(data), self._held)
                 scope = WorkerScope(group, path, number)
@@ -269,7 +258,7 @@ class Worker:
                     self._give_answers(scope, answers)
             except BaseException as error:
                 books.acquire()
-                payload = self._encode_error(error)
+                payload = self._payloads.of_error(error, self._node)
             else:
                 payload = self._call(program, data, scope)
             if timeout_s is not None:
@@ -296,32 +285,9 @@ class Worker:
             del self._programs[number]
             self._gauge.forget(number)
             self._means.pop(number, None)
-        for number in values:
-            _, held = self._values.pop(number)
-            if held is not None:
-                held.close()
+        self._kept.forget(values)
         if releases := self._mappings.take_releases():
             self._send(link.RELEASE, batches.pack(releases))
-
-    def _assemble(self, light: bytes, refs: tuple[tuple[Any, Any], ...], base: int) -> Any:
-        """An input of which parts are kept here (see `shelf.Sheet`). Decoded anew, so that no task sees another's changes."""
-        decode = self._codec.decode
-        if not light:
-            return self._stored(refs[0][1])
-        value = decode(light, self._held)
-        if base:
-            value = {**self._stored(base), **value}
-        for key, item in refs:
-            value[key] = self._stored(item)
-        return value
-
-    def _stored(self, item: Any) -> Any:
-        if type(item) is not int:
-            return self._codec.decode(item)
-        data, held = self._values[item]
-        if held is not None:
-            self._opened.add(held)
-        return self._codec.decode(data, held)
 
     def _program(self, number: int) -> Any:
         program = self._programs[number]
@@ -355,66 +321,9 @@ class Worker:
                 diff = context.run(program.run, value, scope)
             finally:
                 self._books.acquire()
-            results = self._results
-            if results.channel is not None and results.only_channel(diff):
-                payload = batches.plain(diff[0][1])
-                if payload is not None:
-                    return payload
-                results.open_up()
-            flat = batches.flat(diff)
-            try:
-                return batches.plain(flat) or self._encode(flat)
-            except EncodeError:
-                # Write by write, to name the one that cannot travel.
-                for channel, value in diff:
-                    self._codec.encode(value, path=f"what node '{program.name}' returned for '{channel}'")
-                raise
+            return self._payloads.of(diff, program.name)
         except BaseException as error:
-            return self._encode_error(error)
-
-    def _encode(self, flat: list[Any]) -> bytes:
-        """The bytes of a diff; its large buffers go to the arena."""
-        results = self._results
-        if self._lease is None:
-            self._open_scope()
-        try:
-            payload, flags = self._encode_flagged(flat)
-        except BaseException:
-            self._close_scope()
-            raise
-        if flags:
-            results.flags |= flags
-            if flags & REFERS:
-                # A scope copies an object but once, and the next task may have changed it: the scope ends here.
-                lease = self._close_scope()
-                ticket, files = lease.send_to(_PARENT)
-                results.tickets.append((len(results.numbers), ticket))
-                for body, fds in link.file_frames(files):
-                    self._send(link.FILES, body, fds=fds)
-                lease.close()
-                if gone := self._arena.take_gone(_PARENT):
-                    self._send(link.DROP_FILES, batches.pack(gone))
-        return payload
-
-    def _open_scope(self) -> None:
-        self._scope_of_arena = self._arena.scope()
-        self._lease = self._scope_of_arena.__enter__()
-
-    def _close_scope(self) -> Any:
-        lease, self._lease = self._lease, None
-        self._scope_of_arena.__exit__(None, None, None)
-        return lease
-
-    def _encode_error(self, error: BaseException) -> bytes:
-        results = self._results
-        results.failed.append(len(results.numbers))
-        results.open_up()
-        results.flags = -1
-        try:
-            return self._codec.encode(error, path=f"the exception of node '{self._node}'")
-        except BaseException as failure:
-            text = f"{type(error).__qualname__} in node '{self._node}', which itself could not be sent ({failure})"
-            return self._codec.encode(RuntimeError(text))
+            return self._payloads.of_error(error, self._node)
 
     # -- to the parent -------------------------------------------------------------------------------------------------
 
@@ -422,10 +331,13 @@ class Worker:
         with self._sending:
             self._link.send(kind, *body, fds=fds)
 
+    def _say(self, kind: str, fields: Any) -> None:
+        self._send(link.LOG if kind == logs.RECORD else link.OUTPUT, batches.pack(fields))
+
     def _flush(self) -> None:
         """Send what is finished. Afterwards the page names no task: all that ran is in the parent's hands."""
         results = self._results
-        _flush_streams(sys.stdout, sys.stderr)
+        self._voice.flush()
         if results.numbers or results.skipped:
             if results.numbers and (grown := self._gauge.word()) is not None:
                 self._send(link.MEMORY, batches.pack((results.numbers[-1], *grown)))
@@ -438,8 +350,7 @@ class Worker:
             words[slots.RUNNING] = 0
 
     def _send_results(self, releases: list[int]) -> None:
-        shared_bytes, self._shared_bytes = self._arena.copied_bytes - self._shared_bytes, self._arena.copied_bytes
-        self._send(link.RESULTS, *self._results.parts(self._rss_bytes, releases, shared_bytes))
+        self._send(link.RESULTS, *self._results.parts(self._rss_bytes, releases, self._payloads.take_copied_bytes()))
         self._results.clear()
 
     def _running(self) -> int:
@@ -454,7 +365,7 @@ class Worker:
             results = self._results
             if self._words[slots.RUNNING] == number and (results.numbers or results.skipped):
                 # What those tasks printed is said before they end, but streams that the running one put there are its own.
-                _flush_streams(*(stream for stream in (sys.stdout, sys.stderr) if _is_ours(stream)))
+                self._voice.flush_ours()
                 self._send_results([])
         except OSError:
             os._exit(EXIT_LOST_SOCKET)
@@ -477,35 +388,3 @@ class Worker:
         if self._untaken >= UNTAKEN or self._untaken_bytes >= UNTAKEN_BYTES:
             self._untaken = self._untaken_bytes = 0
             self._errands.ask(number, link.CONSUMER)
-
-    def _forward(self, forward: bool) -> None:
-        self._forwarding = forward
-        for name in ("stdout", "stderr"):
-            stream = getattr(sys, name)
-            if forward and not isinstance(stream, logs.Forwarded):
-                setattr(sys, name, logs.Forwarded(name, self._output, getattr(sys, f"__{name}__")))
-            elif not forward and isinstance(stream, logs.Forwarded):
-                setattr(sys, name, getattr(sys, f"__{name}__"))
-
-    def _output(self, name: str, text: str) -> None:
-        self._send(link.OUTPUT, batches.pack((name, text)))
-
-    def _listen(self, level: int) -> None:
-        if self._set_log_level is None:
-            self._set_log_level = logs.install_handler(self._log, lambda: (self._node, self._attempt))
-        self._set_log_level(level)
-
-    def _log(self, fields: dict[str, Any]) -> None:
-        self._send(link.LOG, batches.pack(fields))
-
-
-def _flush_streams(*streams: Any) -> None:
-    for stream in streams:
-        try:
-            stream.flush()
-        except Exception:  # closed or replaced by a task: its own affair
-            continue
-
-
-def _is_ours(stream: Any) -> bool:
-    return stream is sys.__stdout__ or stream is sys.__stderr__ or isinstance(stream, logs.Forwarded)
