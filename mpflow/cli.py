@@ -216,8 +216,7 @@ def demo(path: str | None, limit: int, workers: int | None, json_file: str | Non
     PATH defaults to the source of the standard library. Each file is tokenised, parsed, measured and compared with all
     others. Prints both times and the report; both places must give the same one, else the exit code is 1.
     """
-    from loky import cpu_count
-
+    from mpflow._exec.cpu import cpu_count
     from mpflow.demo.files import standard_library
     from mpflow.demo.race import race
     from mpflow.demo.tables import print_race, verdict

@@ -360,4 +360,8 @@ def _told(run: Run, error: BaseException) -> BaseException:
         for task in run.scheduler.tasks:
             if task.error is error:
                 add_note(error, f"During task with name '{task.name}' and id '{run.task_id(task)}'")
+                if isinstance(error, (StopIteration, StopAsyncIteration)):  # neither can leave a generator, as a run is
+                    stopped = RuntimeError(f"node '{task.name}' raised {type(error).__name__}")
+                    stopped.__cause__ = error
+                    return stopped
     return error

@@ -1,8 +1,9 @@
 """Who polls the workers: one thread at a time, for all that wait.
 
 The first run that waits leads: it sleeps in epoll, and what it reads may end the waiting of others. The others follow:
-they sleep on their mailbox until something is posted to it or the lead is handed to them. Owns epoll's bell; must not
-know what is read.
+they sleep on their mailbox until something is posted to it or the lead is handed to them. A run that begins in a signal
+handler may find that the leader is interrupted further down its own stack, and then leads in its place. Owns epoll's
+bell; must not know what is read.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import contextlib
 import os
 import select
 from collections import deque
+from threading import get_ident
 from time import monotonic
 from typing import Protocol
 
@@ -22,11 +24,12 @@ Events = list[tuple[int, int]]
 
 
 class _Waiter:
-    __slots__ = ("is_promoted", "mailbox")
+    __slots__ = ("is_promoted", "mailbox", "thread")
 
     def __init__(self, mailbox: Mailbox) -> None:
         self.mailbox = mailbox
         self.is_promoted = False
+        self.thread = get_ident()
 
 
 class Polled(Protocol):
@@ -73,8 +76,12 @@ class Polling:
         me = _Waiter(mailbox)
         try:
             while not mailbox.items:
-                if self._leader.setdefault(0, me) is me:
+                leader = self._leader.setdefault(0, me)
+                if leader is me:
                     self._lead(pool, mailbox, deadline)
+                    return
+                if leader.thread == me.thread:
+                    self._stand_in(leader, me, pool, deadline)
                     return
                 me.is_promoted = False
                 self._followers.append(me)
@@ -128,6 +135,15 @@ class Polling:
             if rung or monotonic() >= deadline:
                 return
 
+    def _stand_in(self, leader: _Waiter, me: _Waiter, pool: Polled, deadline: float) -> None:
+        """Lead while the leader is interrupted by us."""
+        self._leader[0] = me
+        try:
+            self._lead(pool, me.mailbox, deadline)
+        finally:
+            self._leader[0] = leader
+            self._ring()  # it goes on sleeping where it was, though what it waits for may be there by now
+
     def _leave(self, pool: Polled, me: _Waiter) -> None:
         """Stop leading or following; see to it that somebody leads if somebody waits."""
         was_leader = self._leader.get(0) is me
@@ -138,7 +154,8 @@ class Polling:
             self._followers.remove(me)
         if was_leader or me.is_promoted:
             try:
-                heir = self._followers.popleft()
+                # The last one: whoever came before it in its thread is interrupted, and wakes when it has left.
+                heir = self._followers.pop()
             except IndexError:
                 pool.unattended()
             else:

@@ -69,6 +69,7 @@ class WorkerPool:
         self._owner = 0
         self._inbox: deque[tuple[Callable[[Any], None], Any]] = deque()
         self._mouth = threading.Lock()
+        self._speaker = 0
         self._polling = Polling()
         self._spawner: Spawner | None = None
         # Shared memory: half of what may be used is for inputs, half for results.
@@ -115,10 +116,16 @@ class WorkerPool:
         """Poll for all runs until `mailbox` holds something, it was rung, or the time is up.
 
         To wake it otherwise, call ``mailbox.notify`` if that is set, else ``mailbox.ring``. Spurious returns happen.
+        Raises RuntimeError where that would last for ever.
         """
         self._check()
-        if mailbox.items or self._owner == threading.get_ident():
+        if mailbox.items:
             return
+        if self._is_interrupted():
+            raise RuntimeError(
+                "a graph cannot run on a process pool from within that pool's own work, which this signal handler, "
+                "finalizer, logging handler or unpickling object interrupts: run it in a thread of its own"
+            )
         self._polling.wait(self, mailbox, timeout_s)
 
     def fileno(self) -> int:
@@ -160,7 +167,7 @@ class WorkerPool:
         if not first:
             return
         deadline = monotonic() + _CLOSE_GRACE_S + 1.0
-        while not done.items and monotonic() < deadline:
+        while not done.items and monotonic() < deadline and not self._is_interrupted():
             self.wait(done, deadline - monotonic())
         if self._spawner is not None:
             self._spawner.close(1.0)
@@ -190,61 +197,73 @@ class WorkerPool:
 
     def _work(self) -> None:
         """Empty the inbox, unless another does so already: then it looks again after it has let go."""
+        # Nothing is called between taking a lock and saying whose it is: a signal handler might come between.
+        me = threading.get_ident()
         while self._inbox:
             if self._lock.locked():
                 return
             with self._lock:
-                self._settle()
+                self._owner = me
+                try:
+                    self._settle()
+                finally:
+                    self._owner = 0
         self._hand_out()
 
     def _settle(self) -> None:
-        self._owner = threading.get_ident()
-        try:
-            inbox = self._inbox
-            while inbox:
-                do, what = inbox[0]
-                try:
-                    do(what)
-                finally:
-                    inbox.popleft()
-            self._foreman.dispatch()
-        finally:
-            self._owner = 0
+        inbox = self._inbox
+        while inbox:
+            do, what = inbox[0]
+            try:
+                do(what)
+            finally:
+                inbox.popleft()
+        self._foreman.dispatch()
         spawner = self._spawner
         if spawner is not None and not self._polling.is_led and self._roster.alarm_at < spawner.wakes_at:
             spawner.ring()
 
     def handle(self, events: Events) -> None:
         """Answer what the workers have sent."""
+        me = threading.get_ident()
         with self._lock:
-            self._owner = threading.get_ident()
+            self._owner = me
             try:
                 foreman = self._foreman
                 for fd, event in events:
                     foreman.serve(fd, event)
                 if monotonic() >= self._roster.alarm_at:
                     foreman.strike()
+                self._settle()
             finally:
                 self._owner = 0
-            self._settle()
         if self._inbox:
             self._work()
         self._hand_out()
 
     def _hand_out(self) -> None:
         outgoing = self._foreman.outgoing
+        me = threading.get_ident()
         while outgoing:
             if self._mouth.locked():
                 return
             with self._mouth:
-                while outgoing:
-                    deliver, what = outgoing[0]
-                    try:
-                        deliver(what)
-                    except Exception:  # a bug must not be met again and again; Ctrl-C is met again
+                self._speaker = me
+                try:
+                    while outgoing:
+                        deliver, what = outgoing[0]
+                        try:
+                            deliver(what)
+                        except Exception:  # a bug must not be met again and again; Ctrl-C is met again
+                            outgoing.popleft()
+                            raise
                         outgoing.popleft()
-                        raise
-                    outgoing.popleft()
+                finally:
+                    self._speaker = 0
+
+    def _is_interrupted(self) -> bool:
+        """Whether this thread is in the middle of the pool's work, further down its stack."""
+        return threading.get_ident() in (self._owner, self._speaker)
 
     # -- for whoever polls, and the pool's own thread --------------------------------------------------------------------------------------
 
@@ -316,7 +335,7 @@ def _ask(pool: weakref.ref[WorkerPool], do: Callable[[Any], None], what: Any) ->
 _nobody = Mailbox()
 _pools: weakref.WeakSet[WorkerPool] = weakref.WeakSet()
 _default: WorkerPool | None = None
-_default_lock = threading.Lock()
+_default_lock = threading.RLock()
 
 
 def default_pool() -> WorkerPool:
@@ -376,7 +395,7 @@ def _uninterrupted() -> Iterator[None]:
 def _forget_all() -> None:
     global _default, _default_lock
     _default = None
-    _default_lock = threading.Lock()
+    _default_lock = threading.RLock()
     for pool in list(_pools):
         pool._after_fork()
     _pools.clear()

@@ -7,6 +7,7 @@ that lives as long as the pool starts them all. It holds the pool weakly: a pool
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import importlib.util
 import os
 import select
@@ -25,6 +26,9 @@ from mpflow._exec import slots
 
 _BOOT = """\
 import os, sys
+for fd in 0, 1, 2:
+    try: os.fstat(fd)
+    except OSError: os.open(os.devnull, os.O_RDWR)
 kept = os.dup(2); os.dup2({page}, 2); sys.path[:] = {path!r}
 from mpflow._exec.worker import main
 main({socket}, {page}, kept, {parent})
@@ -80,9 +84,15 @@ def _exec(socket_fd: int, page_fd: int, environ: Mapping[str, str]) -> int:
     if not sys.executable:
         raise OSError("sys.executable is empty: there is no interpreter to start workers with")
     path = [entry or os.getcwd() for entry in sys.path]
-    boot = _BOOT.format(page=page_fd, path=path, socket=socket_fd, parent=os.getpid())
     flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
-    pid: int = _fork_exec()([sys.executable, *flags, "-c", boot], [socket_fd, page_fd], dict(environ))
+    with contextlib.ExitStack() as undo:
+        passed = []
+        for fd in (socket_fd, page_fd):
+            # In a process without stdin, stdout or stderr ours may bear their numbers, which are taken in the worker.
+            passed.append(fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3))
+            undo.callback(os.close, passed[-1])
+        boot = _BOOT.format(page=passed[1], path=path, socket=passed[0], parent=os.getpid())
+        pid: int = _fork_exec()([sys.executable, *flags, "-c", boot], passed, dict(environ))
     return pid
 
 

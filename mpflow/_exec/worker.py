@@ -34,6 +34,7 @@ from mpflow._wire.shm import Arena
 
 EXIT_LOST_SOCKET = 111
 EXIT_REFUSED = 112
+EXIT_ASTRAY = 113
 
 _PR_SET_PDEATHSIG = 1
 _HOLD_NS = 4_000_000
@@ -107,7 +108,7 @@ class Worker:
         self._sending = threading.Lock()
         self._voice = logs.Voice(self._say, lambda: (self._node, self._attempt))
         self._errands = Errands(self._link, self._send)
-        self._books = threading.Lock()
+        self._books: threading.Lock | _Astray = threading.Lock()
         """Taken by the worker's own thread but while a task's code runs: who has it may send what is finished."""
         self._books.acquire()
         self._lookout = Lookout(self._running, self._send_held)
@@ -137,10 +138,15 @@ class Worker:
                 self._send(link.REFUSED, ("worker_init failed:\n" + traceback.format_exc()).encode())
                 self._voice.flush()
                 os._exit(EXIT_REFUSED)
-        os.register_at_fork(before=self._lookout.pause, after_in_parent=self._lookout.resume)
+        os.register_at_fork(
+            before=self._lookout.pause, after_in_parent=self._lookout.resume, after_in_child=self._go_astray
+        )
         import resource
 
         self._send(link.HELLO, batches.pack(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024))
+
+    def _go_astray(self) -> None:
+        self._books = _Astray()
 
     def serve(self) -> None:
         """Obey until the parent says close. Raises OSError when the socket is gone."""
@@ -257,7 +263,7 @@ class Worker:
                 if answers is not None:
                     self._give_answers(scope, answers)
             except BaseException as error:
-                books.acquire()
+                self._books.acquire()
                 payload = self._payloads.of_error(error, self._node)
             else:
                 payload = self._call(program, data, scope)
@@ -388,3 +394,14 @@ class Worker:
         if self._untaken >= UNTAKEN or self._untaken_bytes >= UNTAKEN_BYTES:
             self._untaken = self._untaken_bytes = 0
             self._errands.ask(number, link.CONSUMER)
+
+
+class _Astray:
+    """In the place of the books, in a process that a task has forked: should it come back from the task, it ends there, for
+    there is but one worker at the socket."""
+
+    def acquire(self, blocking: bool = True) -> bool:
+        os._exit(EXIT_ASTRAY)
+
+    def release(self) -> None:
+        pass

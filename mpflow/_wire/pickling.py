@@ -13,6 +13,7 @@ import sys
 import weakref
 from contextvars import ContextVar
 from importlib import import_module
+from types import FunctionType
 from typing import Any, Final
 
 # Modules that hold something else, or nothing, in a worker.
@@ -140,6 +141,11 @@ def _pickler() -> Any:
                 if type(value).__name__ == "_TypedDictMeta" and not getattr(value, "__parameters__", ()):
                     if not is_importable(value):
                         return _typed_dict, _described(value)
+                # cloudpickle itself knows of __main__ alone.
+                if type(value) is FunctionType and value.__module__ in _NOT_SHARED:
+                    return self._dynamic_function_reduce(value)
+                if isinstance(value, type) and value.__module__ in _NOT_SHARED:
+                    return _tracker()._dynamic_class_reduce(value)
                 if type(value) is ContextVar:
                     from mpflow._wire import variables
 

@@ -7,6 +7,7 @@ from contextlib import closing
 from typing import Literal, TypedDict
 
 from mpflow._engine.hints import unsaid
+from mpflow._exec.process import WorkerPool
 from mpflow.demo.pipeline import build
 from mpflow.demo.report import Report, differences
 from mpflow.observe.progress import Progress
@@ -28,8 +29,9 @@ class Race(TypedDict):
 
 def race(root: str, limit: int, workers: int, show: bool | None = None) -> Race:
     """Analyse `root` in both places. `show` forces the progress bars on or off; None asks the terminal."""
-    with unsaid():  # that threads are slower is what is shown
-        (threads, thread_s), (processes, process_s) = (_run(place, root, limit, workers, show) for place in PLACES)
+    # A pool of its own: the default one has a worker for each core, whatever was asked for.
+    with unsaid(), WorkerPool(workers) as pool:  # that threads are slower is what is shown
+        (threads, thread_s), (processes, process_s) = (_run(place, root, limit, pool, show) for place in PLACES)
     return Race(
         root=root,
         workers=workers,
@@ -42,10 +44,11 @@ def race(root: str, limit: int, workers: int, show: bool | None = None) -> Race:
 
 
 def _run(
-    place: Literal["thread", "process"], root: str, limit: int, workers: int, show: bool | None
+    place: Literal["thread", "process"], root: str, limit: int, pool: WorkerPool, show: bool | None
 ) -> tuple[Report, float]:
     start = time.perf_counter()
-    graph = build(place)
+    workers = pool.max_workers
+    graph = build(place).with_executor(place, pool=pool)
     chunks = graph.stream({"root": root, "limit": limit}, {"max_concurrency": workers}, stream_mode="updates")
     # Closing the stream cancels what still runs, also when Ctrl-C arrives between two chunks.
     with Progress(f"{workers} {place}{'es' if place == 'process' else 's'}", show) as progress, closing(chunks):

@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 
-from mpflow.checkpoint.postgres import statements
 from mpflow.errors import CheckpointVersionError, RunOwnedElsewhere, StorageError
 from mpflow.testing.colours import SyncColour
 from mpflow.testing.probe import Probe, Thread, address
@@ -22,7 +21,7 @@ from tests.checkpoint.server import Server, server
 psycopg = pytest.importorskip("psycopg")
 psycopg_pool = pytest.importorskip("psycopg_pool")
 
-from mpflow.checkpoint.postgres import PostgresSaver, session  # noqa: E402 - psycopg first
+from mpflow.checkpoint.postgres import PostgresSaver, session, statements  # noqa: E402 - psycopg first
 from mpflow.checkpoint.postgres.aio import AsyncPostgresSaver  # noqa: E402
 
 pytestmark = pytest.mark.postgres

@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 
 def test_it_prints_both_tables_and_the_answer(call, graphs):
     called = call("bench", "cli_graphs:pure", "--input", '{"x": 2}', "--workers", "1,2", "--repeat", "1")
@@ -11,6 +13,7 @@ def test_it_prints_both_tables_and_the_answer(call, graphs):
 
 
 def test_page_plot_and_figures_are_files(call, graphs):
+    pytest.importorskip("matplotlib")
     files = ["--html", "out.html", "--plot", "out.png", "--json", "out.json"]
     called = call("bench", "cli_graphs:pure", "--input", '{"x": 2}', "-w", "1", "-r", "1", "--quiet", *files)
     assert (called.code, called.out.count("\n")) == (0, 1)

@@ -5,6 +5,7 @@ import os
 
 import pytest
 
+from mpflow import WorkerPool
 from mpflow.demo.files import standard_library
 from mpflow.demo.race import race
 
@@ -70,6 +71,14 @@ def test_different_reports_are_an_error_that_names_the_part(call, tree, monkeypa
     called = call("demo", str(tree))
     assert (called.code, called.out) == (1, "")
     assert "lines: 1 is not 2" in called.err
+
+
+def test_as_many_processes_as_were_asked_for(tree, monkeypatch):
+    made = []
+    monkeypatch.setattr("mpflow.demo.race.WorkerPool", lambda workers: made.append(WorkerPool(workers)) or made[0])
+    assert race(str(tree), limit=0, workers=1, show=False)["differences"] == []
+    [pool] = made
+    assert pool.max_workers == pool.stats()["started"] == 1
 
 
 def test_some_of_the_standard_library():

@@ -185,6 +185,15 @@ def test_what_ends_more_than_a_task_ends_the_run(run: Run, error: type[BaseExcep
         run.invoke(graph, {})
 
 
+@pytest.mark.parametrize("error", [StopIteration, StopAsyncIteration])
+def test_an_error_that_ends_iterators_names_its_node(run: Run, error: type[Exception]) -> None:
+    def stop(state: State) -> None:
+        raise error
+
+    with pytest.raises(RuntimeError, match=f"node 'stop' raised {error.__name__}"):
+        run.invoke(StateGraph(State).add_node("stop", stop).set_entry_point("stop").compile(), {"log": []})
+
+
 def test_ex15_a_step_that_takes_too_long_is_told_with_who_is_late(
     run: Run, clock: list[float], given_up: threading.Event
 ) -> None:

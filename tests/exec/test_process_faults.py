@@ -16,7 +16,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, TypedDict
+from typing import Annotated, Any, ClassVar, TypedDict
 
 import pytest
 
@@ -248,6 +248,22 @@ def test_an_attempt_that_asks_for_it_gets_a_fresh_worker_to_itself(pool: WorkerP
     assert len(set(pids)) == 3 and alone not in pids
 
 
+def test_a_forked_child_that_comes_back_from_its_task_runs_no_other(pool: WorkerPool, tmp_path: Path) -> None:
+    def work(x: int) -> int:
+        if x == 0:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                os.fork()
+        with open(tmp_path / str(x), "a") as file:
+            file.write("x")
+        return x
+
+    drive = Drive(pool)
+    drive.values(Node(lambda x: x), range(100, 300))  # from now on batches are long
+    assert drive.values(Node(work), range(200)) == list(range(200))
+    assert all((tmp_path / str(x)).read_text() == "x" for x in range(1, 200)), "a task ran twice"
+
+
 def test_what_a_worker_forked_ends_with_it(pool: WorkerPool, tmp_path: Path) -> None:
     def forks(path: str) -> None:
         child = os.fork()
@@ -307,7 +323,7 @@ def test_workers_that_keep_dying_without_a_task_are_given_up() -> None:
         blocker = Node(lambda x: x)
         pool._foreman.dispatch = lambda: pool._roster.recruit(1, 0, 0, 1.0)  # type: ignore[method-assign]
         drive.submit(blocker, [1])
-        [_, (kind, _, error, _)] = drive.finish(2, 15)
+        [_, (kind, _, error, _)] = drive.finish(2)
         assert kind == FAILED and isinstance(error, EngineUnhealthy) and len(error.deaths) == 5
         del pool._foreman.dispatch  # type: ignore[method-assign]
 
@@ -485,6 +501,19 @@ def test_output_goes_where_the_parents_goes_and_stdin_is_empty() -> None:
     """
     lines = [line for line in run_script(script, input="not for workers").stdout.splitlines() if line[0] != "."]
     assert lines == [line for x in range(3) for line in (f"begin {x}", f"end {x} ''", f"after {x}")]
+
+
+def test_workers_start_where_the_standard_streams_are_closed() -> None:
+    script = """
+        import os, sys
+        from mpflow._exec.process import WorkerPool
+        from tests.exec.pooling import Drive, Node
+        os.closerange(0, 3)  # what the pool opens from now on has their numbers
+        with WorkerPool(2) as pool:
+            found = Drive(pool).values(Node(lambda x: print(x) or bytes(x)), [1, 1 << 20] * 5)
+        os._exit(7 if found == [bytes(1), bytes(1 << 20)] * 5 else 1)
+    """
+    run_script(script, code=7)
 
 
 def test_output_is_forwarded_where_stdout_was_replaced(pool: WorkerPool, capsys: pytest.CaptureFixture[str]) -> None:
@@ -731,6 +760,51 @@ def test_ctrl_c_in_wait_propagates_and_leaves_the_pool_whole(pool: WorkerPool) -
     timer.join()
     pool.cancel(attempts, kill=True)
     assert kinds(drive.finish(3)[2:]) == {CANCELLED}
+
+
+def test_a_signal_handler_may_run_tasks_while_what_it_interrupts_waits_for_others(
+    pool: WorkerPool, tmp_path: Path
+) -> None:
+    done = tmp_path / "done"
+    found: list[Any] = []
+
+    def handle(*_: Any) -> None:
+        if not found:
+            found.append(None)  # another signal may come meanwhile
+            try:
+                found[0] = Drive(pool).values(Node(lambda x: x), range(5))
+                done.touch()
+            except RuntimeError:  # it came in the middle of the pool's own work
+                found.clear()
+
+    def work(x: int) -> bool:
+        return wait_until(lambda: bool(os.kill(os.getppid(), signal.SIGUSR1)) or done.exists(), LIMIT_S)
+
+    before = signal.signal(signal.SIGUSR1, handle)
+    try:
+        assert Drive(pool).values(Node(work), [1]) == [True]
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert found == [list(range(5))]
+
+
+class Greedy:
+    """Asks more of the pools when it is unpickled here."""
+
+    pools: ClassVar[list[WorkerPool]] = []
+
+    def __getstate__(self) -> int:
+        return 1
+
+    def __setstate__(self, state: Any) -> None:
+        for pool in self.pools:
+            Drive(pool).values(Node(lambda x: x), [1])
+
+
+def test_what_the_pools_own_work_calls_cannot_wait_for_it(pool: WorkerPool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Greedy, "pools", [pool])
+    [(kind, error)] = Drive(pool).all(Node(lambda x: Greedy()), [1])
+    assert kind == FAILED and "that pool's own work" in str(error)
 
 
 def test_it_works_off_the_main_thread_and_touches_no_signal_handler(monkeypatch: pytest.MonkeyPatch) -> None:

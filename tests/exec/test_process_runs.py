@@ -16,6 +16,7 @@ import time
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated, Any, TypedDict
 
 import pytest
@@ -186,6 +187,16 @@ def test_functions_of_a_main_module_without_a_guard_travel() -> None:
         capture_output=True, text=True, timeout=60, env={**os.environ, "PYTHONPATH": str(root)},
     )  # fmt: skip
     assert done.stdout == "main runs\n[2]\n", done.stderr
+
+
+def test_functions_of_a_spawned_programs_main_module_travel(pool: WorkerPool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `multiprocessing` starts, by spawn or by a fork server, has its main module under a name of its own."""
+    main = ModuleType("__mp_main__")
+    monkeypatch.setitem(sys.modules, "__mp_main__", main)
+    exec(
+        "class Kind:\n    pass\ndef inner(x): return x + 1\ndef work(x): return inner(x), Kind.__name__", main.__dict__
+    )
+    assert Drive(pool).values(Node(main.work), [1]) == [(2, "Kind")]
 
 
 def test_log_records_reach_the_parents_handlers(pool: WorkerPool, caplog: pytest.LogCaptureFixture) -> None:
