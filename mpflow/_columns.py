@@ -27,6 +27,8 @@ class Column:
     outbox: Outbox | None = None
     is_spread = False
     """Its owner has the tasks one by one."""
+    left = 0
+    """How many have not finished, as far as its owner has them in one."""
 
     def __init__(self, program: Any, inputs: list[Any], facts: StepFacts | None, triggers: Sequence[str]) -> None:
         self.program = program

@@ -64,7 +64,6 @@ class Fan(Column):
         self.node = node
         self.name = node.name
         self.left = len(inputs)
-        """How many have not finished."""
         self._ended = bytearray(len(inputs))
         self._diffs: dict[int, Sequence[Any]] = {}
         """By the position of the first of them."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mpflow._exec.cpu import cpu_count
 from mpflow._exec.place import has_gil
-from mpflow._exec.placement.costs import CostBook
+from mpflow._exec.placement.costs import CostBook, book_of
 from mpflow._exec.placement.decide import PROCESS, THREAD, decide, ms
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def _of_process(node: NodePlan, pool: Any) -> str | None:
     calls, mean_s, batches = pool.measured(node.program)
     if calls < ENOUGH_CALLS:
         return None
-    trip_s = CostBook(pool.max_workers).costs().trip_s * batches / calls
+    trip_s = book_of(pool).costs().trip_s * batches / calls
     if mean_s * 2 > trip_s:
         return None
     return (

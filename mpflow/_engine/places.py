@@ -11,6 +11,7 @@ from mpflow._columns import Attempts, Span
 from mpflow._exec.patience import check_timeout
 from mpflow._exec.place import in_worker
 from mpflow._exec.placement import profile as profiles
+from mpflow._exec.placement.decide import MANY
 from mpflow._exec.placement.profile import Profile
 from mpflow._exec.thread import HURRY, ThreadPlace, default_threads
 from mpflow._messages import Attempt, Outcome
@@ -71,7 +72,7 @@ class Places:
         self.director: Director | None = None
         """Set once one of them is worth moving."""
         for node in self.auto:
-            if node.meter.is_heavy:
+            if node.meter.is_heavy or node.meter.moves:
                 self._direct()
                 break
 
@@ -208,8 +209,13 @@ class Places:
             for attempt in attempts:
                 attempt.outbox = mailbox
         if route is THREAD or route is CALLING:
-            if self.director is not None and route is THREAD:
-                attempts = self.director.place(attempts)
+            if route is THREAD:
+                if self.director is None and len(attempts) >= MANY and self.auto:
+                    self._direct()
+                if self.director is not None:
+                    attempts = self.director.place(attempts)
+                if not attempts:
+                    return
             threads = self.threads()
             threads.spare = self.run.scheduler.lent
             threads.submit(attempts)
@@ -231,8 +237,11 @@ class Places:
 
     def grouped(self, attempts: Attempts) -> list[tuple[Any, Attempts]]:
         """The attempts by route, in order. Only what goes to processes may stay a span."""
-        if type(attempts) is Span and self.route(attempts[0].task.node) is PROCESS:
-            return [(PROCESS, attempts)]
+        if type(attempts) is Span:
+            node = attempts[0].task.node
+            route = self.route(node)
+            if route is PROCESS or (route is THREAD and node.meter is not None and node.meter.moves):
+                return [(route, attempts)]
         groups: dict[Any, tuple[Any, list[Attempt]]] = {}
         last: NodePlan | None = None
         group: list[Attempt] = []

@@ -1,26 +1,28 @@
 """Moving the tasks of one run between threads and workers, for nodes that say nothing of where they run.
 
-It asks `decide` with what was measured, has nodes tried before it trusts them, hands tasks to the pool a few at a time, and
-takes back what turned out to belong here. Every outcome of a moved task passes it before the scheduler sees it.
+It asks `decide` with what was measured, has nodes tried before it trusts them, sends their tasks as those of nodes that
+were asked to run in workers are sent, and takes back what turned out to belong here. Every outcome of a moved task passes
+it before the scheduler sees it.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator, Sequence
-from time import monotonic
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from time import monotonic, perf_counter
+from typing import TYPE_CHECKING, Any
 
+from mpflow._columns import Attempts, Column, Span, lead
 from mpflow._exec.cpu import cpu_count
 from mpflow._exec.place import has_gil
 from mpflow._exec.placement.costs import CostBook, book_of
-from mpflow._exec.placement.decide import PROCESS, THREAD, Figures, Verdict, decide
+from mpflow._exec.placement.decide import CROWD, MANY, PROCESS, THREAD, Figures, Verdict, decide
 from mpflow._exec.placement.guard import GuardedProgram
 from mpflow._exec.placement.profile import heavy as underway
 from mpflow._exec.placement.profile import peek
-from mpflow._exec.placement.standing import Standing, Trial, taken_apart
+from mpflow._exec.placement.standing import Standing, Trial
+from mpflow._exec.process import has_workers
 from mpflow._exec.thread import HURRY
-from mpflow._messages import CANCELLED, DONE, DONE_MANY, EVENT, FAILED, Attempt, Outcome, one_by_one
+from mpflow._messages import CANCELLED, CLOSED_MANY, DONE_MANY, EVENT, FAILED, Attempt, Outcome
 from mpflow.errors import PoolClosedError, WrongProcessError
 
 if TYPE_CHECKING:
@@ -30,28 +32,59 @@ if TYPE_CHECKING:
 
 LOOK_S = 0.02
 """How often tasks that wait for a thread are reconsidered."""
-AHEAD_S = 0.03
-"""The pool is given so much work ahead for each worker: enough not to wait for us, and little to take back."""
 
-away: dict[int, Profile] = {}
-"""The moved tasks under way, of all runs: by the id of their attempt, their node's profile."""
+away: dict[int, int] = {}
+"""How many moved tasks each run's director has under way."""
 
 
-class Stretch:
-    """A time in which the pool always had a call of a node."""
+class Abroad:
+    """What of one node is with the pool."""
 
-    __slots__ = ("_cpu_s", "_ended", "_since")
+    __slots__ = ("columns", "open", "single")
 
-    def __init__(self, now: float) -> None:
-        self._since = now
-        self._ended = 0
-        self._cpu_s = 0.0
+    def __init__(self) -> None:
+        self.open = 0
+        self.single: dict[int, Attempt] = {}
+        self.columns: list[Column] = []
 
-    def lanes(self, now: float, cpu_s: float, workers: int) -> float:
-        """Take in an end; how many processors were kept busy, 0 while too few have ended to say."""
-        self._ended += 1
-        self._cpu_s += cpu_s
-        return self._cpu_s / (now - self._since) if self._ended > 4 * workers and now > self._since else 0.0
+    def add(self, attempts: Attempts) -> None:
+        self.open += len(attempts)
+        if type(attempts) is Span:
+            self.columns = [column for column in self.columns if column.left or column.is_spread]
+            self.columns.append(attempts.column)
+        else:
+            self.single.update((id(attempt), attempt) for attempt in attempts)
+
+    def ended(self, attempts: Attempts) -> None:
+        self.open -= len(attempts)
+        if not self.open:
+            self.columns.clear()
+            self.single.clear()
+        elif type(attempts) is not Span:
+            for attempt in attempts:
+                self.single.pop(id(attempt), None)
+
+    def all(self) -> list[Attempt]:
+        """Each of them, and some that have ended."""
+        spread = (attempt for column in self.columns for attempt in Span(column, 0, len(column.inputs)))
+        return [*self.single.values(), *spread]
+
+
+class Crowd:
+    """Tasks of one node that are done at one place, with nothing else of the run beside them."""
+
+    __slots__ = ("node", "place", "since", "total", "waiting")
+
+    def __init__(self, node: NodePlan, place: str) -> None:
+        self.node = node
+        self.place = place
+        self.total = self.waiting = 0
+        self.since = perf_counter()
+
+    def each_s(self) -> float:
+        """After how long one of them was done; 0 if too few were."""
+        done = self.total - self.waiting
+        return (perf_counter() - self.since) / done if done >= CROWD else 0.0
 
 
 class Director:
@@ -62,51 +95,82 @@ class Director:
         self._cores = cpu_count()
         self._next_look = 0.0
         self._costs: CostBook | None = None
-        self._mine: dict[int, Attempt] = {}
-        self._reserves: dict[NodePlan, deque[Attempt]] = {}
-        self._in_pool: dict[NodePlan, int] = {}
-        self._stretches: dict[NodePlan, Stretch] = {}
+        self._abroad: dict[NodePlan, Abroad] = {}
+        self._recalled: set[int] = set()
+        """The attempts that were asked back, by their ids."""
+        self._crowd: Crowd | None = None
 
     # -- tasks come ----------------------------------------------------------------------------------------------------
 
-    def place(self, attempts: Sequence[Attempt]) -> list[Attempt]:
+    def place(self, attempts: Attempts) -> Attempts:
         """Send to the pool what belongs there; return what is for threads."""
-        groups: dict[NodePlan, list[Attempt]] = {}
-        for attempt in attempts:
-            groups.setdefault(attempt.task.node, []).append(attempt)
-        auto = self._places.auto
-        heavy = sum(len(group) for node, group in groups.items() if _is_heavy(node))
+        groups: dict[NodePlan, Attempts] = {}
+        if type(attempts) is Span:
+            groups[attempts[0].task.node] = attempts
+        else:
+            singly: dict[NodePlan, list[Attempt]] = {}
+            for attempt in attempts:
+                singly.setdefault(attempt.task.node, []).append(attempt)
+            groups.update(singly)
+        considered = {node: len(group) for node, group in groups.items() if self._considers(node, len(group))}
+        tasks = sum(considered.values())
         stay: list[Attempt] = []
         for node, group in groups.items():
-            if node not in auto or not _is_heavy(node):
+            if node not in considered:
                 stay += group
-            elif group[0].alone and node.meter.standing is not None and node.meter.standing.guarded is not None:
+            elif lead(group).alone and node.meter.standing is not None and node.meter.standing.guarded is not None:
                 self._send(node, group)  # it may have killed a worker: not here
             else:
-                stay += self._placed(node, group, heavy)
+                stay += self._placed(node, group, tasks)
+        if stay and len(groups) == 1:
+            self._join_crowd(stay[0].task.node, THREAD, len(stay))
         return stay
 
     def keeps(self, attempt: Attempt) -> bool:
         """Whether a step's only attempt is for the driver's own thread; else it has been sent to the pool."""
-        return not _is_heavy(attempt.task.node) or bool(self.place([attempt]))
+        if not _is_heavy(attempt.task.node):
+            return True
+        stays = bool(self.place([attempt]))
+        self._crowd = None
+        return stays
 
-    def _placed(self, node: NodePlan, group: list[Attempt], heavy: int) -> list[Attempt]:
+    def _considers(self, node: NodePlan, tasks: int) -> bool:
+        if node not in self._places.auto or node.meter is None:
+            return False
+        return (
+            _is_heavy(node)
+            or node.meter.moves
+            or (tasks >= MANY and self._places.run.scheduler.keeps_columns is not None)
+        )
+
+    def _placed(self, node: NodePlan, group: Attempts, considered: int) -> Attempts:
         standing = standing_of(node.meter)
-        tasks = heavy + len(away) + _running_heavy()
+        tasks = considered + sum(away.values()) + _running_heavy()
         verdict = self._judge(node, standing, tasks)
         if verdict.place is THREAD or not standing.proven:
-            self._missed(node, standing, tasks, group)
+            self._missed(node, standing, tasks, group[-1])
             return group
         standing.place = PROCESS
-        good = [attempt for attempt in group if standing.takes(attempt)]
+        return self._sent(node, standing, group)
+
+    def _sent(self, node: NodePlan, standing: Standing, group: Attempts) -> list[Attempt]:
+        """Send those that may be; return the others."""
+        good = standing.takes(group)
+        left: list[Attempt] = []
+        if len(good) < len(group):
+            chosen = set(map(id, good))
+            left = [attempt for attempt in group if id(attempt) not in chosen]
         if good:
             self._send(node, good)
-        return [] if len(good) == len(group) else [attempt for attempt in group if attempt.program is node.program]
+        return left
 
     def _judge(self, node: NodePlan, standing: Standing, tasks: int) -> Verdict:
         """What to do with so many tasks now; walks over the node only if it would move."""
+        book = self._book()
+        if standing.guarded is not None and self._places.pool is not None:
+            standing.hear(self._places.pool, book)
         # To be tried costs nobody anything but the pool's start: that is weighed in `_missed`.
-        costs = self._book().costs()._replace(is_started=self._book().is_started or not standing.proven)
+        costs = book.costs()._replace(is_started=book.is_started or not standing.proven)
         figures = figures_of(node.meter)
         place = standing.place
         verdict = decide(figures, costs, tasks, cores=self._cores, has_gil=True, place=place, held=standing.held)
@@ -118,7 +182,6 @@ class Director:
             # It did no better there: it is tried anew before it is sent again, and ever more rarely.
             standing.place = THREAD
             standing.proven = False
-            node.meter.away_lanes = 0.0
         if tasks > 1 or standing.verdict is None:
             standing.verdict = verdict
         return verdict
@@ -126,10 +189,13 @@ class Director:
     def _book(self) -> CostBook:
         if self._costs is None:
             with HURRY:
-                self._costs = book_of(self._places.any_pool())
+                pool = self._places.any_pool()
+                self._costs = book_of(pool)
+                if not self._costs.is_started:
+                    self._costs.is_started = has_workers(pool)
         return self._costs
 
-    def _missed(self, node: NodePlan, standing: Standing, tasks: int, waiting: Sequence[Attempt]) -> None:
+    def _missed(self, node: NodePlan, standing: Standing, tasks: int, waiting: Attempt) -> None:
         """These go to threads. Where they might be done earlier in workers, have the node tried once that adds up.
 
         A node that was tried and did no better is tried again, ever more rarely: a machine is not always as busy.
@@ -137,7 +203,7 @@ class Director:
         book = self._book()
         if standing.held is not None or standing.trial is not None:
             return
-        hoped = figures_of(node.meter)._replace(sent=0)
+        hoped = figures_of(node.meter)._replace(sent=0, away_each_s=0.0)
         costs = book.costs()._replace(is_started=True)
         verdict = decide(hoped, costs, tasks, cores=self._cores, has_gil=True, place=THREAD, held=None)
         if verdict.place is THREAD:
@@ -147,106 +213,134 @@ class Director:
             return
         if standing.reason_to_stay(node.program) is not None:
             return
-        copied = waiting[-1]
-        if standing.takes(copied):
+        if standing.takes([waiting]):
             with HURRY:
-                begun = Trial(standing, book).begin(copied, self._places.processes())
+                begun = Trial(standing, book).begin(waiting, self._places.processes())
             if not begun:
                 self._places.pool = None
 
     # -- tasks go out -------------------------------------------------------------------------------------------------
 
-    def _send(self, node: NodePlan, attempts: Sequence[Attempt]) -> None:
-        guarded = node.meter.standing.guarded
-        mailbox = self._places.run.mailbox
-        for attempt in attempts:
-            attempt.program = guarded
-            attempt.outbox = mailbox
-            self._mine[id(attempt)] = attempt
-            away[id(attempt)] = node.meter
-        self._reserves.setdefault(node, deque()).extend(attempts)
-        self._top_up(node)
+    def _send(self, node: NodePlan, attempts: Attempts) -> None:
+        _give_program(attempts, node.meter.standing.guarded)
+        if type(attempts) is not Span:
+            for attempt in attempts:
+                attempt.outbox = self._places.run.mailbox
+        abroad = self._abroad.setdefault(node, Abroad())
+        abroad.add(attempts)
+        away[id(self)] = away.get(id(self), 0) + len(attempts)
+        self._join_crowd(node, PROCESS, len(attempts))
+        try:
+            self._places.processes().submit(attempts)
+        except (PoolClosedError, WrongProcessError) as error:
+            # Nobody asked for the pool: that it is gone fails no run.
+            self._places.pool = None
+            node.meter.standing.hold(f"its pool is gone ({type(error).__name__})")
+            self._note_ended(node, attempts)
+            self._bring_back(node, attempts)
 
-    def _top_up(self, node: NodePlan) -> None:
-        """Let the pool have as many tasks of a node as keep it busy for a while."""
-        reserve = self._reserves[node]
-        in_pool = self._in_pool.get(node, 0)
-        pool = self._places.processes()
-        each_s = max(node.meter.away_s, 1e-5)
-        window = pool.max_workers * max(2, min(64, round(AHEAD_S / each_s)))
-        batch: list[Attempt] = []
-        while reserve and in_pool + len(batch) < window:
-            batch.append(reserve.popleft())
-        if batch:
-            if not in_pool:
-                self._stretches[node] = Stretch(monotonic())
-            self._in_pool[node] = in_pool + len(batch)
-            try:
-                pool.submit(batch)
-            except (PoolClosedError, WrongProcessError) as error:
-                # Nobody asked for the pool: that it is gone fails no run.
-                self._places.pool = None
-                node.meter.standing.hold(f"its pool is gone ({type(error).__name__})")
-                self._in_pool[node] = in_pool
-                self._bring_back([*batch, *reserve])
-                reserve.clear()
-
-    def _bring_back(self, attempts: Sequence[Attempt]) -> None:
+    def _bring_back(self, node: NodePlan, attempts: Attempts) -> None:
         """Let threads run these after all."""
-        for attempt in attempts:
-            self._forget(attempt)
-            attempt.program = attempt.task.node.program
-        if attempts:
-            self._places.threads().submit(attempts)
+        self._crowd = None
+        _give_program(attempts, node.program)
+        self._places.threads().submit(attempts)
 
-    def _forget(self, attempt: Attempt) -> None:
-        self._mine.pop(id(attempt), None)
-        away.pop(id(attempt), None)
+    def _recall(self, node: NodePlan) -> None:
+        """Ask the pool for what it has not started."""
+        attempts = [attempt for attempt in self._abroad[node].all() if id(attempt) not in self._recalled]
+        if attempts:
+            self._recalled.update(map(id, attempts))
+            self._places.processes().cancel(attempts)
+
+    # -- what a crowd takes ----------------------------------------------------------------------------------------------
+
+    def _join_crowd(self, node: NodePlan, place: str, tasks: int) -> None:
+        """So many more of a node's tasks are at a place. They are a crowd if next to nothing else of the run is under way."""
+        crowd = self._crowd
+        if crowd is None or crowd.node is not node or crowd.place is not place:
+            crowd = Crowd(node, place)
+        crowd.total += tasks
+        crowd.waiting += tasks
+        running = self._places.run.scheduler.running
+        self._crowd = crowd if running - crowd.waiting <= running // 8 else None
+
+    def _note_done(self, node: NodePlan, count: int) -> None:
+        """So many of a node's tasks have ended."""
+        crowd = self._crowd
+        if crowd is None or crowd.node is not node:
+            return
+        crowd.waiting -= count
+        if crowd.waiting <= 0:
+            self._crowd = None
+            self._note_pace(crowd)
+
+    @staticmethod
+    def _note_pace(crowd: Crowd) -> None:
+        each_s = crowd.each_s()
+        if each_s:
+            meter = crowd.node.meter
+            if crowd.place is THREAD:
+                meter.here_pace.note(each_s, meter.cpu_s)
+            else:
+                meter.away_pace.note(each_s, meter.away_cpu_s)
 
     # -- outcomes come back -------------------------------------------------------------------------------------------
 
     def heard(self, outcomes: list[Outcome]) -> list[Outcome]:
         """The outcomes for the scheduler; looks at the waiting tasks now and then."""
-        if self._mine:
-            heard = (outcome if self._is_others(outcome) else self._heard_one(outcome) for outcome in _apart(outcomes))
+        if id(self) in away:
+            heard = [outcome if self._is_others(outcome) else self._heard_one(outcome) for outcome in outcomes]
             outcomes = [outcome for outcome in heard if outcome is not None]
+        elif self._crowd is not None and outcomes:
+            self._count(outcomes, self._crowd.node)
         if monotonic() >= self._next_look:
             self._look()
         return outcomes
 
+    def _count(self, outcomes: list[Outcome], node: NodePlan) -> None:
+        """Of a crowd in threads, those that have ended."""
+        self._note_done(node, sum(outcome[0] is not EVENT and outcome[1].task.node is node for outcome in outcomes))
+
     def _is_others(self, outcome: Outcome) -> bool:
-        return outcome[0] is EVENT or type(outcome[1]) is list or id(outcome[1]) not in self._mine
+        """Whether it is of no moved task; those of threads are counted."""
+        kind, attempts = outcome[0], outcome[1]
+        if kind is EVENT:
+            return True
+        if kind is DONE_MANY or kind is CLOSED_MANY:
+            return type(lead(attempts).program) is not GuardedProgram
+        if type(attempts.program) is GuardedProgram:
+            return False
+        self._note_done(attempts.task.node, 1)
+        return True
 
     def _heard_one(self, outcome: Outcome) -> Outcome | None:
-        kind, attempt, payload, seconds = outcome
+        kind, attempt, payload, _ = outcome
+        if kind is DONE_MANY:
+            node = attempt[0].task.node
+            self._note_ended(node, attempt)
+            self._note_done(node, len(attempt))
+            return outcome
         node = attempt.task.node
-        standing = node.meter.standing
-        self._in_pool[node] -= 1
-        self._forget(attempt)
-        back = False
-        if kind is DONE:
-            payload, (cpu_s, waited_s, guard_s) = taken_apart(payload)
-            meter = node.meter
-            aside_s = guard_s + self._book().transfer_s(meter.input_bytes + meter.output_bytes)
-            meter.note_away(cpu_s, waited_s, aside_s)
-            lanes = self._stretches[node].lanes(monotonic(), cpu_s, self._book().workers)
-            if lanes:
-                meter.away_lanes += (lanes - meter.away_lanes) * (0.25 if meter.away_lanes else 1.0)
-            outcome = kind, attempt, payload, seconds
-        elif kind is FAILED:
+        is_recalled = kind is CANCELLED and id(attempt) in self._recalled
+        self._note_ended(node, [attempt])
+        if kind is FAILED:
             # Whatever it was, a thread shows what it is: nothing the node did in the worker can have been seen.
-            back = True
-            standing.failed(payload)
+            standing = node.meter.standing
             standing.returned += 1
-        reserve = self._reserves[node]
-        if back:
-            self._bring_back([attempt])
-        if standing.place is THREAD and reserve:
-            self._bring_back([*reserve])
-            reserve.clear()
-        elif reserve:
-            self._top_up(node)
-        return None if back else outcome
+            if standing.failed(payload):
+                self._recall(node)
+        elif not is_recalled:
+            self._note_done(node, 1)
+            return outcome
+        self._bring_back(node, [attempt])
+        return None
+
+    def _note_ended(self, node: NodePlan, attempts: Attempts) -> None:
+        self._abroad[node].ended(attempts)
+        left = away[id(self)] = away[id(self)] - len(attempts)
+        if not left:
+            del away[id(self)]
+            self._recalled.clear()
 
     def _look(self) -> None:
         """Reconsider what waits for a thread, and what waits for a worker."""
@@ -259,26 +353,25 @@ class Director:
         unseen = {node.meter for node in waiting if not node.meter.seen}
         if unseen:
             peek(unseen)
-        heavy = sum(len(group) for node, group in waiting.items() if _is_heavy(node)) + len(away) + _running_heavy()
-        for node, group in waiting.items():
-            if not _is_heavy(node) or node not in self._places.auto:
-                continue
+        if self._crowd is not None and self._crowd.place is THREAD:
+            self._note_pace(self._crowd)
+        considered = {node: group for node, group in waiting.items() if self._considers(node, len(group))}
+        tasks = sum(map(len, considered.values())) + sum(away.values()) + _running_heavy()
+        for node, group in considered.items():
             standing = standing_of(node.meter)
-            if self._judge(node, standing, heavy).place is THREAD or not standing.proven:
-                self._missed(node, standing, heavy, group)
+            if self._judge(node, standing, tasks).place is THREAD or not standing.proven:
+                self._missed(node, standing, tasks, group[-1])
                 continue
             standing.place = PROCESS
             taken = threads.withdraw(set(map(id, group)))
-            good = [attempt for attempt in taken if standing.takes(attempt)]
-            if len(good) < len(taken):
-                chosen = set(map(id, good))
-                threads.submit([attempt for attempt in taken if id(attempt) not in chosen])
-            if good:
-                self._send(node, good)
-        for node, reserve in self._reserves.items():
-            if reserve and self._judge(node, standing_of(node.meter), heavy).place is THREAD:
-                self._bring_back([*reserve])
-                reserve.clear()
+            left = self._sent(node, standing, taken)
+            if left:
+                threads.submit(left)
+        for node, abroad in self._abroad.items():
+            if abroad.open >= CROWD:
+                self._judge(node, standing_of(node.meter), tasks)
+                if node.meter.standing.place is THREAD:
+                    self._recall(node)
 
     def patience_s(self) -> float | None:
         """How long the driver may wait before it should look again; None for as long as it likes."""
@@ -289,38 +382,28 @@ class Director:
     # -- tasks are given up -------------------------------------------------------------------------------------------
 
     def cancel(self, attempts: Sequence[Attempt], *, kill: bool) -> list[Attempt]:
-        """Cancel what is with the pool, or on its way there; return what is not."""
-        others: list[Attempt] = []
-        in_pool: list[Attempt] = []
-        for attempt in attempts:
-            if id(attempt) not in self._mine:
-                others.append(attempt)
-                continue
-            try:
-                self._reserves[attempt.task.node].remove(attempt)
-            except ValueError:
-                in_pool.append(attempt)
-            else:
-                self._forget(attempt)
-                self._places.run.mailbox.post((CANCELLED, attempt, None, 0.0))
-        if in_pool:
-            self._places.processes().cancel(in_pool, kill=kill)
-        return others
+        """Cancel what is with the pool; return what is not."""
+        moved = [attempt for attempt in attempts if type(attempt.program) is GuardedProgram]
+        if not moved:
+            return list(attempts)
+        self._recalled.difference_update(map(id, moved))
+        self._places.processes().cancel(moved, kill=kill)
+        return [attempt for attempt in attempts if type(attempt.program) is not GuardedProgram]
 
     def close(self) -> None:
         """The run is over: what it moved is no load any more."""
-        for key in self._mine:
-            away.pop(key, None)
-        self._mine.clear()
+        away.pop(id(self), None)
+        if self._places.pool is not None:
+            for node in self._abroad:
+                node.meter.standing.hear(self._places.pool, self._book())
 
 
-def _apart(outcomes: list[Outcome]) -> Iterator[Outcome]:
-    """Outcomes of many attempts that were moved, one by one; others as they are."""
-    for outcome in outcomes:
-        if outcome[0] == DONE_MANY and type(outcome[1][0].program) is GuardedProgram:
-            yield from one_by_one((outcome,))
-        else:
-            yield outcome
+def _give_program(attempts: Attempts, program: Any) -> None:
+    if type(attempts) is Span:
+        attempts.column.program = program
+        attempts = list(attempts.column.made.values())
+    for attempt in attempts:
+        attempt.program = program
 
 
 def standing_of(profile: Profile) -> Standing:
@@ -345,9 +428,9 @@ def figures_of(profile: Profile) -> Figures:
         turn_s,
         profile.sent,
         profile.away_s,
-        profile.encode_s,
         profile.input_bytes + profile.output_bytes,
-        profile.away_lanes,
+        profile.here_pace.each_s if profile.here_pace.is_of(cpu_s) else 0.0,
+        profile.away_pace.each_s if profile.away_pace.is_of(cpu_s) else 0.0,
     )
 
 

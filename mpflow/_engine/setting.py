@@ -116,8 +116,8 @@ class Setting:
 
 
 def _if_in_processes(node: NodePlan) -> bool:
-    return bool(node.executor == "process")
+    return bool(node.executor == "process" or (node.meter is not None and node.meter.moves))
 
 
 def _unless_elsewhere(node: NodePlan) -> bool:
-    return bool(node.executor is None or node.executor == "process")
+    return bool(node.executor is None or _if_in_processes(node))

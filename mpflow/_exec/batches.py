@@ -216,7 +216,7 @@ def unpack(data: Any) -> Any:
 
 
 # -- results: (rss, releases, skipped numbers, numbers, nanoseconds, channel, payloads or all of them, positions failed, tickets,
-# answers, bytes copied into shared memory); with a channel, what came back is that channel's values
+# answers, bytes copied into shared memory, figures of tasks that were moved); with a channel, what came back is that channel's values
 
 
 def flat(diff: Sequence[tuple[str, Any]]) -> list[Any]:
@@ -271,6 +271,7 @@ class Results:
         "answers",
         "channel",
         "failed",
+        "figures",
         "flags",
         "numbers",
         "payloads",
@@ -289,6 +290,8 @@ class Results:
         self.tickets: list[tuple[int, int]] = []
         self.answers: list[tuple[int, bytes]] = []
         """By position, for tasks that took an answer: those given by now, and how many unaddressed ones are left."""
+        self.figures: tuple[int, int, int, int] | None = None
+        """What was measured of tasks that nobody asked to be run here."""
         self.size_bytes = 0
         self.flags = 0
         """Of all payloads together: 0 if they are plain data."""
@@ -310,7 +313,15 @@ class Results:
         for each in lists:
             each.clear()
         self.size_bytes = self.flags = 0
+        self.figures = None
         self.channel = ""
+
+    def refuse(self, error: bytes) -> None:
+        """Let all that are finished have failed with an error, which is encoded."""
+        self.open_up()
+        self.payloads[:] = [error] * len(self.numbers)
+        self.failed[:] = range(len(self.numbers))
+        self.flags = -1
 
     def only_channel(self, diff: Sequence[tuple[str, Any]]) -> bool:
         """Whether `diff` is an atom, or a list, for the channel that all others wrote to; if not, payloads will be whole diffs."""
@@ -346,6 +357,6 @@ class Results:
             payloads, large = split(payloads)
         head = (
             rss_bytes, releases, self.skipped, self.numbers, self.times_ns, self.channel or "", payloads, whole,
-            self.failed, self.tickets, self.answers, shared_bytes,
+            self.failed, self.tickets, self.answers, shared_bytes, self.figures,
         )  # fmt: skip
         return join(head, large)

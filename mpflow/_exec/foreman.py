@@ -18,6 +18,7 @@ from mpflow._exec import batches, deadline, deaths, link, logs, outcomes
 from mpflow._exec.admission import LOOK_AGAIN_S, Admission
 from mpflow._exec.calm import SMALL_BYTES, Calm
 from mpflow._exec.crew import GONE, LEAVING, READY, STARTING, Worker
+from mpflow._exec.functions import Watched
 from mpflow._exec.mailbox import Mailbox
 from mpflow._exec.outcomes import Deliveries
 from mpflow._exec.parcels import Parcels
@@ -136,6 +137,10 @@ class Foreman:
         """See `WorkerPool.measured`."""
         shipment = self._parcels.shipments.of(program)
         return shipment.seen, shipment.mean_s, shipment.batches
+
+    def watched(self, program: Any) -> Watched:
+        """See `WorkerPool.watched`."""
+        return self._parcels.shipments.of(program).watched
 
     def stats(self) -> dict[str, Any]:
         """See `WorkerPool.stats`."""
@@ -507,9 +512,10 @@ class Foreman:
 
     def _take_results(self, worker: Worker, body: Any) -> None:
         head, tail = batches.part(body)
-        rss_bytes, releases, skipped, numbers, times_ns, channel, payloads, whole, failed, tickets, answers, shared = (
-            head
-        )
+        (
+            rss_bytes, releases, skipped, numbers, times_ns, channel, payloads, whole, failed, tickets, answers, shared,
+            figures,
+        ) = head  # fmt: skip
         if releases:
             self._parcels.arena.release(worker.pid, releases)
         window = worker.window
@@ -530,6 +536,8 @@ class Foreman:
             if first is not None:
                 shipment = self._parcels.shipments.of(first.program)
                 shipment.measured(len(numbers), sum(times_ns) / 1e9)
+                if figures is not None:
+                    shipment.watched.add(*figures)
                 shipment.traffic.bytes_in += len(body)
                 shipment.traffic.shared_in += shared
             self._roster.did_work()

@@ -43,6 +43,25 @@ class Traffic:
 _MOVED = ("bytes_out", "bytes_in", "shared_out", "shared_in")
 
 
+class Watched:
+    """What workers measured of tasks that were moved there: how many, their own CPU time, that of all that was done for
+    them, and how long they waited for something. Sums since the beginning."""
+
+    __slots__ = ("calls", "cpu_s", "own_s", "waited_s")
+
+    def __init__(self, calls: int = 0, own_s: float = 0.0, cpu_s: float = 0.0, waited_s: float = 0.0) -> None:
+        self.calls = calls
+        self.own_s = own_s
+        self.cpu_s = cpu_s
+        self.waited_s = waited_s
+
+    def add(self, calls: int, own_ns: int, cpu_ns: int, waited_ns: int) -> None:
+        self.own_s += own_ns * 1e-9
+        self.cpu_s += cpu_ns * 1e-9
+        self.waited_s += waited_ns * 1e-9
+        self.calls += calls
+
+
 class Shipment:
     """A program as it travels: its number, its bytes, and how long its tasks take."""
 
@@ -57,6 +76,7 @@ class Shipment:
         "number",
         "seen",
         "traffic",
+        "watched",
     )
 
     def __init__(self, memory_bytes: int = 0) -> None:
@@ -68,6 +88,7 @@ class Shipment:
         self.batches = 0
         """In how many batches they travelled."""
         self.traffic = Traffic()
+        self.watched = Watched()
         self.appetite = Appetite(memory_bytes)
         self.has_plain_inputs = True
         """Its inputs were plain data so far."""

@@ -19,12 +19,13 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from time import monotonic
+from time import monotonic, thread_time
 from typing import Any
 
 from mpflow._columns import Attempts
 from mpflow._exec.cpu import cpu_count, thread_limits
 from mpflow._exec.foreman import Foreman
+from mpflow._exec.functions import Watched
 from mpflow._exec.mailbox import Mailbox
 from mpflow._exec.place import in_worker
 from mpflow._exec.polling import Events, Polling
@@ -87,6 +88,7 @@ class WorkerPool:
             self._roster, max_tasks_per_worker, max_worker_rss, budget_bytes, partial(_ask, weakref.ref(self))
         )
         self._is_closed = False
+        self._cpu_s = 0.0
         _pools.add(self)
 
     # -- what the engine asks ------------------------------------------------------------------------------------------
@@ -99,8 +101,10 @@ class WorkerPool:
         self._check()
         if self._is_closed:
             raise PoolClosedError("an attempt was submitted")
+        cpu_s = thread_time()
         self._inbox.append((self._foreman.take_in, attempts))
         self._work()
+        self._cpu_s += thread_time() - cpu_s
 
     def cancel(self, attempts: Sequence[Attempt], *, kill: bool = False) -> None:
         """Drop what has not started (posts CANCELLED); with `kill`, kill the workers that run the rest (likewise).
@@ -141,6 +145,15 @@ class WorkerPool:
         """How many tasks of a program were measured, the mean of what they took of a worker, in seconds, and in how many
         batches they were sent."""
         return self._foreman.measured(program)
+
+    def used(self) -> tuple[float, int]:
+        """The CPU seconds that this process has spent on the pool's tasks, and how many of them have ended, since it was
+        made."""
+        return self._cpu_s, self._roster.counts["ended"]
+
+    def watched(self, program: Any) -> Watched:
+        """What the workers measured of a program's tasks that nobody asked to be run there. It goes on counting."""
+        return self._foreman.watched(program)
 
     def stats(self) -> dict[str, Any]:
         """Counts since the pool was made, and its workers now.
@@ -226,6 +239,7 @@ class WorkerPool:
     def handle(self, events: Events) -> None:
         """Answer what the workers have sent."""
         me = threading.get_ident()
+        cpu_s = thread_time()
         with self._lock:
             self._owner = me
             try:
@@ -240,6 +254,7 @@ class WorkerPool:
         if self._inbox:
             self._work()
         self._hand_out()
+        self._cpu_s += thread_time() - cpu_s
 
     def _hand_out(self) -> None:
         outgoing = self._foreman.outgoing

@@ -102,6 +102,8 @@ class Worker:
         self._kept = Kept(self._codec.decode, self._mappings)
         self._means: dict[int, int] = {}
         self._gauge = Gauge()
+        self._watched: Any = None
+        """The program of the tasks that run, if nobody asked for them to run here (see `placement.guard`)."""
         self._results = batches.Results()
         self._payloads = Payloads(self._results, self._send, self._codec)
         # Nodes may start threads that write to the stream.
@@ -247,6 +249,7 @@ class Worker:
                     words[slots.HAS_WORKED] = 1
                     program = self._program(program_number)
                     self._node = program.name
+                    self._watched = program if getattr(program, "is_moved", False) else None
                     group = Group(
                         facts_data, program, triggers, attempt, first_at, self._codec.decode, self._emit, self._errands
                     )
@@ -349,6 +352,8 @@ class Worker:
                 self._send(link.MEMORY, batches.pack((results.numbers[-1], *grown)))
             if self._wants_rss:
                 self._measure()
+            if self._watched is not None:
+                self._results.figures = self._watched.figures()
             self._send_results(self._mappings.take_releases())
         words = self._words
         if words[slots.RUNNING]:
@@ -356,6 +361,8 @@ class Worker:
             words[slots.RUNNING] = 0
 
     def _send_results(self, releases: list[int]) -> None:
+        if self._watched is not None and (objection := self._watched.objection()) is not None:
+            self._results.refuse(self._payloads.of_error(objection, self._node))
         self._send(link.RESULTS, *self._results.parts(self._rss_bytes, releases, self._payloads.take_copied_bytes()))
         self._results.clear()
 

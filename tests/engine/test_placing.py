@@ -11,9 +11,11 @@ from typing import Annotated, Any, TypedDict
 import pytest
 
 import mpflow._engine.placing as placing
+from mpflow._columns import Span
 from mpflow._exec.placement.costs import book_of
 from mpflow._exec.placement.decide import PROCESS, THREAD, Verdict
 from mpflow._exec.placement.profile import Profile
+from mpflow._exec.placement.standing import Trial
 from mpflow._exec.process import WorkerPool
 from mpflow.graph import START, StateGraph
 from mpflow.types import Send
@@ -103,11 +105,85 @@ def test_calls_that_are_measured_to_take_turns_move_and_give_the_same(run: Run, 
     assert profile.standing.held is None
 
 
-def test_a_long_fan_out_moves_in_the_middle(run: Run, pool: WorkerPool) -> None:
+@pytest.fixture
+def _trusted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A trial is passed as soon as it is begun."""
+
+    def passed(trial: Trial, *_: Any) -> bool:
+        trial._standing.proven = True
+        return True
+
+    monkeypatch.setattr(Trial, "begin", passed)
+
+
+def test_a_long_fan_out_moves_in_the_middle(run: Run, pool: WorkerPool, _trusted: None) -> None:
     graph = fan(busy, pool, 200)
     known(graph)
     assert run.invoke(graph, {})["log"] == list(range(200))
-    assert profile_of(graph).sent > 2
+    assert 0 < profile_of(graph).sent < 200
+
+
+class Spans:
+    """A pool that notes in what it is given tasks."""
+
+    def __init__(self, pool: WorkerPool, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.given: list[tuple[type, int]] = []
+        submit = pool.submit
+
+        def noted(attempts: Any) -> None:
+            self.given.append((type(attempts), len(attempts)))
+            submit(attempts)
+
+        monkeypatch.setattr(pool, "submit", noted)
+
+
+def test_the_first_step_after_the_decision_goes_as_a_span(
+    run: Run, pool: WorkerPool, _trusted: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph = fan(busy, pool)
+    profile = known(graph)
+    while not profile.moves:
+        run.invoke(graph, {})
+    spans = Spans(pool, monkeypatch)
+    assert run.invoke(graph, {})["log"] == list(range(TASKS))
+    assert spans.given == [(Span, TASKS)]
+
+
+def test_light_calls_by_the_hundred_are_seen_and_moved(
+    run: Run, pool: WorkerPool, _trusted: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def light(task: Any) -> Any:
+        return {"log": [task["n"]]}
+
+    graph = StateGraph(State).add_node("w", light)
+    graph.add_conditional_edges(START, lambda state: [Send("w", {"n": n}) for n in range(300)])
+    app = graph.compile(pool=pool)
+    run.invoke(app, {})
+    spans = Spans(pool, monkeypatch)
+    assert run.invoke(app, {})["log"] == list(range(300))
+    assert not profile_of(app).is_heavy
+    assert spans.given == [(Span, 300)]
+
+
+def test_a_fan_of_which_one_does_not_travel_back_is_completed_by_threads(
+    run: Run, pool: WorkerPool, _trusted: None
+) -> None:
+    graph = StateGraph(State).add_node("w", turns_bad)
+    bad = [0]
+
+    def sends(state: Any) -> Any:
+        return [Send("w", {"n": n, "items": ["bad" if n == bad[0] else "good"]}) for n in range(1, 200)]
+
+    app = graph.add_conditional_edges(START, sends).compile(pool=pool)
+    known(app)
+    run.invoke(app, {})
+    bad[0] = 77
+    assert run.invoke(app, {})["log"] == list(range(1, 200))
+    standing = profile_of(app).standing
+    assert standing is not None
+    assert standing.held == "it changes its input"
+    assert standing.returned >= 1
+    assert run.invoke(app, {})["log"] == list(range(1, 200))
 
 
 def test_a_closure_that_collects_stays_and_collects() -> None:

@@ -16,12 +16,14 @@ class Held(Exception):
 class Clearance:
     """What a walk found. ``held`` is the reason to stay, or None."""
 
-    __slots__ = ("_bindings", "_cells", "_names", "_sizes", "entries", "held", "reads_files")
+    __slots__ = ("_bindings", "_cells", "_names", "_sizes", "entries", "held", "imports", "reads_files")
 
     def __init__(self) -> None:
         self.held: str | None = None
         self.entries: dict[str, str] = {}
         """With each thing that was let through, text that a walk in another process must come to as well."""
+        self.imports: dict[str, None] = {}
+        """The modules that code imports while it runs; all of them are loaded here."""
         self.reads_files = False
         self._names: dict[str, int] = {}
         self._bindings: list[tuple[Mapping[str, Any], str, Any]] = []

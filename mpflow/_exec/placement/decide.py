@@ -2,7 +2,8 @@
 
 A node's tasks of one moment are taken together. In threads they would be done after so many turns, as long as turns were
 seen to take: the whole CPU time where they hold the interpreter's lock, less where they let go of it or wait. In workers
-each takes what a task and its transfer take there, and as many run at once as there are workers.
+each takes what a task and its transfer take there, and as many run at once as there are workers. Where a node's tasks were
+seen to be done by the crowd, in either place, what that took counts instead: it has in it whatever else there is.
 """
 
 from __future__ import annotations
@@ -20,6 +21,11 @@ GAIN = 0.85
 """Workers must be done in this part of the threads' time before a node moves..."""
 LOSS = 1.1
 """...and take this much longer before it moves back: what lies between changes nothing."""
+CROWD = 8
+"""From so many tasks at once on, what they took tells what others will take."""
+_NOTABLE_S = 0.001
+MANY = 64
+"""So many tasks at once are worth a thought however light they are."""
 
 
 class Figures(NamedTuple):
@@ -32,10 +38,11 @@ class Figures(NamedTuple):
     """After how long one of several calls in threads ends; 0 if there never were several."""
     sent: int = 0
     away_s: float = 0.0
-    encode_s: float = 0.0
     bytes: float = 0.0
-    away_lanes: float = 0.0
-    """Processors that several calls in workers kept busy together; 0 if that was not seen."""
+    here_each_s: float = 0.0
+    """After how long one of a crowd in threads was done, the engine's part included; 0 if there was no crowd."""
+    away_each_s: float = 0.0
+    """The same in workers."""
 
 
 class Costs(NamedTuple):
@@ -46,9 +53,9 @@ class Costs(NamedTuple):
     is_started: bool = False
     trip_s: float = 0.0004
     """From handing over a task that does nothing to having its result."""
-    task_s: float = 0.00005
+    task_s: float = 0.000004
     """What a task in a stream of them costs its worker, beside the node."""
-    parent_s: float = 0.00004
+    parent_s: float = 0.000003
     """What it costs this process."""
     bytes_per_s: float = 400e6
 
@@ -76,47 +83,51 @@ def decide(
     if not figures.calls and not figures.cpu_s:
         return Verdict(THREAD, "not measured yet")
     computing = f"{ms(figures.cpu_s)} of CPU time a call"
-    if figures.cpu_s < costs.task_s + costs.parent_s:
-        return Verdict(THREAD, f"{computing}; sending a task costs {ms(costs.task_s + costs.parent_s)}")
+    is_seen = bool(figures.here_each_s) and tasks >= CROWD
+    sending_s = costs.trip_s if tasks < 2 else costs.task_s + costs.parent_s
+    if figures.cpu_s < sending_s and not is_seen:
+        return Verdict(THREAD, f"{computing}; sending a task costs {ms(sending_s)}")
     if held is not None:
         return Verdict(THREAD, f"{computing}, but {held}")
     if tasks < 2:
         return Verdict(THREAD, f"{computing}, but one call at a time: nothing would run beside it")
-    if not figures.turn_s:
+    if not figures.turn_s and not is_seen:
         return Verdict(THREAD, f"{computing}; how several at once get on was not seen yet")
-    lanes = figures.cpu_s / figures.turn_s
-    if lanes > FREE:
-        lanes = min(lanes * SLACK, cores)
-    # One that computes takes no longer than its CPU time: the rest of a turn is what other programs took.
-    thread_s = tasks * figures.cpu_s / max(lanes, 1.0)
+    thread_s = tasks * figures.here_each_s if is_seen else tasks * figures.cpu_s / max(_lanes(figures, cores), 1.0)
     process_s = process_time_s(figures, costs, tasks)
-    if place == PROCESS and 0 < figures.away_lanes * LOSS < figures.cpu_s / figures.turn_s:
-        seen = f"workers kept {figures.away_lanes:.1f} cores busy, threads {figures.cpu_s / figures.turn_s:.1f}"
-        return Verdict(THREAD, f"{computing}: {seen}", thread_s, process_s)
-    moves = process_s < thread_s * (LOSS if place == PROCESS else GAIN)
     reckoned = f"{tasks} at once take {ms(thread_s)} in threads, {ms(process_s)} in {costs.workers} workers"
-    if moves:
+    if process_s < thread_s * (LOSS if place == PROCESS else GAIN):
         return Verdict(PROCESS, f"{computing}: {reckoned}", thread_s, process_s)
+    return Verdict(THREAD, f"{computing}: {reckoned}; {_why_not(figures, costs, cores)}", thread_s, process_s)
+
+
+def _lanes(figures: Figures, cores: int) -> float:
+    """How many processors several calls keep busy in threads, if nothing else keeps them from it; 0 if not seen."""
+    lanes = figures.cpu_s / figures.turn_s if figures.turn_s else 0.0
+    return min(lanes * SLACK, cores) if lanes > FREE else lanes
+
+
+def _why_not(figures: Figures, costs: Costs, cores: int) -> str:
+    lanes = _lanes(figures, cores)
     if lanes > FREE:
-        why = f"threads keep {lanes:.1f} cores busy"
-    elif figures.away_s > 1.5 * figures.cpu_s + costs.task_s:
-        why = "its calls wait more than they compute"
-    else:
-        why = "the transfer eats up the gain"
-    return Verdict(THREAD, f"{computing}: {reckoned}; {why}", thread_s, process_s)
+        return f"threads keep {lanes:.1f} cores busy"
+    if figures.sent and figures.away_s > 1.5 * figures.cpu_s + costs.task_s + 2 * figures.bytes / costs.bytes_per_s:
+        return "its calls wait more than they compute"
+    return "the transfer eats up the gain"
 
 
 def process_time_s(figures: Figures, costs: Costs, tasks: int) -> float:
     """How long the pool would take over `tasks` calls, its start included if it is yet to come."""
-    if figures.sent:
+    start_s = 0.0 if costs.is_started else costs.start_s
+    if figures.away_each_s and tasks >= CROWD:
+        return tasks * figures.away_each_s + start_s
+    each_s = figures.cpu_s + costs.task_s + 2 * figures.bytes / costs.bytes_per_s
+    if figures.sent >= MANY or figures.away_s > _NOTABLE_S:  # a few light ones tell of their start alone
         each_s = figures.away_s
-    else:
-        each_s = figures.cpu_s + costs.task_s + 2 * figures.bytes / costs.bytes_per_s
-    parent_s = costs.parent_s + (figures.encode_s or figures.bytes / costs.bytes_per_s)
+    parent_s = costs.parent_s + figures.bytes / costs.bytes_per_s
     lanes = min(costs.workers, tasks)
     # Few tasks do not divide evenly; of many the last ones hardly count.
     rounds = ceil(tasks / lanes) if tasks < 4 * lanes else tasks / lanes
-    start_s = 0.0 if costs.is_started else costs.start_s
     return max(rounds * each_s, tasks * parent_s) + costs.trip_s + start_s
 
 

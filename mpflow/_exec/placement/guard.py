@@ -1,26 +1,31 @@
 """A node that was moved without being asked: run in a worker under watch, so that what it returns is what a thread would.
 
 The walk has been over the node, yet a walk cannot see everything. In the worker it is repeated, for a worker's modules may
-hold something else; and around each call it is seen that the input, and all that the walk found, stay as they were.
+hold something else; around each call it is seen that the input stays as it was, and before results are sent that all
+that the walk found did.
 """
 
 from __future__ import annotations
 
-import resource
-from time import perf_counter_ns, thread_time_ns
+import importlib
+from collections.abc import Iterable
+from time import thread_time_ns
 from typing import Any
 
+import msgpack
+
 from mpflow._exec.placement.clearance import Clearance
+from mpflow._exec.placement.pauses import Pauses
 from mpflow._exec.placement.safety import walk
-from mpflow._exec.placement.values import survey
+from mpflow._exec.placement.values import ATOMS, survey
 from mpflow._exec.program import Diff, NodeProgram
 from mpflow._scope import TaskScope
 from mpflow._wire.codec import Codec
 
-MEASURED = "__measured__"
-"""The last write of a guarded node's diff, which the parent takes out, in nanoseconds: the call's CPU time, how long it waited for
-something, and the CPU time of the guard itself."""
 _LARGE_BYTES = 1 << 16
+_LIGHT_NS = 200_000
+_EVERY = 8
+"""Of calls that take less than that, one in so many is measured by itself."""
 
 
 class Stays(Exception):
@@ -32,24 +37,71 @@ class GuardedProgram:
 
     is_moved = True
     """Its tasks were sent where nobody asked for them to run."""
-    __slots__ = ("__weakref__", "_classes", "_clearance", "entries", "inner", "metadata", "name", "tags")
+    __slots__ = (
+        "__weakref__",
+        "_began_ns",
+        "_calls",
+        "_classes",
+        "_clearance",
+        "_left",
+        "_own_ns",
+        "_pauses",
+        "entries",
+        "imports",
+        "inner",
+        "metadata",
+        "name",
+        "tags",
+    )
 
-    def __init__(self, inner: NodeProgram, entries: dict[str, str]) -> None:
+    def __init__(self, inner: NodeProgram, entries: dict[str, str], imports: Iterable[str] = ()) -> None:
         self.inner = inner
         self.entries = entries
+        self.imports = tuple(imports)
+        """The modules that its code imports while it runs, which are loaded in the parent."""
         self.name = inner.name
         self.tags = inner.tags
         self.metadata = inner.metadata
         self._clearance: Clearance | None = None
         self._classes: dict[type, Clearance] = {}
+        self._pauses: Pauses | None = None
+        self._calls = 0
+        """Those since `figures` were last asked for."""
+        self._left = 0
+        """Calls until the next one is measured by itself."""
+        self._own_ns = 0.0
+        """The CPU time of a call, as those that were measured had it."""
+        self._began_ns = 0
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return GuardedProgram, (self.inner, self.entries)
+        return GuardedProgram, (self.inner, self.entries, self.imports)
 
     def run(self, input: Any, scope: TaskScope) -> Diff:
-        """As the node's own program, with `MEASURED` behind the diff. Raises Stays where a thread might do otherwise."""
-        clearance = self._clearance or self._look_again()
-        guard_ns = thread_time_ns()
+        """As the node's own program. Raises Stays where a thread might do otherwise."""
+        if self._clearance is None:
+            self._look_again()
+        if not self._calls:
+            self._begin()
+        self._calls += 1
+        if type(input) is dict and ATOMS.issuperset(map(type, input.values())) and ATOMS.issuperset(map(type, input)):
+            try:
+                before = _pack(input)
+            except (
+                UnicodeEncodeError,
+                OverflowError,
+                TypeError,
+            ):  # a lone surrogate, more than 64 bits, a complex number
+                return self._run_surveyed(input, scope)
+            diff = self._call(input, scope)
+            if _pack(input) != before:
+                raise Stays("it changes its input")
+            for channel, value in diff:
+                if type(value) not in ATOMS:
+                    self._check_result(channel, value, {id(input): input})
+            return diff
+        return self._run_surveyed(input, scope)
+
+    def _run_surveyed(self, input: Any, scope: TaskScope) -> Diff:
         parts: dict[int, Any] = {}
         given = survey(input, "its input", parts)
         if given.odd is not None:
@@ -60,27 +112,63 @@ class GuardedProgram:
         for kind in given.classes.difference(self._classes):
             self._look_at(kind)
         before = _seal.encode(input)
-        pauses = _pauses()
-        wall_ns, cpu_ns = perf_counter_ns(), thread_time_ns()
-        diff = self.inner.run(input, scope)
-        wall_ns, cpu_ns = perf_counter_ns() - wall_ns, thread_time_ns() - cpu_ns
-        # Without a single pause of its own, what is not CPU time is what other programs took of the processor.
-        waited_ns = max(0, wall_ns - cpu_ns) if pauses is None or _pauses() != pauses else 0
+        diff = self._call(input, scope)
         if _seal.encode(input) != before:
             raise Stays("it changes its input")
-        for seen in (clearance, *self._classes.values()):
-            changed = seen.changed()
-            if changed is not None:
-                raise Stays(f"it changes '{changed}'")
         for channel, value in diff:
-            returned = survey(value, f"what it returns for '{channel}'", parts)
-            if returned.odd is not None:
-                raise Stays(returned.odd)
-        diff.append((MEASURED, [cpu_ns, waited_ns, thread_time_ns() - guard_ns - cpu_ns]))
+            self._check_result(channel, value, parts)
         return diff
 
-    def _look_again(self) -> Clearance:
+    def _call(self, input: Any, scope: TaskScope) -> Diff:
+        self._left -= 1
+        if self._left >= 0:
+            return self.inner.run(input, scope)
+        cpu_ns = thread_time_ns()
+        diff = self.inner.run(input, scope)
+        cpu_ns = thread_time_ns() - cpu_ns
+        self._own_ns = cpu_ns if cpu_ns > 4 * self._own_ns else self._own_ns + (cpu_ns - self._own_ns) * 0.25
+        self._left = _EVERY - 1 if self._own_ns < _LIGHT_NS else 0
+        return diff
+
+    def _check_result(self, channel: str, value: Any, parts: dict[int, Any]) -> None:
+        returned = survey(value, f"what it returns for '{channel}'", parts)
+        if returned.odd is not None:
+            raise Stays(returned.odd)
+
+    # -- before results are sent ---------------------------------------------------------------------------------------
+
+    def objection(self) -> Stays | None:
+        """Why what was run since the last results were sent must not count; None if it may."""
+        for seen in (self._clearance, *self._classes.values()):
+            changed = None if seen is None else seen.changed()
+            if changed is not None:
+                return Stays(f"it changes '{changed}'")
+        return None
+
+    def figures(self) -> tuple[int, int, int, int] | None:
+        """Of the calls since this was last asked: how many, and in nanoseconds their own CPU time, that of all that the
+        worker did for them, and how long they waited for something. None if there were none. For the thread that runs them."""
+        calls, self._calls = self._calls, 0
+        if not calls or self._pauses is None:
+            return None
+        cpu_ns = thread_time_ns() - self._began_ns
+        return calls, min(round(self._own_ns * calls), cpu_ns), cpu_ns, self._pauses.waited_ns(cpu_ns)
+
+    def _begin(self) -> None:
+        if self._pauses is None:
+            self._pauses = Pauses()
+        self._pauses.begin()
+        self._began_ns = thread_time_ns()
+
+    # -- what the parent saw must be so here -----------------------------------------------------------------------------
+
+    def _look_again(self) -> None:
         """The walk, in this process. It must come to what it came to in the parent."""
+        for module in self.imports:
+            try:
+                importlib.import_module(module)
+            except Exception as error:
+                raise Stays(f"'{module}' cannot be imported in a worker: {type(error).__name__}") from None
         clearance = walk(self.inner.callables.source)
         if clearance.held is not None:
             raise Stays(f"in a worker {clearance.held}")
@@ -88,7 +176,6 @@ class GuardedProgram:
         if different is not None:
             raise Stays(f"{different} is another in a worker")
         self._clearance = clearance
-        return clearance
 
     def _look_at(self, kind: type) -> None:
         """The walk over a class of the input's: its methods are the node's to call."""
@@ -96,14 +183,6 @@ class GuardedProgram:
         if clearance.held is not None:
             raise Stays(clearance.held)
         self._classes[kind] = clearance
-
-
-def _pauses() -> int | None:
-    """How often this thread gave up its processor by itself; None where nobody counts."""
-    return None if _THREAD is None else resource.getrusage(_THREAD).ru_nvcsw
-
-
-_THREAD = getattr(resource, "RUSAGE_THREAD", None)
 
 
 class _Unshared:
@@ -116,3 +195,4 @@ class _Unshared:
 
 
 _seal = Codec(trust=True, arena=_Unshared())
+_pack = msgpack.Packer(strict_types=True).pack

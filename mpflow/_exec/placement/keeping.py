@@ -21,7 +21,7 @@ from mpflow._exec.cpu import cpu_count
 from mpflow._exec.placement.bytecode import digest_of
 from mpflow._exec.placement.profile import Profile
 
-VERSION = 1
+VERSION = 2
 MOST_ENTRIES = 10_000
 MOST_BYTES = 16 << 20
 _FIGURES = ("cpu_s", "wall_s", "last_lanes", "best_lanes", "away_s", "away_cpu_s", "input_bytes", "output_bytes")

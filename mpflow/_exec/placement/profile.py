@@ -10,6 +10,8 @@ from collections.abc import Callable
 from time import perf_counter, thread_time
 from typing import TYPE_CHECKING, Any
 
+from mpflow._exec.placement.decide import PROCESS
+
 if TYPE_CHECKING:
     from mpflow._exec.placement.standing import Standing
     from mpflow._messages import Attempt, Outcome
@@ -21,6 +23,8 @@ _EVERY = 8
 """So many first calls are all measured, unless they are over at once."""
 _PEEK_S = 0.02
 _FADING = 0.998
+_RISING = 1.02
+_ALIKE = 0.5
 
 recall: Callable[[Profile, Any], None] | None = None
 """Fills a new profile with what an earlier run of the program learnt of the node's callable, if that is kept."""
@@ -53,19 +57,46 @@ class _Period:
 period = _Period()
 
 
+class Pace:
+    """After how long one of a crowd is done at one place: the best lately, since what else the machine does only adds."""
+
+    __slots__ = ("_cpu_s", "each_s")
+
+    def __init__(self) -> None:
+        self.each_s = 0.0
+        """0 if no crowd was seen."""
+        self._cpu_s = 0.0
+
+    def note(self, each_s: float, cpu_s: float) -> None:
+        """Take in a crowd of calls that compute for `cpu_s`."""
+        if self.each_s and not self.is_of(cpu_s):
+            self.each_s = 0.0
+        if not self.each_s:
+            self._cpu_s = cpu_s
+        self.each_s = min(self.each_s * _RISING, each_s) if self.each_s else each_s
+
+    def is_of(self, cpu_s: float) -> bool:
+        """Whether calls that compute for `cpu_s` are like those that were seen."""
+        known_s = self._cpu_s
+        return abs(cpu_s - known_s) <= max(_ALIKE * known_s, _LIGHT_S)
+
+    def forget(self) -> None:
+        self.each_s = 0.0
+
+
 class Profile:
     """The figures of one node. Shared by the runs of a graph; a lost update between threads does no harm."""
 
     __slots__ = (
         "__weakref__",
         "away_cpu_s",
-        "away_lanes",
+        "away_pace",
         "away_s",
         "best_lanes",
         "calls",
         "company",
         "cpu_s",
-        "encode_s",
+        "here_pace",
         "input_bytes",
         "is_heavy",
         "last_lanes",
@@ -103,10 +134,9 @@ class Profile:
         self.away_s = 0.0
         """What one takes of a worker, decoding and all, less what other programs took of its processor."""
         self.away_cpu_s = 0.0
-        self.away_lanes = 0.0
-        """How many processors its calls keep busy together in workers; 0 while too few have ended to say."""
-        self.encode_s = 0.0
-        """What one takes of this process to be sent."""
+        """What one computes there by itself."""
+        self.here_pace = Pace()
+        self.away_pace = Pace()
         self.input_bytes = 0.0
         self.output_bytes = 0.0
         self.proven_as: str | None = None
@@ -173,14 +203,20 @@ class Profile:
         else:
             self.skip = 3 if self.cpu_s > _LIGHT_S else 31
 
-    def note_away(self, cpu_s: float, waited_s: float, aside_s: float, output_bytes: int | None = None) -> None:
-        """Take in a call that ran in a worker: what it computed, waited, and what it took of the worker beside that."""
-        self.sent = sent = self.sent + 1
-        weight = max(0.125, 1 / sent)
-        self.away_cpu_s += (cpu_s - self.away_cpu_s) * weight
-        self.away_s += (cpu_s + waited_s + aside_s - self.away_s) * weight
-        if output_bytes is not None:
-            self.output_bytes += (output_bytes - self.output_bytes) * weight
+    def note_away(self, calls: int, own_s: float, taken_s: float) -> None:
+        """Take in calls that ran in workers: what they computed by themselves, and what they took of the workers."""
+        weight = calls / (calls + min(self.sent, _EVERY))
+        self.sent += calls
+        self.away_cpu_s += (own_s / calls - self.away_cpu_s) * weight
+        self.away_s += (taken_s / calls - self.away_s) * weight
+
+    @property
+    def moves(self) -> bool:
+        """Whether its next tasks are for workers, as things stand."""
+        standing = self.standing
+        if standing is None or not standing.proven:
+            return False
+        return standing.place is PROCESS or (standing.verdict is not None and standing.verdict.place is PROCESS)
 
     @property
     def lanes(self) -> float:

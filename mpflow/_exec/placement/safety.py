@@ -193,6 +193,7 @@ class _Walker:
         for module, line in report.imports:
             if module not in sys.modules:
                 raise Held(f"{name} imports '{module}' (line {line}), which is not loaded")
+            self.clearance.imports[module] = None
         for index, value in enumerate(function.__defaults__ or ()):
             self.look(value, f"default {index} of {name}", "")
         for key, value in (function.__kwdefaults__ or {}).items():
@@ -259,6 +260,7 @@ class _Walker:
         module = sys.modules.get(module_name)
         if module is None:
             raise Held(f"{name} imports '{module_name}' (line {use.line}), which is not loaded")
+        self.clearance.imports[module_name] = None
         if not attribute:
             return module
         value = getattr(module, attribute, MISSING)

@@ -10,10 +10,12 @@ import threading
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from mpflow._columns import Attempts, inputs_of
+from mpflow._exec.functions import Watched
 from mpflow._exec.placement.decide import THREAD, Verdict
-from mpflow._exec.placement.guard import MEASURED, GuardedProgram, Stays
+from mpflow._exec.placement.guard import GuardedProgram, Stays
 from mpflow._exec.placement.safety import walk
-from mpflow._exec.placement.values import survey
+from mpflow._exec.placement.values import are_flat, survey
 from mpflow._messages import CANCELLED, DONE, FAILED, LOST, Attempt, Outcome, one_by_one
 from mpflow._wire.codec import Codec
 from mpflow._wire.errors import WireError
@@ -56,6 +58,24 @@ class Standing:
         self._changes = 0
         self._clearance: Any = None
         self._classes: dict[type, Any] = {}
+        self._heard = Watched()
+        """What workers have measured, as far as it is in the profile."""
+
+    def hear(self, pool: Any, costs: CostBook) -> None:
+        """Take in what workers have measured lately."""
+        if self.guarded is None:
+            return
+        watched = pool.watched(self.guarded)
+        calls = watched.calls
+        with self.lock:
+            last = self._heard
+            if calls <= last.calls:
+                return
+            self._heard = now = Watched(calls, watched.own_s, watched.cpu_s, watched.waited_s)
+            profile = self.profile
+            calls -= last.calls
+            taken_s = now.cpu_s - last.cpu_s + now.waited_s - last.waited_s
+            profile.note_away(calls, now.own_s - last.own_s, taken_s + calls * profile.input_bytes / costs.bytes_per_s)
 
     def hold(self, reason: str) -> None:
         """Keep the node in this process from now on."""
@@ -88,15 +108,30 @@ class Standing:
         if reason is None:
             self._clearance = clearance = walk(program.callables.source)
             reason = clearance.held
-            self.guarded = GuardedProgram(program, clearance.entries)
+            self.guarded = GuardedProgram(program, clearance.entries, clearance.imports)
+            self._heard = Watched()
             self.digest = clearance.digest()
             self.proven = reason is None and self.digest == self.profile.proven_as
         if reason is not None:
             self.hold(reason)
 
-    def takes(self, attempt: Attempt) -> bool:
-        """Whether an attempt's input may be copied; holds the node if not."""
-        given = survey(attempt.input, "its input")
+    def takes(self, attempts: Attempts) -> Attempts:
+        """Those whose inputs may be copied; holds the node if some may not."""
+        inputs = inputs_of(attempts)
+        if are_flat(inputs):
+            return attempts
+        seen: dict[int, bool] = {}
+        good = [attempt for attempt, input in zip(attempts, inputs, strict=True) if self._takes(input, seen)]
+        return attempts if len(good) == len(inputs) else good
+
+    def _takes(self, input: Any, seen: dict[int, bool]) -> bool:
+        found = seen.get(id(input))
+        if found is None:
+            found = seen[id(input)] = self._may_copy(input)
+        return found
+
+    def _may_copy(self, input: Any) -> bool:
+        given = survey(input, "its input")
         self.profile.input_bytes += (given.size_bytes - self.profile.input_bytes) * 0.125
         if given.odd is not None:
             self.hold(given.odd)
@@ -135,19 +170,13 @@ def needs_of(program: NodeProgram) -> str | None:
     return None
 
 
-def taken_apart(diff: list[tuple[str, Any]]) -> tuple[list[tuple[str, Any]], list[float]]:
-    """A guarded node's diff without what was measured; and that, in seconds."""
-    *writes, (name, figures) = diff
-    assert name == MEASURED
-    return writes, [nanoseconds * 1e-9 for nanoseconds in figures]
-
-
 class Trial:
     """Copies of one task, in two workers at once. An outbox of its own takes what comes of them, whenever that is."""
 
     def __init__(self, standing: Standing, costs: CostBook) -> None:
         self._standing = standing
         self._costs = costs
+        self._pool: Any = None
         self._open = COPIES
         self._results: list[bytes] = []
         self._started_at = 0.0
@@ -170,6 +199,7 @@ class Trial:
         standing.trial = self
         standing.missed_s = 0.0
         standing.trial_at_s = max(self._costs.start_s, 2 * standing.trial_at_s)
+        self._pool = pool
         self._was_started = self._costs.is_started
         self._started_at = perf_counter()
         copies = [self._copied(attempt, input) for input in inputs]
@@ -211,12 +241,9 @@ class Trial:
             self._conclude()
 
     def _take(self, diff: Any, seconds: float) -> None:
-        diff, (cpu_s, waited_s, guard_s) = taken_apart(diff)
         data = _codec.encode(diff)
         self._results.append(data)
-        profile = self._standing.profile
-        aside_s = guard_s + self._costs.transfer_s(profile.input_bytes + len(data))
-        profile.note_away(cpu_s, waited_s, aside_s, len(data))
+        self._standing.profile.output_bytes = float(len(data))
         if not self._heard:
             self._heard = True
             self._costs.note_trip(perf_counter() - self._started_at - seconds, started=self._was_started)
@@ -228,4 +255,7 @@ class Trial:
                 standing.proven = standing.held is None
             else:
                 standing.hold("two workers gave different results for one task")
+            standing.profile.away_pace.forget()
+            standing.hear(self._pool, self._costs)
+            self._costs.sound(self._pool)
         standing.trial = None

@@ -15,13 +15,15 @@ import types
 import uuid
 import zoneinfo
 from collections import Counter, OrderedDict, deque
+from collections.abc import Sequence
+from itertools import chain
 from pathlib import PurePath
 from typing import Any
 
-_ATOMS = frozenset({type(None), bool, int, float, complex, str, bytes, type(Ellipsis), type(NotImplemented)})
+ATOMS = frozenset({type(None), bool, int, float, complex, str, bytes, type(Ellipsis), type(NotImplemented)})
 _FROZEN = frozenset(
     {
-        *_ATOMS,
+        *ATOMS,
         range,
         slice,
         fractions.Fraction,
@@ -89,6 +91,15 @@ def _joined(name: str, parts: list[str | None]) -> str | None:
     return f"{name}({', '.join(texts)})" if len(texts) == len(parts) else None
 
 
+def are_flat(values: Sequence[Any]) -> bool:
+    """Whether they are dicts of values that can never change: then nothing stands in the way of copies."""
+    return (
+        {dict}.issuperset(map(type, values))
+        and ATOMS.issuperset(map(type, chain.from_iterable(values)))
+        and ATOMS.issuperset(map(type, chain.from_iterable(map(dict.values, values))))
+    )
+
+
 class Survey:
     """What a value is made of: whether a copy of it could be told from it, how large it is, whose classes are in it.
 
@@ -113,7 +124,7 @@ def survey(value: Any, where: str, seen: dict[int, Any] | None = None) -> Survey
     while todo and found.odd is None:
         item, path = todo.pop()
         kind = type(item)
-        if kind in _ATOMS:
+        if kind in ATOMS:
             found.size_bytes += len(item) + 3 if kind is str or kind is bytes else 8
             continue
         if kind in _FROZEN:
@@ -157,7 +168,7 @@ def _open(item: Any, kind: type, path: str, found: Survey, todo: list[tuple[Any,
     else:
         values = item
     kinds = set(map(type, values))
-    if kinds <= _ATOMS:
+    if kinds <= ATOMS:
         texts = kinds & {str, bytes}
         if not texts:
             found.size_bytes += 8 * len(item)

@@ -20,7 +20,7 @@ def judge(figures: Figures = BUSY, tasks: int = 20, costs: Costs = COSTS, **chan
 def test_calls_that_take_turns_move() -> None:
     verdict = judge()
     assert verdict.place == PROCESS
-    assert verdict.reason == "20 ms of CPU time a call: 20 at once take 400 ms in threads, 201 ms in 2 workers"
+    assert verdict.reason == "20 ms of CPU time a call: 20 at once take 400 ms in threads, 200 ms in 2 workers"
 
 
 @pytest.mark.parametrize(
@@ -30,7 +30,7 @@ def test_calls_that_take_turns_move() -> None:
         ({"cores": 1}, "one core"),
         ({"costs": COSTS._replace(workers=1)}, "one core"),
         ({"figures": Figures(0, 0.0, 0.0)}, "not measured yet"),
-        ({"figures": BUSY._replace(cpu_s=0.00001, turn_s=0.00001)}, "sending a task costs"),
+        ({"figures": BUSY._replace(cpu_s=0.000001, turn_s=0.000001)}, "sending a task costs"),
         ({"held": "the global 'X' is a list"}, "but the global 'X' is a list"),
         ({"tasks": 1}, "one call at a time"),
         ({"figures": BUSY._replace(turn_s=0.0)}, "was not seen yet"),
@@ -53,15 +53,50 @@ def test_what_lies_between_gain_and_loss_changes_nothing() -> None:
     assert judge(worse, place=PROCESS).place == THREAD
 
 
-def test_workers_that_keep_fewer_cores_busy_than_threads_did_are_left() -> None:
-    sent = BUSY._replace(sent=50, away_s=0.0201)
-    assert judge(sent._replace(away_lanes=1.9), place=PROCESS).place == PROCESS
-    verdict = judge(sent._replace(away_lanes=0.6), place=PROCESS)
-    assert (verdict.place, verdict.reason) == (
-        THREAD,
-        "20 ms of CPU time a call: workers kept 0.6 cores busy, threads 1.0",
-    )
-    assert judge(sent._replace(away_lanes=0.6)).place == PROCESS  # in a thread it is old news
+CROWDED = BUSY._replace(here_each_s=0.02)
+
+
+def test_what_a_crowd_was_seen_to_take_counts() -> None:
+    assert judge(CROWDED).place == PROCESS
+    # Whatever else is known: in workers they were done later than in threads.
+    slow = CROWDED._replace(sent=50, away_s=0.0201, away_each_s=0.03)
+    assert judge(slow, place=PROCESS).place == THREAD
+    assert judge(slow._replace(away_each_s=0.021), place=PROCESS).place == PROCESS
+    assert judge(slow._replace(away_each_s=0.021)).place == THREAD
+    assert judge(slow._replace(away_each_s=0.01)).place == PROCESS
+    assert judge(slow, tasks=4).place == PROCESS  # four are no crowd
+
+
+@pytest.mark.parametrize(("here_us", "place"), [(20, PROCESS), (8, PROCESS), (4, PROCESS), (3, THREAD)])
+def test_calls_that_are_next_to_nothing_move_where_sending_them_takes_less_than_starting_them(
+    here_us: int, place: str
+) -> None:
+    costs = COSTS._replace(task_s=4e-6, parent_s=3e-6)
+    light = Figures(calls=2000, cpu_s=1e-6, wall_s=1e-6, here_each_s=here_us * 1e-6)
+    assert judge(light, tasks=2000, costs=costs).place == place
+    assert judge(light, tasks=10, costs=costs).place == THREAD
+    assert judge(light._replace(here_each_s=0.0), tasks=2000, costs=costs).place == THREAD  # none was seen
+
+
+def test_a_few_light_calls_in_workers_tell_nothing_of_many() -> None:
+    light = Figures(calls=2000, cpu_s=1e-5, wall_s=1e-5, here_each_s=2e-5, sent=2, away_s=5e-4)
+    assert judge(light, tasks=2000).place == PROCESS
+    assert judge(light._replace(sent=2000), tasks=2000).place == THREAD
+
+
+@pytest.mark.parametrize("workers", [2, 4, 16, 64])
+def test_the_crossing_is_where_a_task_and_its_transfer_take_what_threads_take(workers: int) -> None:
+    """By the size of a task's input: the first that stays."""
+    costs = COSTS._replace(workers=workers)
+    places = [
+        judge(BUSY._replace(bytes=float(size)), 100 * workers, costs, cores=workers).place
+        for size in range(0, 20_000_000, 50_000)
+    ]
+    stays = places.index(THREAD)
+    assert set(places[:stays]) == {PROCESS} and set(places[stays:]) == {THREAD}
+    per_task_s = stays * 50_000 / costs.bytes_per_s
+    taken_s = max((BUSY.cpu_s + 2 * per_task_s) / workers, per_task_s)
+    assert taken_s == pytest.approx(0.85 * BUSY.cpu_s, rel=0.05)
 
 
 def test_three_tasks_on_two_workers_take_two_rounds() -> None:
@@ -70,5 +105,5 @@ def test_three_tasks_on_two_workers_take_two_rounds() -> None:
 
 def test_tasks_that_overload_this_process_do_not_move() -> None:
     many_workers = Costs(workers=64, is_started=True)
-    tiny = Figures(calls=20, cpu_s=0.0002, wall_s=0.0002, turn_s=0.0002, sent=9, away_s=0.00025, encode_s=0.0002)
+    tiny = Figures(calls=20, cpu_s=0.0002, wall_s=0.0002, turn_s=0.0002, bytes=80_000)
     assert judge(tiny, tasks=1000, costs=many_workers, cores=64).place == THREAD

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from contextvars import copy_context
 from typing import Any
 
@@ -10,7 +11,6 @@ import pytest
 
 from mpflow._exec.placement.guard import GuardedProgram, Stays
 from mpflow._exec.placement.safety import walk
-from mpflow._exec.placement.standing import taken_apart
 from mpflow._exec.program import NodeProgram
 from mpflow._messages import StepFacts
 from mpflow._scope import TaskScope
@@ -24,13 +24,20 @@ def guarded(node: Any) -> GuardedProgram:
 
 def run(program: GuardedProgram, state: Any) -> Any:
     scope = TaskScope(StepFacts({}, 1, 2), "n", ("pull", "n"), ())
-    return taken_apart(copy_context().run(program.run, state, scope))
+    return copy_context().run(program.run, state, scope)
 
 
 def test_a_node_that_keeps_to_itself_gives_its_diff_and_its_figures() -> None:
-    diff, (cpu_s, waited_s, guard_s) = run(guarded(corpus.computes), {})
-    assert diff[0][0] == "out"
-    assert cpu_s > 0 and guard_s > 0 and waited_s >= 0
+    program = guarded(corpus.computes)
+    assert program.figures() is None
+    for _ in range(3):
+        assert run(program, {})[0][0] == "out"
+    assert program.objection() is None
+    calls, own_ns, cpu_ns, waited_ns = program.figures() or (0, 0, 0, 0)
+    assert calls == 3
+    assert 0 < own_ns <= cpu_ns
+    assert waited_ns >= 0
+    assert program.figures() is None
 
 
 def changes_its_input(state: Any) -> Any:
@@ -64,17 +71,48 @@ def sets_a_class_it_was_handed(state: Any) -> Any:
     return {"out": 1}
 
 
+def changes_a_number(state: Any) -> Any:
+    state["n"] = True
+    return {"out": 1}
+
+
+def gives_its_flat_input_back(state: Any) -> Any:
+    return {"out": state}
+
+
+@pytest.mark.parametrize(
+    ("node", "why"),
+    [
+        (changes_a_number, "it changes its input"),
+        (gives_its_flat_input_back, "is an object of the input itself"),
+    ],
+)
+def test_flat_inputs_are_seen_to_as_well(node: Any, why: str) -> None:
+    with pytest.raises(Stays, match=why):
+        run(guarded(node), {"n": 1})
+
+
+@pytest.mark.parametrize("value", ["\ud800", 1 << 70, 1j])
+def test_flat_inputs_may_hold_what_is_no_plain_data(value: Any) -> None:
+    assert run(guarded(corpus.computes), {"n": value})
+
+
+def test_what_was_changed_beside_the_input_is_seen_before_results_are_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Limits, "limit", 1)
+    program = guarded(sets_a_class_it_was_handed)
+    run(program, {"items": []})
+    assert "it changes 'limit'" in str(program.objection())
+
+
 @pytest.mark.parametrize(
     ("node", "why"),
     [
         (changes_its_input, "it changes its input"),
         (gives_its_input_back, "is an object of the input itself"),
         (gives_an_object, "is a Tree"),
-        (sets_a_class_it_was_handed, "it changes 'limit'"),
     ],
 )
-def test_what_a_thread_would_show_is_refused(node: Any, why: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Limits, "limit", 1)
+def test_what_a_thread_would_show_is_refused(node: Any, why: str) -> None:
     with pytest.raises(Stays, match=why):
         run(guarded(node), {"items": []})
 
@@ -94,3 +132,21 @@ def test_a_node_whose_module_holds_something_else_here_is_refused(monkeypatch: p
     monkeypatch.setattr(corpus, "LIMIT", 11)
     with pytest.raises(Stays, match="the global 'LIMIT' is another in a worker"):
         run(program, {})
+
+
+def imports_what_is_loaded(state: Any) -> Any:
+    import colorsys
+
+    return {"out": colorsys.ONE_THIRD}
+
+
+def test_what_a_node_imports_is_loaded_before_its_walk_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    import colorsys
+
+    clearance = walk(imports_what_is_loaded)
+    assert clearance.held is None and "colorsys" in clearance.imports
+    program = GuardedProgram(
+        NodeProgram("n", coerce(imports_what_is_loaded), ["out"]), clearance.entries, clearance.imports
+    )
+    monkeypatch.delitem(sys.modules, "colorsys")
+    assert run(program, {}) == [("out", colorsys.ONE_THIRD)]
