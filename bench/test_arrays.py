@@ -241,7 +241,7 @@ def test_where_shared_memory_begins_to_pay(race: Race, size_kb: int) -> None:
 
     def through(threshold_bytes: int) -> Callable[[], Any]:
         pool = race.stack.enter_context(WorkerPool(CORES))
-        pool._foreman._parcels.arena.threshold_bytes = threshold_bytes
+        pool._foreman._floor.parcels.arena.threshold_bytes = threshold_bytes
         node = Node(lambda array: int(array[-1]))
         return lambda: Drive(pool).values(node, arrays)
 

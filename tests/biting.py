@@ -47,7 +47,7 @@ BUGS = (
     Bug(
         "drain skipped",
         "_exec/foreman.py",
-        "            return\n        self._read_all(worker)\n        was_starting",
+        "            return\n        self._hearing.read_all(worker)\n        was_starting",
         "            return\n        was_starting",
         _faults("what_a_dead_worker_has_sent_counts"),
     ),
@@ -110,7 +110,7 @@ BUGS = (
     Bug(
         "a suspect among others",
         "_exec/queues.py",
-        "            if attempt.alone:\n                self.alone.append(attempt)\n                continue\n",
+        "            if attempt.alone:\n                self.alone += singly((attempt,))\n                continue\n",
         "",
         _faults("gets_a_fresh_worker_to_itself"),
     ),
@@ -131,8 +131,8 @@ BUGS = (
     Bug(
         "a half frame counts",
         "_exec/foreman.py",
-        "            self._end([blamed], kind, payload)",
-        "            self._end([blamed], 0, [])",
+        "            self._floor.end([blamed], kind, payload)",
+        "            self._floor.end([blamed], 0, [])",
         ("tests/exec/test_process_resources.py", "-k", "killed_in_the_middle"),
     ),
     Bug(

@@ -45,7 +45,7 @@ def talking(pool: WorkerPool, **node: Any) -> Any:
 
 def wait_for_stall(pool: WorkerPool) -> None:
     drive = Drive(pool)
-    drive.poll_until(lambda: len(pool._foreman._stalls) > 0)
+    drive.poll_until(lambda: len(pool._foreman._floor.stalls) > 0)
 
 
 def test_a_run_that_nobody_reads_stands_still_and_no_other(pool: WorkerPool) -> None:
@@ -87,7 +87,7 @@ def test_an_async_consumer_that_does_not_read_holds_up_no_other_run(pool: Worker
     async def main() -> None:
         stream = talking(pool).astream({"log": []}, stream_mode="custom")
         chunks = [await anext(stream)]
-        while not pool._foreman._stalls:
+        while not pool._foreman._floor.stalls:
             pool.drain()
             await asyncio.sleep(0.01)
         assert await talking_less(pool).ainvoke({"log": []}) == {"log": [1]}
@@ -121,7 +121,7 @@ def test_the_deadline_of_a_task_that_waits_for_its_consumer_still_runs(pool: Wor
     stream = talking(pool, timeout=TimeoutPolicy(run_timeout=0.5)).stream({"log": []}, stream_mode="custom")
     next(stream)
     wait_for_stall(pool)
-    Drive(pool).poll_until(lambda: not pool._foreman._stalls)
+    Drive(pool).poll_until(lambda: not pool._foreman._floor.stalls)
     with pytest.raises(NodeTimeoutError):
         list(stream)
 

@@ -362,7 +362,7 @@ def test_what_the_first_task_loads_for_those_after_it_is_expected_once_in_each_w
     node = Node(load, "load")
     with WorkerPool(1) as pool:
         Drive(pool).values(node, range(4))
-        appetite = pool._foreman._parcels.shipments.of(node).appetite
+        appetite = pool._foreman._floor.parcels.shipments.of(node).appetite
         assert appetite.need_bytes(False) >= 60 << 20 > NOTABLE_BYTES > appetite.need_bytes(True)
 
 

@@ -116,10 +116,10 @@ def test_another_run_need_not_wait_behind_a_full_window(tmp_path: Path) -> None:
         first, second, node = Drive(pool), Drive(pool), Node(long)
         first.values(node, [1])
         # As if such tasks took 10 ms each.
-        pool._foreman._parcels.shipments.of(node).measured(10_000, 100.0)
+        pool._foreman._floor.parcels.shipments.of(node).measured(10_000, 100.0)
         first.submit(node, range(40))
         first.running_pid()
-        (busy,) = pool._foreman._roster.crew
+        (busy,) = pool._foreman._floor.roster.crew
         assert busy.waiting >= 8
         second.submit(Node(other), [0])
         with open(gate, "w"):

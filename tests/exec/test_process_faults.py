@@ -870,7 +870,7 @@ def test_results_that_come_twice_or_late_or_in_disorder_find_nobody(
 ) -> None:
     chance = random.Random(5)
     heard: list[tuple[Any, int, bytes]] = []
-    hear = pool._foreman._hear
+    hear = pool._foreman._hearing._hear
 
     def disturbed(worker: Any, kind: int, body: Any) -> None:
         if kind != link.RESULTS:
@@ -883,7 +883,7 @@ def test_results_that_come_twice_or_late_or_in_disorder_find_nobody(
             if again[0] is worker:
                 hear(*again)
 
-    monkeypatch.setattr(pool._foreman, "_hear", disturbed)
+    monkeypatch.setattr(pool._foreman._hearing, "_hear", disturbed)
     drive = Drive(pool)
     for round in range(5):
         assert drive.values(Node(lambda x: x), range(200)) == list(range(200))
