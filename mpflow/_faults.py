@@ -33,15 +33,55 @@ class GraphFault(Fielded):
 
 
 class ReducerError(GraphFault):
-    """A reducer raised; the step was not committed and the channel kept its old value. ``__cause__`` says why."""
+    """A reducer raised; the step was not committed and the channel kept its old value. ``__cause__`` says why.
+
+    One that the engine raises is also an instance of what the reducer raised, with its arguments and attributes, wherever
+    that class can be derived from.
+    """
 
     _fields = ("channel", "detail")
 
     def __init__(self, channel: str, detail: str = "") -> None:
         self.channel = channel
         self.detail = detail
-        tail = f": {detail}" if detail else ""
-        super().__init__(f"the reducer of channel '{channel}' failed{tail}; the step was not committed")
+        super().__init__(str(self))
+
+    def __str__(self) -> str:
+        tail = f": {self.detail}" if self.detail else ""
+        return f"the reducer of channel '{self.channel}' failed{tail}; the step was not committed"
+
+    @classmethod
+    def around(cls, channel: str, error: Exception) -> ReducerError:
+        """The error to raise from `error`, which a reducer raised."""
+        detail = f"{type(error).__name__}: {error}"
+        if isinstance(error, (StopIteration, StopAsyncIteration)):  # no generator may raise one, and streams are such
+            return cls(channel, detail)
+        try:
+            _, args, *state = _builtin_base(type(error)).__reduce__(error)
+            known = {**(state[0] if state and state[0] else {}), "channel": channel, "detail": detail}
+            return _of_both_kinds(type(error), args, known)
+        except Exception:  # a class that cannot be derived from, or whose instances are made in a way of its own
+            return cls(channel, detail)
+
+
+def _builtin_base(cls: type) -> Any:
+    return next(base for base in cls.__mro__ if base.__module__ == "builtins" and issubclass(base, BaseException))
+
+
+def _of_both_kinds(kind: type[Exception], args: tuple[Any, ...], state: dict[str, Any]) -> ReducerError:
+    both = type(
+        ReducerError.__name__, (ReducerError, kind), {"__module__": "mpflow.errors", "__reduce__": _reduce_both}
+    )
+    base = _builtin_base(both)
+    error: ReducerError = base.__new__(both, *args)
+    base.__init__(error, *args)  # never the class's own, whose signature need not take what it passed on as args
+    error.__setstate__(state)
+    return error
+
+
+def _reduce_both(error: ReducerError) -> tuple[Any, ...]:
+    _, args, state = _builtin_base(type(error)).__reduce__(error)
+    return _of_both_kinds, (type(error).__bases__[1], args, state)
 
 
 class StrictGraphError(GraphFault):

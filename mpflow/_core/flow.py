@@ -192,7 +192,7 @@ class Flow:
         except InvalidUpdateError:
             raise
         except Exception as error:
-            raise ReducerError(name, f"{type(error).__name__}: {error}") from error
+            raise ReducerError.around(name, error) from error
 
     def finish(self, tasks: Sequence[Task]) -> tuple[list[Any], dict[str, Any]]:
         """All is folded: what is left of the step's writes to be merged, and the channels that they were folded into."""

@@ -183,7 +183,7 @@ def _change_objects(
             raise _explained(error, name, explain) from None
         if isinstance(error, EmptyChannelError):
             raise
-        raise ReducerError(name, f"{type(error).__name__}: {error}") from error
+        raise ReducerError.around(name, error) from error
     return bare, merged
 
 

@@ -88,6 +88,36 @@ def test_whose_fault_it_was_is_in_the_type(name: str, family: type[Exception]) -
     assert not issubclass(errors.InternalError, family)
 
 
+class Refused(ValueError):
+    """Its constructor takes something else than it passes on."""
+
+    def __init__(self, code: int, *, why: str) -> None:
+        super().__init__(f"{why} ({code})")
+        self.code = code
+
+
+@pytest.mark.parametrize(
+    "raised",
+    [ValueError("no"), KeyError("k"), FileNotFoundError(2, "gone", "f"), Refused(7, why="full"), Exception()],
+    ids=lambda raised: type(raised).__name__,
+)
+def test_fault26_a_reducer_error_is_what_the_reducer_raised_too(raised: Exception) -> None:
+    error = errors.ReducerError.around("xs", raised)
+    for twin in (error, pickle.loads(pickle.dumps(error)), copy.copy(error)):
+        assert isinstance(twin, type(raised))
+        assert (twin.args, twin.channel) == (raised.args, "xs")
+        assert str(twin) == f"the reducer of channel 'xs' failed: {twin.detail}; the step was not committed"
+        assert getattr(twin, "code", None) == getattr(raised, "code", None)
+        assert getattr(twin, "errno", None) == getattr(raised, "errno", None)
+
+
+@pytest.mark.parametrize("raised", [StopIteration(1), errors.ReducerError("below", "no")])
+def test_fault26_what_streams_may_not_raise_or_what_is_one_already_is_only_named(raised: Exception) -> None:
+    error = errors.ReducerError.around("xs", raised)
+    assert type(error) is errors.ReducerError
+    assert type(raised).__name__ in error.detail
+
+
 def test_a_quarantine_lists_all_its_deaths() -> None:
     deaths = [WorkerDeath(11, signal=9), WorkerDeath(12, exit_code=3), "third"]
     text = str(errors.PoisonTaskError("crash", "tid", deaths))
