@@ -47,7 +47,7 @@ async def adrive(run: Run, input: Any) -> AsyncIterator[Any]:
             if kind is START:
                 reply = ()
                 for route, group in places.grouped(effect[1]):
-                    if route is LOOP:
+                    if route is LOOP or (route is INLINE and performer.teller is not None):  # handlers are awaited
                         for attempt in group:
                             attempt.outbox = mailbox
                             if (timeout := attempt.task.node.timeout) is not None:

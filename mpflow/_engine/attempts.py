@@ -119,10 +119,9 @@ class Performer:
             diff = program.run(attempt.input, scope)
         else:
             self.enter(scope)
-            if self.teller is None or node.hidden:
-                diff = program.run(attempt.input, scope)
-            else:
-                diff = self.teller.run(attempt, scope)
+            if self.teller is not None and is_told_of(node):
+                return self.teller.run(attempt, scope, self.close if close else None)
+            diff = program.run(attempt.input, scope)
         return self.close(node, diff, scope) if close else diff
 
     async def aperform(self, attempt: Attempt) -> Diff:
@@ -132,14 +131,12 @@ class Performer:
             scope.patience = attempt.patience
         if self.enter is not None:
             self.enter(scope)
-        diff: Diff
-        if self.teller is None or attempt.task.node.hidden:
-            diff = await attempt.program.arun(attempt.input, scope)
-        else:
-            diff = await self.teller.arun(attempt, scope)
-        return await self.aclose(attempt.task.node, diff, scope)
+        node = attempt.task.node
+        if self.teller is not None and is_told_of(node):
+            return await self.teller.arun(attempt, scope, self.aclose)
+        return await self.aclose(node, await performed(attempt, scope), scope)
 
-    def close(self, node: NodePlan, diff: Diff, scope: TaskScope) -> Diff:
+    def close(self, node: NodePlan, diff: Diff, scope: AttemptScope) -> Diff:
         """Complete a node's diff with where control goes next."""
         unknown = None
         for write in diff:
@@ -148,8 +145,12 @@ class Performer:
                 break
         else:
             diff += node.writes
-        for branch in node.branches:
-            diff += branch.run(self._question(branch, diff, unknown, scope), scope)
+        for index, branch in enumerate(node.branches):
+            question = self._question(branch, diff, unknown, scope)
+            if self.teller is None:
+                diff += branch.run(question, scope)
+            else:
+                diff += self.teller.ask(branch, index, question, scope)
         return diff
 
     def _question(self, branch: Any, diff: Diff, unknown: dict[str, Any] | None, scope: TaskScope) -> Any:
@@ -191,20 +192,26 @@ class Performer:
                 diff += writes
         return (CLOSED_MANY, attempts, diffs, seconds), []
 
-    def _close_in(self, node: NodePlan, diff: Diff, scope: TaskScope) -> Diff:
+    def _close_in(self, node: NodePlan, diff: Diff, scope: AttemptScope) -> Diff:
         current.set(scope)
         return self.close(node, diff, scope)
 
     async def aclose_returned(self, attempt: Attempt, diff: Diff) -> Diff:
         scope = self._scope_of(attempt)
         current.set(scope)
+        if self.teller is not None and self.teller.is_open(attempt):
+            return await self.teller.afinish(attempt, scope, diff, self.aclose)
         return await self.aclose(attempt.task.node, diff, scope)
 
-    async def aclose(self, node: NodePlan, diff: Diff, scope: TaskScope) -> Diff:
+    async def aclose(self, node: NodePlan, diff: Diff, scope: AttemptScope) -> Diff:
         """As `close`, awaiting branches that are async."""
         diff, unknown = self._open(node, diff)
-        for branch in node.branches:
-            diff += await branch.arun(self._question(branch, diff, unknown, scope), scope)
+        for index, branch in enumerate(node.branches):
+            question = self._question(branch, diff, unknown, scope)
+            if self.teller is None:
+                diff += await branch.arun(question, scope)
+            else:
+                diff += await self.teller.aask(branch, index, question, scope)
         return diff
 
     def _open(self, node: NodePlan, diff: Diff) -> tuple[Diff, dict[str, Any] | None]:
@@ -230,3 +237,16 @@ class Performer:
             if not node.hidden:
                 self.warn(f"node '{node.name}' {text}; ignoring it")
         return unknown
+
+
+async def performed(attempt: Attempt, scope: AttemptScope) -> Diff:
+    """What an attempt's program comes to on the event loop: one that has no async form is short, and meant for it."""
+    program = attempt.program
+    if program.callables.afunc is None:
+        return program.run(attempt.input, scope)  # type: ignore[no-any-return]
+    return await program.arun(attempt.input, scope)  # type: ignore[no-any-return]
+
+
+def is_told_of(node: NodePlan) -> bool:
+    """Whether callbacks are told of a node: of a hidden one only where it has conditional edges."""
+    return not node.hidden or bool(node.branches)

@@ -9,20 +9,46 @@ from __future__ import annotations
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
-from inspect import isawaitable
-from typing import TYPE_CHECKING, Any
+from inspect import Parameter, isawaitable
+from typing import TYPE_CHECKING, Any, Protocol
 
+from mpflow._engine.attempts import performed
 from mpflow._engine.messages import is_ours
 from mpflow._engine.payloads import update_of
+from mpflow._exec.calling import CallProgram
 from mpflow._names import INTERRUPT, RETURN
-from mpflow.constants import END
+from mpflow.constants import END, TAG_HIDDEN
+from mpflow.runnables.base import signature_of
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from mpflow._core.plan import NodePlan
     from mpflow._core.task import Task
+    from mpflow._engine.attempts import AttemptScope
     from mpflow._engine.run import Run
     from mpflow._exec.program import Diff
     from mpflow._messages import Attempt
-    from mpflow._scope import TaskScope
+
+    Close = Callable[[NodePlan, Diff, AttemptScope], Diff]
+    AsyncClose = Callable[[NodePlan, Diff, AttemptScope], Awaitable[Diff]]
+
+
+class _Branch(Protocol):
+    """A conditional edge, as far as it is told of."""
+
+    title: str | None
+    tells_itself: bool
+
+    def run(self, value: Any, scope: AttemptScope) -> Diff: ...
+
+    async def arun(self, value: Any, scope: AttemptScope) -> Diff: ...
+
+    def answer(self, value: Any, scope: AttemptScope) -> Any: ...
+
+    async def aanswer(self, value: Any, scope: AttemptScope) -> Any: ...
+
+    def writes(self, result: Any, scope: AttemptScope) -> Diff: ...
 
 
 class Teller:
@@ -123,19 +149,22 @@ class Teller:
 
     # -- its tasks ----------------------------------------------------------------------------------------------------
 
-    def run(self, attempt: Attempt, scope: TaskScope) -> Diff:
-        """Run an attempt's program, telling of it."""
+    def run(self, attempt: Attempt, scope: AttemptScope, close: Close | None) -> Diff:
+        """Run an attempt's program and complete its diff, telling of it. Without `close` its end is told by `afinish`."""
         around = self._around(attempt)
         around = around.get_sync() if hasattr(around, "get_sync") else around
-        running = self._within(around, attempt, scope).on_chain_start(None, attempt.input, name=scope.name)
+        running = self._within(around, attempt, scope).on_chain_start(None, _input_of(attempt), name=scope.name)
         self._entered(running, attempt, scope)
         try:
             diff: Diff = attempt.program.run(attempt.input, scope)
+            if close is None:
+                return diff
+            diff = close(attempt.task.node, diff, scope)
         except BaseException as error:
+            self._running.pop(attempt.task, None)
             running.on_chain_error(error)
             raise
-        finally:
-            self._running.pop(attempt.task, None)
+        self._running.pop(attempt.task, None)
         output = self._output(diff)
         for handler in _tapping(running):
             for _ in handler.tap_output_iter(running.run_id, iter((output,))):
@@ -143,30 +172,90 @@ class Teller:
         running.on_chain_end(output)
         return diff
 
-    async def arun(self, attempt: Attempt, scope: TaskScope) -> Diff:
+    async def arun(self, attempt: Attempt, scope: AttemptScope, close: AsyncClose) -> Diff:
         """As `run`, awaiting."""
         manager = self._within(self._around(attempt), attempt, scope)
-        running = await _awaited(manager.on_chain_start(None, attempt.input, name=scope.name))
+        running = await _awaited(manager.on_chain_start(None, _input_of(attempt), name=scope.name))
         self._entered(running, attempt, scope)
+        return await self._aclosed(running, attempt, scope, performed(attempt, scope), close)
+
+    def is_open(self, attempt: Attempt) -> bool:
+        """Whether an attempt was told to start, and not yet to end."""
+        return attempt.task in self._running
+
+    async def afinish(self, attempt: Attempt, scope: AttemptScope, diff: Diff, close: AsyncClose) -> Diff:
+        """Complete the diff of an attempt whose program has `run`, and tell of its end."""
+        running = self._running[attempt.task]
+        self._entered(running, attempt, scope)
+        return await self._aclosed(running, attempt, scope, _given(diff), close)
+
+    async def _aclosed(
+        self, running: Any, attempt: Attempt, scope: AttemptScope, diff: Awaitable[Diff], close: AsyncClose
+    ) -> Diff:
         try:
-            diff: Diff = await attempt.program.arun(attempt.input, scope)
+            closed = await close(attempt.task.node, await diff, scope)
         except BaseException as error:
+            self._running.pop(attempt.task, None)
             await _awaited(running.on_chain_error(error))
             raise
-        finally:
-            self._running.pop(attempt.task, None)
-        output = self._output(diff)
+        self._running.pop(attempt.task, None)
+        output = self._output(closed)
         for handler in _tapping(running):
             async for _ in handler.tap_output_aiter(running.run_id, _only(output)):
                 pass
         await _awaited(running.on_chain_end(output))
-        return diff
+        return closed
+
+    # -- its conditional edges ----------------------------------------------------------------------------------------
+
+    def ask(self, branch: _Branch, index: int, question: Any, scope: AttemptScope) -> Diff:
+        """Ask a conditional edge of a task's node, telling of it within the task, if that is told of."""
+        manager = self._edge(index, scope)
+        if manager is None or branch.tells_itself:
+            return branch.run(question, scope)
+        asking = manager.on_chain_start(None, question, name=branch.title)
+        scope.config["callbacks"] = asking.get_child()
+        try:
+            answer = branch.answer(question, scope)
+        except BaseException as error:
+            asking.on_chain_error(error)
+            raise
+        asking.on_chain_end(answer)
+        return branch.writes(answer, scope)
+
+    async def aask(self, branch: _Branch, index: int, question: Any, scope: AttemptScope) -> Diff:
+        """As `ask`, awaiting."""
+        manager = self._edge(index, scope)
+        if manager is None or branch.tells_itself:
+            return await branch.arun(question, scope)
+        asking = await _awaited(manager.on_chain_start(None, question, name=branch.title))
+        scope.config["callbacks"] = asking.get_child()
+        try:
+            answer = await branch.aanswer(question, scope)
+        except BaseException as error:
+            await _awaited(asking.on_chain_error(error))
+            raise
+        await _awaited(asking.on_chain_end(answer))
+        return branch.writes(answer, scope)
+
+    def _edge(self, index: int, scope: AttemptScope) -> Any:
+        """By which a conditional edge is told of: it comes after its node and what writes the node's update."""
+        running = self._running.get(scope.attempt.task)
+        if running is None:
+            return None
+        steps_before = 1 if scope.attempt.task.node.hidden else 2
+        manager = running.get_child()
+        manager.tags = [f"seq:step:{steps_before + 1 + index}", *manager.tags]
+        scope.config["callbacks"] = manager
+        return manager
+
+    # -- where they are told to be ------------------------------------------------------------------------------------
 
     def _around(self, attempt: Attempt) -> Any:
         """What a task lies within: the run, or the task that called it."""
         return self._running.get(attempt.task.caller) or self._root
 
-    def _within(self, around: Any, attempt: Attempt, scope: TaskScope) -> Any:
+    def _within(self, around: Any, attempt: Attempt, scope: AttemptScope) -> Any:
         """The manager by which a task is told to start."""
         config = scope.config
         manager = around.get_child()
@@ -176,10 +265,10 @@ class Teller:
             if handler not in manager.handlers:
                 manager.add_handler(handler, inherit=True)
         manager.add_metadata(config["metadata"], inherit=True)
-        manager.add_tags(list(attempt.program.tags or ()), inherit=True)
+        manager.add_tags([TAG_HIDDEN] if attempt.task.node.hidden else list(attempt.program.tags or ()), inherit=True)
         return manager
 
-    def _entered(self, running: Any, attempt: Attempt, scope: TaskScope) -> None:
+    def _entered(self, running: Any, attempt: Attempt, scope: AttemptScope) -> None:
         """What the task calls is told to lie within it."""
         scope.config["callbacks"] = running.get_child("seq:step:1")
         self._running[attempt.task] = running
@@ -199,6 +288,33 @@ def _loaded_callbacks() -> Any:
 def _tapping(running: Any) -> list[Any]:
     """The handlers that want to see what a task gives out, as those of event streams do."""
     return [handler for handler in running.handlers if hasattr(handler, "tap_output_iter") and not is_ours(handler)]
+
+
+def _input_of(attempt: Attempt) -> Any:
+    """What an attempt is told to be given: a called task its arguments, by name."""
+    program = attempt.program
+    if attempt.task.caller is None or not isinstance(program, CallProgram):
+        return attempt.input
+    args, kwargs = attempt.input
+    signature = signature_of(program.callables.source)
+    if signature is None:
+        return attempt.input
+    try:
+        bound = signature.bind_partial(*args, **kwargs)
+    except TypeError:  # arguments that do not fit, as the call is about to tell
+        return attempt.input
+    bound.apply_defaults()
+    named: dict[str, Any] = {}
+    for name, value in bound.arguments.items():
+        if signature.parameters[name].kind is Parameter.VAR_KEYWORD:
+            named.update(value)
+        elif name not in ("self", "cls"):
+            named[name] = value
+    return named
+
+
+async def _given(diff: Diff) -> Diff:
+    return diff
 
 
 async def _only(output: Any) -> AsyncIterator[Any]:

@@ -10,7 +10,7 @@ from mpflow._scope import TaskScope
 from mpflow._sends import SendIterator, bundle_of, packets_of
 from mpflow.constants import END, START
 from mpflow.errors import InvalidUpdateError
-from mpflow.runnables.base import Callables, coerce, is_invokable
+from mpflow.runnables.base import Callables, coerce, is_invokable, name_of
 from mpflow.schema import callable_hints, input_hint
 from mpflow.types import Send
 
@@ -23,11 +23,13 @@ PathMap = Mapping[Any, str] | Sequence[str] | None
 class BranchSpec:
     """A conditional edge as it was added. ``ends`` maps what the path returns to nodes; None lets it name any node."""
 
-    __slots__ = ("callables", "ends", "input_schema", "name")
+    __slots__ = ("callables", "ends", "input_schema", "name", "title")
 
     def __init__(self, path: Any, path_map: PathMap, name: str | None = None) -> None:
         self.callables: Callables = coerce(path)
-        self.name = name or self.callables.name or "condition"
+        own = _name_of(path)
+        self.name = name or own or "condition"
+        self.title = own
         self.ends = _ends_of(path, path_map)
         self.input_schema = input_hint(path)
 
@@ -40,7 +42,8 @@ class Branch:
     """A conditional edge of a compiled graph: what it reads and how it is asked.
 
     ``beyond`` are the keys of the state that it does not read, but is shown if its node wrote them. ``shapes`` says whether
-    it is given anything else than the values that it reads, where its node returned no unknown key.
+    it is given anything else than the values that it reads, where its node returned no unknown key. Callbacks are told of it
+    by its ``title``, which may be None, unless it ``tells_itself``.
     """
 
     __slots__ = (
@@ -55,6 +58,8 @@ class Branch:
         "reads",
         "shapes",
         "source",
+        "tells_itself",
+        "title",
     )
 
     def __init__(
@@ -66,7 +71,9 @@ class Branch:
         keys: Collection[str],
     ) -> None:
         self.name = spec.name
+        self.title = spec.title
         self.callables = spec.callables
+        self.tells_itself = is_invokable(spec.callables.source)
         self.ends = spec.ends
         self.source = source
         self.reads = reads
@@ -88,21 +95,27 @@ class Branch:
         return values
 
     def run(self, value: Any, scope: TaskScope) -> list[tuple[str, Any]]:
+        return self.writes(self.answer(value, scope), scope)
+
+    async def arun(self, value: Any, scope: TaskScope) -> list[tuple[str, Any]]:
+        return self.writes(await self.aanswer(value, scope), scope)
+
+    def answer(self, value: Any, scope: TaskScope) -> Any:
+        """What the path returns."""
         func = self.callables.func
         if func is None:
             raise TypeError(
                 f"No synchronous function provided to \"{self.name}\", the conditional edge of node '{self.source}'. "
                 "Run the graph with ainvoke or astream"
             )
-        if self.callables.inject:
-            return self.writes(func(value, **self.callables.arguments(scope)), scope)
-        return self.writes(func(value), scope)
+        return func(value, **self.callables.arguments(scope)) if self.callables.inject else func(value)
 
-    async def arun(self, value: Any, scope: TaskScope) -> list[tuple[str, Any]]:
+    async def aanswer(self, value: Any, scope: TaskScope) -> Any:
+        """As `answer`, awaiting a path that is async."""
         func = self.callables.afunc
         if func is None:
-            return self.run(value, scope)
-        return self.writes(await func(value, **self.callables.arguments(scope)), scope)
+            return self.answer(value, scope)
+        return await func(value, **self.callables.arguments(scope))
 
     def writes(self, result: Any, scope: TaskScope) -> list[tuple[str, Any]]:
         """The writes that send control where the path's answer says. They may be the same list each time."""
@@ -141,6 +154,12 @@ class Branch:
             elif target != END:
                 found.append((f"{BRANCH_TO}{target}", None))
         return found
+
+
+def _name_of(path: Any) -> str | None:
+    """The name that a path has of its own; lambdas, partials and bare objects have none."""
+    found = name_of(path) if is_invokable(path) else getattr(path, "__name__", None)
+    return None if found == "<lambda>" else found
 
 
 def _ends_of(path: Any, path_map: PathMap) -> dict[Any, str] | None:

@@ -1,12 +1,14 @@
 """User callbacks are told of runs, nodes, tasks and models as LangGraph tells them (CF-1, D-11)."""
 
 import operator
+from functools import partial
 from typing import Annotated, Any
 from uuid import UUID
 
 import pytest
 from langchain_core.callbacks import AsyncCallbackHandler, BaseCallbackHandler
 from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
+from langchain_core.runnables import RunnableLambda
 from typing_extensions import TypedDict
 
 from tests.colours import Run
@@ -33,7 +35,8 @@ class Heard(BaseCallbackHandler):
         metadata = {key: value for key, value in (given["metadata"] or {}).items() if "ns" not in key[-3:]}
         kept = {key: value for key, value in metadata.items() if not key.startswith("ls_")}
         where = self._number(run_id), self._number(given.get("parent_run_id"))
-        self.said.append(("start", given.get("name"), *where, given["tags"], kept, inputs))
+        name = None if given.get("name") == "RunnableCallable" else given.get("name")  # a class of LangGraph's
+        self.said.append(("start", name, *where, given["tags"], kept, inputs))
 
     def on_chain_end(self, outputs: Any, *, run_id: Any, parent_run_id: Any = None, **given: Any) -> None:
         self.said.append(("end", self._number(run_id), self._number(parent_run_id), outputs))
@@ -168,8 +171,68 @@ def pauses_and_resumptions(lib: Any, run: Run) -> Any:
     return [event for event in events if "Resume" not in event[0] or not event[3]], none.handlers
 
 
+def conditional_edges(lib: Any, run: Run) -> Any:
+    """RT-1, RT-6: they lie within the task whose node they leave, whatever they are made of."""
+
+    def plain(state: State) -> str:
+        return "first"
+
+    def chats(state: State) -> Any:
+        chat(state)
+        return ["first"]
+
+    def fails(state: State) -> str:
+        raise KeyError("gone")
+
+    async def awaits(state: State) -> str:
+        return "first"
+
+    class Bare:
+        def __call__(self, state: State) -> str:
+            return "first"
+
+    paths = [plain, lambda state: "first", partial(plain), Bare(), RunnableLambda(plain), chats, fails]
+    seen = []
+    for path in [*paths, awaits] if run.colour == "async" else paths:
+        heard = Heard()
+        builder = lib.graph.StateGraph(State).add_node(first).add_node(chat)
+        builder.add_conditional_edges("__start__", plain, {"first": "chat"})
+        builder.add_conditional_edges("chat", path, ["first"])
+        if path is plain:
+            builder.add_conditional_edges("chat", lambda state: [], ["first"])
+        tried(lambda: run.invoke(builder.compile(), {"log": []}, _config(heard)))  # noqa: B023 - called at once
+        seen.append(heard.said)
+    return seen
+
+
+def tasks_are_told_of_by_their_arguments(lib: Any, run: Run) -> Any:
+    """FN-1"""
+    heard = Heard()
+
+    def called(first: int, *others: int, by: int = 2, **named: int) -> int:
+        return first
+
+    async def acalled(first: int, *others: int, by: int = 2, **named: int) -> int:
+        return first
+
+    if run.colour == "sync":
+        task = lib.func.task(called)
+        work = lib.func.entrypoint()(lambda n: [task(n).result(), task(n, 3, 4, by=5, x=6).result()])
+    else:
+        atask = lib.func.task(acalled)
+
+        @lib.func.entrypoint()
+        async def work(n: int) -> Any:
+            return [await atask(n), await atask(n, 3, 4, by=5, x=6)]
+
+    run.invoke(work, 1, {"callbacks": [heard]})
+    return [said[-1] for said in heard.said if said[0] == "start"]
+
+
 SCENARIOS = [
     runs_and_nodes,
+    conditional_edges,
+    tasks_are_told_of_by_their_arguments,
     failures,
     questions,
     callbacks_of_a_graphs_own,

@@ -1,4 +1,4 @@
-"""The events of a run are those that langchain tells of LangGraph's, but for those of conditional edges (CF-1)."""
+"""The events of a run are those that langchain tells of LangGraph's (CF-1)."""
 
 from __future__ import annotations
 
@@ -28,6 +28,10 @@ def echo(text: str) -> str:
     return text
 
 
+def route(state: State) -> str:
+    return "within"
+
+
 def _graph(lib: Any) -> Any:
     async def chat(state: State) -> State:
         model = GenericFakeChatModel(messages=iter([AIMessage("one two", id="1")])).with_config(
@@ -41,7 +45,8 @@ def _graph(lib: Any) -> Any:
 
     child = lib.graph.StateGraph(State).add_sequence([chat, ask]).add_edge("__start__", "chat").compile(name="child")
     builder = lib.graph.StateGraph(State).add_node("within", child).add_node("last", lambda state: {"log": ["last"]})
-    return builder.add_edge("__start__", "within").add_edge("within", "last").compile(name="outer")
+    builder.add_conditional_edges("__start__", route, ["within"])
+    return builder.add_conditional_edges("within", lambda state: "last", ["last"]).compile(name="outer")
 
 
 def _told(event: Any) -> Any:
