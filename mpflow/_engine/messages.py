@@ -83,11 +83,14 @@ def _with(callbacks: Any, handler: Any) -> Any:
 def _managed(config: Any) -> Any:
     """The callbacks of a config as a manager of its own, which hands on whose task it is to models that bring metadata."""
     callbacks = config.get("callbacks")
+    metadata = config.get("metadata") or {}
     if callbacks is not None and not isinstance(callbacks, list):
-        return callbacks.copy()
+        manager = callbacks.copy()
+        manager.add_metadata(metadata)  # a task of a graph within brings what the task around it knew
+        return manager
     from langchain_core.callbacks import CallbackManager
 
-    tags, metadata, handlers = config.get("tags") or (), config.get("metadata") or {}, callbacks or ()
+    tags, handlers = config.get("tags") or (), callbacks or ()
     manager = CallbackManager(list(handlers), list(handlers))
     manager.add_tags(list(tags))
     manager.add_metadata(metadata)

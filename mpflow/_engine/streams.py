@@ -51,6 +51,8 @@ class Streams:
     ``upward`` hands events to the run around this one, which streams the modes in ``passed`` with their namespaces.
     """
 
+    is_part = False
+
     __slots__ = (
         "_emit",
         "_seen",
@@ -133,10 +135,7 @@ class Streams:
     def event(self, kind: str, data: Any) -> None:
         """Take what a running task said: a custom chunk, or a chunk of a nested run."""
         if kind == "custom":
-            if self.upward is not None and not self.wants("custom"):
-                self.upward(kind, data)
-            else:
-                self.put("custom", data)
+            self.put("custom", data)
         elif kind == "stream":
             ns, mode, chunk, make = data
             if self.subgraphs:
@@ -255,6 +254,8 @@ class Streams:
 
 class PartStreams(Streams):
     """The chunks of a part of a task. What is said in it is that task's word; its own are the pieces of its output."""
+
+    is_part = True
 
     __slots__ = ()
 

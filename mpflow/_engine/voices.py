@@ -47,9 +47,8 @@ class Emitters:
         upward = streams.upward
 
         def emit(kind: str, data: Any) -> None:
-            # A custom chunk that this run does not stream is the surrounding run's: its writer is inherited.
             if kind == "custom" and not streams.wants("custom"):
-                if upward is not None:
+                if upward is not None and streams.is_part:
                     upward(kind, data)
                 return
             post((EVENT, attempt, (kind, data), 0.0))

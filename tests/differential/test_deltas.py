@@ -59,7 +59,8 @@ def runs(lib: Any, run: Run, *, every: int, durability: Any) -> Any:
 def replays(lib: Any, run: Run, *, every: int, durability: Any) -> Any:
     graph = two(lib, every)
     run.invoke(graph, both("in"), THREAD, durability=durability)
-    results = [run.invoke(graph, None, old.config, durability=durability) for old in run.history(graph, THREAD)]
+    states = run.history(graph, THREAD)
+    results = [tried(lambda old=old: run.invoke(graph, None, old.config, durability=durability)) for old in states]
     return results, told(run, graph)
 
 

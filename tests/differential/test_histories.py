@@ -103,7 +103,8 @@ def _updates(*changes: tuple[Any, ...]) -> Any:
             run.invoke(graph, {"log": ["in"]}, THREAD)
             seen += [tried(lambda graph=graph, change=change: run.update_state(graph, THREAD, *change))]
             seen += _all(run, graph)
-            seen += [tried(lambda graph=graph: run.invoke(graph, None, THREAD)), *_all(run, graph)]
+            seen += [tried(lambda graph=graph: run.invoke(graph, None, THREAD))]
+            seen += [tried(lambda graph=graph: _all(run, graph))]
         return seen
 
     return scenario

@@ -273,7 +273,8 @@ def updates_that_clash(lib: Any, run: Run) -> Any:
         nodes = (_named("a", lambda state, one=one: one), _named("b", lambda state, two=two: two))
         graph = _build(lib, *nodes, chain=False).compile(checkpointer=_saver(lib))
         error = tried(lambda graph=graph: run.invoke(graph, {"log": ["in"]}, THREAD))
-        seen += ["an error" if isinstance(error, Exception) else error, run.get_state(graph, THREAD).values]
+        seen += ["an error" if isinstance(error, Exception) else error]
+        seen += [tried(lambda graph=graph: run.get_state(graph, THREAD).values)]
     return seen
 
 

@@ -216,7 +216,7 @@ def branches(lib: Any, run: Run) -> Any:
     ):
         seen += [tried(lambda values=values, as_node=as_node: run.update_state(graph, THREAD, values, as_node))]
         seen += [run.get_state(graph, THREAD)]
-    return [*seen, run.invoke(graph, None, THREAD), run.history(graph, THREAD)]
+    return [*seen, tried(lambda: run.invoke(graph, None, THREAD)), run.history(graph, THREAD)]
 
 
 def joins(lib: Any, run: Run) -> Any:

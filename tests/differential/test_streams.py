@@ -1,12 +1,14 @@
 """What streams deliver is what LangGraph's deliver, over modes, versions and depths (SM-1 to SM-15, CF-2)."""
 
 import operator
+import re
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Annotated, Any
 
 import pytest
 from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
-from langchain_core.messages import AIMessage, AnyMessage
+from langchain_core.messages import AIMessage, AnyMessage, BaseMessage
 from langchain_core.tools import tool
 from pydantic import BaseModel
 from typing_extensions import TypedDict
@@ -38,7 +40,7 @@ def _saver(lib: Any) -> Any:
 
 
 def _nested(lib: Any, schema: Any = State, **options: Any) -> Any:
-    def leaf(state: Any, writer: Any) -> Any:
+    def leaf(state: Any, *, writer) -> Any:  # type: ignore[no-untyped-def]
         writer({"from": "leaf"})
         return {"log": ["leaf"]}
 
@@ -58,17 +60,22 @@ def _nested(lib: Any, schema: Any = State, **options: Any) -> Any:
     return builder.compile(**options)
 
 
+SIDE_BY_SIDE = re.compile(r"'name': 'each'|\('each'|\{'each'")
+VARYING = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}|'timestamp': '[^']*'")
+
+
 def _sorted_within(chunks: list[Any]) -> list[Any]:
     """Chunks with those of tasks that ran side by side in one order."""
     ordered: list[Any] = []
     group: list[Any] = []
-    for chunk in chunks:
-        if "each" in str(chunk) and "checkpoint" not in str(chunk):
-            group.append(chunk)
+    for chunk in [*chunks, "the end"]:
+        text = VARYING.sub("", str(chunk))
+        if SIDE_BY_SIDE.search(text) and "parent_config" not in text:
+            group.append((text, chunk))
         else:
-            ordered += [*sorted(group, key=repr), chunk]
+            ordered += [*(item for _, item in sorted(group, key=itemgetter(0))), chunk]
             group = []
-    return [*ordered, *sorted(group, key=repr)]
+    return ordered
 
 
 MODES = ["values", "updates", "custom", "tasks", "checkpoints", "debug"]
@@ -182,10 +189,10 @@ def _chatting(lib: Any) -> Any:
 def _told(part: Any) -> Any:
     """A chunk of what models and tools tell, with the metadata that the engine adds to it."""
     if isinstance(part, dict):
-        return {**part, "data": _told(part["data"])}
+        return {key: _told(value) for key, value in part.items()}
     if isinstance(part, (tuple, list)):
         return tuple(map(_told, part))
-    if isinstance(part, AIMessage):
+    if isinstance(part, BaseMessage):
         return type(part).__name__, part.content, part.id
     return part
 

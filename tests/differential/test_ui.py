@@ -11,9 +11,11 @@ from tests.differential.scenarios import check, tried
 def pushed_and_deleted(lib: Any, run: Run) -> Any:
     ui = lib.graph_ui
 
+    reducer = ui.ui_message_reducer  # within the class its name is a key of the state
+
     class State(TypedDict):
-        ui: Annotated[list[Any], ui.ui_message_reducer]
-        more: Annotated[list[Any], ui.ui_message_reducer]
+        ui: Annotated[list[Any], reducer]
+        more: Annotated[list[Any], reducer]
 
     def show(state: State) -> Any:
         ui.push_ui_message("chart", {"x": 1}, id="1")

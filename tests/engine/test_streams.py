@@ -172,24 +172,23 @@ def test_unknown_modes_are_refused(run: Run):
         run.stream(_line(("a", _says("a")), saved=False), {"log": []}, stream_mode="value")
 
 
-def test_a_writer_is_inherited_by_nested_graphs(run: Run):
+@pytest.mark.parametrize("executor", ["thread", "process"])
+def test_what_graphs_within_write_is_streamed_with_the_subgraphs_and_not_without(run: Run, executor: str):
     """SM-5, SM-2"""
 
     def inner(state: State) -> dict[str, Any]:
         get_stream_writer()("inner")
         return {}
 
-    async def awaited(state: State) -> dict[str, Any]:
-        get_stream_writer()("awaited")
+    def calls(state: State) -> dict[str, Any]:
+        get_stream_writer()("outer")
+        _line(("inner", inner), saved=False).invoke({"log": []})
         return {}
 
-    nodes: list[Any] = [("outer", _line(("inner", inner), saved=False))]
-    if run.colour == "async":
-        nodes.append(("awaited", awaited))
-    graph = _line(*nodes, saved=False)
-    expected = ["inner", "awaited"][: len(nodes)]
-    assert run.stream(graph, {"log": []}, stream_mode="custom") == expected
-    assert [chunk for _, chunk in run.stream(graph, {"log": []}, stream_mode="custom", subgraphs=True)] == expected
+    graph = _line(("outer", calls), ("child", _line(("inner", inner), saved=False)), saved=False, executor=executor)
+    assert run.stream(graph, {"log": []}, stream_mode="custom") == ["outer"]
+    chunks = run.stream(graph, {"log": []}, stream_mode="custom", subgraphs=True)
+    assert [(len(ns), chunk) for ns, chunk in chunks] == [(0, "outer"), (1, "inner"), (1, "inner")]
 
 
 def test_a_custom_chunk_arrives_while_its_node_still_runs():
