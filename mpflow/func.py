@@ -61,7 +61,7 @@ class _Task(TaskCallable, Generic[P, T]):
         update_wrapper(self, function)
         self.func = function
         TASKS.add(self)
-        self.name = name or name_of(function)
+        self.name = name or _called(function)
         self.__name__ = self.name
         self.retry_policy = tuple(retry)
         self.cache_policy = cache_policy
@@ -156,10 +156,17 @@ def task(
 
 def task_of(function: Any, name: Any, retry_policy: Any, cache_policy: Any, timeout: Any, executor: Any) -> Any:
     policy = TimeoutPolicy.coerce(timeout)
-    found = name or name_of(function)
+    found = name or _called(function)
     executor = check_executor(executor, f"task '{found}'")
     check_timeout(found, coerce(function, found), executor, policy)
     return _Task(function, name, _policies(retry_policy), cache_policy, policy, executor)
+
+
+def _called(function: Any) -> str:
+    """What a task or an entrypoint is called after: the function, however many of its arguments are filled in."""
+    while isinstance(function, partial):
+        function = function.func
+    return name_of(function)
 
 
 def _policies(given: _Retry) -> tuple[RetryPolicy, ...]:
@@ -229,7 +236,7 @@ class entrypoint:
         parameters = inspect.signature(func).parameters
         if not parameters:
             raise ValueError("Entrypoint function must have at least one parameter")
-        name = name_of(func)
+        name = _called(func)
         check_timeout(name, coerce(func, name), "thread", self.timeout)
         hints = callable_hints(func)
         output, saved = _returned(hints.get("return", Any))

@@ -294,7 +294,8 @@ class Scheduler:
         elif len(tasks) == 1 and tasks[0].node.passes is not None and outcomes.passed_on(self, tasks[0], out):
             self._end_step(out)
         else:
-            self.ready.extend(tasks)
+            # Sends are started first, although what triggered nodes write is merged before what they do.
+            self.ready.extend(sorted(tasks, key=_is_pulled) if TASKS in self.state.values else tasks)
             self._settle(out)
 
     def _take_sends(self, tasks: list[Any], *, may_be_fan: bool) -> Flow | None:
@@ -444,6 +445,10 @@ class _Entry(_Source):
     __slots__ = ()
 
     ends_step = True
+
+
+def _is_pulled(task: Task) -> bool:
+    return task.pulled
 
 
 TRANSITIONS: dict[tuple[str, int], Callable[[Scheduler, Task, Stimulus, list[Instruction]], None]] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from inspect import isasyncgenfunction, isgeneratorfunction
 from typing import TYPE_CHECKING, Any, Generic
 
 from mpflow._exec.place import check_executor
@@ -14,6 +15,7 @@ from mpflow.graph.node import NodeDefaults, NodeSpec, check_name, destinations_o
 from mpflow.graph.planning import plan_of
 from mpflow.graph.validate import check_edges, lint
 from mpflow.runnables.base import coerce, name_of
+from mpflow.runnables.function import RunnableLambda
 from mpflow.runnables.runnable import coerce_to_runnable
 from mpflow.schema import Schema, input_hint
 from mpflow.types import ensure_valid_checkpointer
@@ -139,6 +141,8 @@ class StateGraph(Generic[StateT, ContextT, InputT, OutputT]):
             raise RuntimeError(f"add_node('{node}') needs what to run: add_node('{node}', action)")
         if isinstance(action, Mapping):  # of branches that run side by side
             action = coerce_to_runnable(action)
+        elif isgeneratorfunction(action) or isasyncgenfunction(action):  # what it yields adds up to its update
+            action = RunnableLambda(action, name=node)
         check_name(node, self.nodes)
         handler_name = HANDLER_PREFIX + node
         if error_handler is not None and handler_name in self.nodes:

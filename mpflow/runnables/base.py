@@ -121,8 +121,6 @@ def name_of(source: Any) -> str:
     get_name = getattr(source, "get_name", None)
     if callable(get_name) and not isinstance(source, type):
         return str(get_name())
-    while isinstance(source, partial) and not hasattr(source, "__name__"):
-        source = source.func
     return str(getattr(source, "__name__", type(source).__name__))
 
 

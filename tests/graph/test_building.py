@@ -53,7 +53,7 @@ def with_everything(state: State, config=None, *, writer, store, previous, runti
 
 @pytest.mark.parametrize(
     ("action", "name"),
-    [(noop, "noop"), (Callable_(), "Callable_"), (functools.partial(noop), "noop"), (single(noop), "LangGraph")],
+    [(noop, "noop"), (Callable_(), "Callable_"), (functools.partial(noop), "partial"), (single(noop), "LangGraph")],
 )
 def test_gb2_a_node_is_named_after_what_it_is(action: Any, name: str) -> None:
     assert list(StateGraph(State).add_node(action).nodes) == [name]
