@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from mpflow.cli import to_json
+from mpflow.cli.documents import to_json
 
 
 class Colour(enum.Enum):

@@ -15,9 +15,9 @@ MODULES = sorted((ROOT / "mpflow").rglob("*.py"))
 
 # An optional dependency is imported in its adapter alone. Paths are prefixes below mpflow/.
 ADAPTERS = {
-    "rich": ("cli.py", "demo/", "observe/progress.py", "observe/explain.py", "comparison/tables.py"),
+    "rich": ("demo/", "observe/progress.py", "observe/explain.py", "comparison/tables.py"),
     "matplotlib": ("comparison/plot.py",),
-    "click": ("cli.py",),
+    "click": ("cli/",),
     "langchain_core": (
         "interop/",
         "graph/",

@@ -1,44 +1,28 @@
-"""The command line: ``mpflow run | batch | bench | draw | demo``. It loads what it is told to run and speaks JSON.
-
-Exit codes: 0; 1 for a run that failed; 2 for arguments that cannot be used, said in one line; 130 after Ctrl-C. Nothing
-heavier than click is imported before a command starts.
-"""
+"""The commands, each an adapter between arguments and the library."""
 
 from __future__ import annotations
 
-import base64
 import contextlib
-import dataclasses
-import datetime
-import enum
-import importlib
 import json
 import os
 import sys
-import traceback
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import Any, NoReturn
 
 import click
 
 from mpflow import __version__
+from mpflow.cli.documents import open_output, parse_json, print_json, read_json, read_lines, to_json, write
+from mpflow.cli.loading import load_graph
+from mpflow.cli.refusal import Refused, one_line
 
 INTERRUPTED = 130
 _PLACES = click.Choice(["auto", "process", "thread", "inline"])
 
 
-class Refused(click.ClickException):
-    """What was asked for cannot be done as asked; one line says why."""
-
-    exit_code = 2
-
-    def show(self, file: IO[Any] | None = None) -> None:
-        click.echo(f"mpflow: {self.format_message()}", err=True)
-
-
 def main(args: Sequence[str] | None = None) -> NoReturn:
-    """Run one command and exit as the module's docstring says. `args` defaults to the process's own."""
+    """Run one command and exit as the package's docstring says. `args` defaults to the process's own."""
     try:
         code = commands.main(args=args, prog_name="mpflow", standalone_mode=False)
     except click.ClickException as error:
@@ -86,16 +70,16 @@ def run(
 
     With --stream every chunk is printed as one line, as it comes; the mode defaults to "updates".
     """
-    input = _read_json("--input", given)
+    input = read_json("--input", given)
     settings = _config(config, workers)
     graph = load_graph(target, executor)
     with _traced(trace_file):
         if mode is None:
-            _print_json(graph.invoke(input, settings))
+            print_json(graph.invoke(input, settings))
         else:
             with contextlib.closing(graph.stream(input, settings, stream_mode=mode)) as chunks:
                 for chunk in chunks:
-                    _print_json(chunk, indent=None)
+                    print_json(chunk, indent=None)
     if explains and hasattr(graph, "explain"):
         click.echo(str(graph.explain()), err=True)
 
@@ -112,11 +96,11 @@ def batch(target: str, given: str, output: str, config: str, executor: str | Non
 
     An input that fails leaves {"__error__": {"type": ..., "message": ...}} in its line; the exit code is then 1.
     """
-    inputs = _read_lines(given)
+    inputs = read_lines(given)
     settings = _config(config, workers)
     graph = load_graph(target, executor)
     failed = []
-    with _open_output(output) as file:
+    with open_output(output) as file:
         for index, result in _in_order(graph.batch_as_completed(inputs, settings, return_exceptions=True)):
             if isinstance(result, BaseException):
                 failed.append(index + 1)
@@ -161,7 +145,7 @@ def bench(
     from mpflow.comparison.tables import print_comparison
     from mpflow.observe.progress import Progress
 
-    input = _read_json("--input", given)
+    input = read_json("--input", given)
     settings = _config(config, None)
     workers = None if counts is None else _counts(counts)
     graph = load_graph(target)
@@ -172,21 +156,21 @@ def bench(
     except TypeError as error:
         if hasattr(graph, "with_executor"):
             raise
-        raise Refused(_one_line(error)) from error
+        raise Refused(one_line(error)) from error
     if json_file is not None:
-        with _open_output(json_file) as file:
+        with open_output(json_file) as file:
             print(json.dumps(to_json(done.to_json()), indent=2), file=file)
     try:
         if page_file is not None:
             from mpflow.comparison.page import page
 
-            _write(page_file, page(done).encode())
+            write(page_file, page(done).encode())
         if plot_file is not None:
             from mpflow.comparison.plot import draw
 
-            _write(plot_file, draw(done, Path(plot_file).suffix.lstrip(".") or "svg"))
+            write(plot_file, draw(done, Path(plot_file).suffix.lstrip(".") or "svg"))
     except (ImportError, ValueError) as error:
-        raise Refused(_one_line(error)) from error
+        raise Refused(one_line(error)) from error
     if quiet and json_file != "-":
         click.echo(done.summary)
     elif json_file != "-":
@@ -223,7 +207,7 @@ def demo(path: str | None, limit: int, workers: int | None, json_file: str | Non
 
     done = race(path or standard_library(), limit, workers or cpu_count(), show=False if quiet else None)
     if json_file is not None:
-        with _open_output(json_file) as file:
+        with open_output(json_file) as file:
             print(json.dumps(done, indent=2), file=file)
     if done["differences"]:
         click.echo("mpflow: threads and processes do not report the same:", err=True)
@@ -237,71 +221,8 @@ def demo(path: str | None, limit: int, workers: int | None, json_file: str | Non
     return 0
 
 
-def load_graph(target: str, executor: str | None = None) -> Any:
-    """The compiled graph that ``MODULE:GRAPH`` or ``FILE.py:GRAPH`` names; a builder is compiled.
-
-    Modules are found from the working directory, a file's own imports from its directory. The file is imported by its
-    name, so that worker processes find it likewise. Raises `Refused`.
-    """
-    place, colon, name = target.rpartition(":")
-    if not (colon and place and name):
-        raise Refused(f"expected MODULE:GRAPH or FILE.py:GRAPH, got {target!r}")
-    module = _import(place)
-    found: Any = module
-    for part in name.split("."):
-        try:
-            found = getattr(found, part)
-        except AttributeError:
-            graphs = sorted(key for key, value in vars(module).items() if _is_graph(value) or _is_builder(value))
-            raise Refused(f"{place!r} has no {name!r}; its graphs: {', '.join(graphs) or 'none'}") from None
-    if _is_graph(found):
-        if executor is None:
-            return found
-        if not hasattr(found, "with_executor"):
-            raise Refused(f"{target!r} is no graph of mpflow, so --executor cannot place its nodes")
-        return found.with_executor(executor)
-    if _is_builder(found):
-        try:
-            return found.compile() if executor is None else found.compile(executor=executor)
-        except ValueError as error:
-            raise Refused(f"{target!r} does not compile: {error}") from error
-    raise Refused(f"{target!r} is neither a graph nor its builder but {type(found).__name__}")
-
-
-def _is_graph(value: Any) -> bool:
-    return not isinstance(value, type) and hasattr(value, "invoke") and hasattr(value, "stream")
-
-
-def _is_builder(value: Any) -> bool:
-    return not isinstance(value, type) and hasattr(value, "add_node") and hasattr(value, "compile")
-
-
-def _import(place: str) -> Any:
-    if place.endswith(".py"):
-        file = Path(place).resolve()
-        if not file.is_file():
-            raise Refused(f"no such file: {place}")
-        sys.path.insert(0, str(file.parent))
-        module = _import_by_name(file.stem, place)
-        origin = getattr(module, "__file__", None)
-        if origin is None or Path(origin).resolve() != file:
-            raise Refused(f"{place} cannot be imported as {file.stem!r}, which is {origin or 'built in'}; rename it")
-        return module
-    sys.path.insert(0, os.getcwd())
-    return _import_by_name(place, place)
-
-
-def _import_by_name(name: str, place: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except Exception as error:
-        frames = [f for f in traceback.extract_tb(error.__traceback__) if "importlib" not in f.filename]
-        at = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames and frames[-1].filename != __file__ else ""
-        raise Refused(f"cannot import {place!r}: {type(error).__name__}: {_one_line(error)}{at}") from error
-
-
 def _config(text: str, workers: int | None) -> dict[str, Any]:
-    config = _parse_json("--config", text)
+    config = parse_json("--config", text)
     if not isinstance(config, dict):
         raise Refused("--config must be a JSON object")
     return config if workers is None else {**config, "max_concurrency": workers}
@@ -335,60 +256,6 @@ def _counts(text: str) -> list[int]:
     return counts
 
 
-def _write(path: str, data: bytes) -> None:
-    try:
-        Path(path).write_bytes(data)
-    except OSError as error:
-        raise Refused(f"cannot write {path}: {error.strerror}") from error
-
-
-def _read_json(option: str, given: str) -> Any:
-    if given == "-":
-        return _parse_json("stdin", sys.stdin.read())
-    # A document is never a file's name, and asking for one as long as a document is an error.
-    if given.lstrip()[:1] not in ("{", "[", '"') and os.path.isfile(given):
-        return _parse_json(given, _read_text(given))
-    return _parse_json(option, given, hint=" (and no such file)")
-
-
-def _read_lines(given: str) -> list[Any]:
-    text = sys.stdin.read() if given == "-" else _read_text(given)
-    where = "stdin" if given == "-" else given
-    lines = text.split("\n")
-    return [_parse_json(f"{where}, line {n}", line) for n, line in enumerate(lines, 1) if line.strip()]
-
-
-def _read_text(path: str) -> str:
-    try:
-        return Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeError) as error:
-        raise Refused(f"cannot read {path}: {_one_line(error)}") from error
-
-
-def _parse_json(where: str, text: str, hint: str = "") -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise Refused(f"{where}: not JSON{hint}: {_one_line(error)}") from error
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())
-
-
-@contextlib.contextmanager
-def _open_output(path: str) -> Iterator[IO[str]]:
-    if path == "-":
-        yield sys.stdout
-        return
-    try:
-        file = open(path, "w", encoding="utf-8")
-    except OSError as error:
-        raise Refused(f"cannot write {path}: {error.strerror}") from error
-    with file:
-        yield file
-
-
 def _in_order(results: Iterable[tuple[int, Any]]) -> Iterator[tuple[int, Any]]:
     """Results by index, each as soon as all before it have come."""
     waiting: dict[int, Any] = {}
@@ -398,38 +265,3 @@ def _in_order(results: Iterable[tuple[int, Any]]) -> Iterator[tuple[int, Any]]:
         while due in waiting:
             yield due, waiting.pop(due)
             due += 1
-
-
-def _print_json(value: Any, indent: int | None = 2) -> None:
-    click.echo(json.dumps(to_json(value), indent=indent))
-
-
-def to_json(value: Any) -> Any:
-    """`value` in terms of JSON: models and dataclasses as objects, sets sorted, bytes in base64, the unknown by repr."""
-    if value is None or isinstance(value, (str, bool, int, float)):
-        return value.value if isinstance(value, enum.Enum) else value
-    if isinstance(value, Mapping):
-        return {key if isinstance(key, str) else str(key): to_json(item) for key, item in value.items()}
-    if isinstance(value, (bytes, bytearray)):
-        return base64.b64encode(value).decode()
-    if isinstance(value, (datetime.date, datetime.time)):
-        return value.isoformat()
-    if isinstance(value, enum.Enum):
-        return to_json(value.value)
-    if isinstance(value, Set):
-        return sorted(map(to_json, value), key=lambda item: (str(type(item)), repr(item)))
-    if isinstance(value, Sequence):
-        return to_json(value._asdict()) if hasattr(value, "_asdict") else [to_json(item) for item in value]
-    if isinstance(value, type):
-        return repr(value)
-    if hasattr(value, "model_dump"):
-        return value.model_dump(mode="json")
-    if dataclasses.is_dataclass(value):
-        return {field.name: to_json(getattr(value, field.name)) for field in dataclasses.fields(value)}
-    if hasattr(value, "tolist"):
-        return to_json(value.tolist())
-    return repr(value)
-
-
-if __name__ == "__main__":
-    main()
