@@ -16,8 +16,8 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from mpflow._wire import origins
+from mpflow._wire.blocks import HEADER, HEADER_BYTES, MAGIC
 from mpflow._wire.errors import DecodeError
-from mpflow._wire.shm import HEADER, HEADER_BYTES, MAGIC
 
 # Before 3.13 a Python mmap keeps a duplicate of the file descriptor, and a process often has but 1024; the kernel allows
 # 65530 mappings by default. Beyond these numbers, blocks are copied.

@@ -33,132 +33,23 @@ from __future__ import annotations
 import errno
 import mmap
 import os
-import struct
 import sys
 import threading
 from collections.abc import Hashable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from mpflow._wire import origins
+from mpflow._wire.blocks import HEADER, HEADER_BYTES, MAGIC, Block, File, Guest, GuestFile
 from mpflow._wire.copying import copy
 from mpflow._wire.memory import headroom_bytes, limit_bytes
-
-if TYPE_CHECKING:
-    from mpflow._wire.origins import Holder, Origin
 
 # Where one copy into a block, a mapping and its faults cost less than two copies through a socket (see bench).
 DEFAULT_THRESHOLD_BYTES: Final = 128 * 1024
 
-# At the start of each block: magic, zero, generation, size. 64 bytes, so that arrays are aligned as numpy likes.
-HEADER: Final = struct.Struct("<4sIQQ")
-HEADER_BYTES: Final = 64
-MAGIC: Final = b"mpfb"
-
 _PAGE: Final = mmap.PAGESIZE
 _FIRST_FILE_BYTES: Final = 8 << 20
 _LARGEST_FILE_BYTES: Final = 256 << 20
-
-
-class _File:
-    """One sealed memfd: its mapping and its free ranges, in order of their offsets."""
-
-    __slots__ = ("fd", "file_id", "free", "map", "size_bytes", "view")
-
-    def __init__(self, file_id: int, size_bytes: int) -> None:
-        import fcntl
-
-        self.file_id = file_id
-        self.size_bytes = size_bytes
-        self.fd = os.memfd_create(f"mpflow-arena-{file_id}", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        try:
-            # Pages are there or this fails: later writes cannot be killed by SIGBUS.
-            os.posix_fallocate(self.fd, 0, size_bytes)
-            fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
-            self.map = mmap.mmap(self.fd, size_bytes)
-        except BaseException:
-            os.close(self.fd)
-            raise
-        self.view = memoryview(self.map)
-        self.free = [(0, size_bytes)]
-
-    @property
-    def is_free(self) -> bool:
-        return self.free == [(0, self.size_bytes)]
-
-    def take(self, size_bytes: int) -> int | None:
-        """First fit: the offset of a range that is now taken."""
-        for index, (offset, room) in enumerate(self.free):
-            if room >= size_bytes:
-                if room == size_bytes:
-                    del self.free[index]
-                else:
-                    self.free[index] = (offset + size_bytes, room - size_bytes)
-                return offset
-        return None
-
-    def give_back(self, offset: int, size_bytes: int) -> None:
-        merged: list[tuple[int, int]] = []
-        for start, room in sorted([*self.free, (offset, size_bytes)]):
-            if merged and merged[-1][0] + merged[-1][1] == start:
-                merged[-1] = (merged[-1][0], merged[-1][1] + room)
-            else:
-                merged.append((start, room))
-        self.free = merged
-
-    def close(self) -> None:
-        self.view.release()
-        self.map.close()
-        os.close(self.fd)
-
-
-class _Block:
-    __slots__ = ("file", "generation", "holders", "offset", "room_bytes", "size_bytes")
-
-    def __init__(self, file: _File, offset: int, room_bytes: int, size_bytes: int, generation: int) -> None:
-        self.file = file
-        self.offset = offset
-        self.room_bytes = room_bytes
-        self.size_bytes = size_bytes
-        self.generation = generation
-        self.holders = 0
-
-    def free(self) -> None:
-        # So that a stale reference is seen, not read.
-        HEADER.pack_into(self.file.view, self.offset, MAGIC, 0, 0, 0)
-        self.file.give_back(self.offset, self.room_bytes)
-
-
-class _GuestFile:
-    """A file of another process that blocks are passed on from; known to receivers by a number of ours."""
-
-    __slots__ = ("fd", "file_id", "guests", "holder")
-
-    def __init__(self, fd: int, file_id: int, holder: Holder) -> None:
-        self.fd = fd
-        self.file_id = file_id
-        self.holder = holder
-        self.guests = 0
-
-
-class _Guest:
-    """A block of another process that is passed on without a copy; its owner is held off until all are done with it."""
-
-    __slots__ = ("file", "generation", "holder", "holders", "offset", "size_bytes")
-
-    def __init__(self, file: _GuestFile, origin: Origin) -> None:
-        self.file = file
-        self.offset = origin.offset
-        self.size_bytes = origin.size_bytes
-        self.generation = origin.generation
-        self.holders = 1  # the lease
-        self.holder = origin.holder
-        self.holder.pin()
-        file.guests += 1
-
-    def free(self) -> None:
-        self.file.guests -= 1
-        self.holder.unpin()
 
 
 class Lease:
@@ -166,9 +57,9 @@ class Lease:
 
     def __init__(self, arena: Arena) -> None:
         self._arena = arena
-        self.blocks: list[_Block | _Guest] = []
+        self.blocks: list[Block | Guest] = []
         # Each owner is kept alive as long as its id stands for it.
-        self.copies: dict[tuple[int, int], tuple[_Block | _Guest, Any]] = {}
+        self.copies: dict[tuple[int, int], tuple[Block | Guest, Any]] = {}
         self.is_closed = False
 
     def send_to(self, peer: Hashable) -> tuple[int, list[tuple[int, int]]]:
@@ -212,15 +103,15 @@ class Arena:
         """The last buffer found no room, and nothing was given back since."""
         self._lock = threading.Lock()
         self._pid = os.getpid()
-        self._files: list[_File] = []
+        self._files: list[File] = []
         self._next_file = 0
         self._generation = 0
         self._next_ticket = 0
-        self._guest_files: dict[tuple[int, int], _GuestFile] = {}
-        self._tickets: dict[Hashable, dict[int, list[_Block | _Guest]]] = {}
+        self._guest_files: dict[tuple[int, int], GuestFile] = {}
+        self._tickets: dict[Hashable, dict[int, list[Block | Guest]]] = {}
         self._known_files: dict[Hashable, set[int]] = {}
         self._gone: dict[Hashable, list[int]] = {}
-        self._abandoned: list[list[_Block | _Guest]] = []
+        self._abandoned: list[list[Block | Guest]] = []
         self._scope = threading.local()
 
     @property
@@ -259,7 +150,7 @@ class Arena:
             return None
         key = (id(owner), data.nbytes)
         known = lease.copies.get(key) if owner is not None else None
-        block: _Block | _Guest
+        block: Block | Guest
         if known is not None:
             block = known[0]
         else:
@@ -272,7 +163,7 @@ class Arena:
                 lease.copies[key] = (block, owner)
         return block.file.file_id, block.offset, block.size_bytes, block.generation
 
-    def _copy(self, data: memoryview) -> _Block | None:
+    def _copy(self, data: memoryview) -> Block | None:
         with self._lock:
             self._collect()
             block = self._allocate(data.nbytes)
@@ -284,7 +175,7 @@ class Arena:
             self.copied_bytes += data.nbytes
         return block
 
-    def _pass_on(self, data: memoryview) -> _Guest | None:
+    def _pass_on(self, data: memoryview) -> Guest | None:
         origin = origins.find(data)
         if origin is None:
             return None
@@ -299,11 +190,11 @@ class Arena:
             self._dismiss_guests()
             file = self._guest_files.get(key)
             if file is None:
-                file = self._guest_files[key] = _GuestFile(fd, self._next_file, origin.holder)
+                file = self._guest_files[key] = GuestFile(fd, self._next_file, origin.holder)
                 self._next_file += 1
             else:
                 os.close(fd)
-            return _Guest(file, origin)
+            return Guest(file, origin)
 
     def _dismiss_guests(self) -> None:
         """Close files of the dead from which nothing is passed on any more."""
@@ -312,8 +203,8 @@ class Arena:
                 del self._guest_files[key]
                 self._close_everywhere(file)
 
-    def _close_everywhere(self, file: _File | _GuestFile) -> None:
-        if type(file) is _File:
+    def _close_everywhere(self, file: File | GuestFile) -> None:
+        if type(file) is File:
             file.close()
         else:
             os.close(file.fd)
@@ -367,16 +258,16 @@ class Arena:
             known.update(files)
             return self._next_ticket, list(files.items())
 
-    def _drop(self, blocks: list[_Block | _Guest]) -> None:
+    def _drop(self, blocks: list[Block | Guest]) -> None:
         with self._lock:
             self._let_go(blocks)
 
-    def _let_go(self, blocks: list[_Block | _Guest]) -> None:
+    def _let_go(self, blocks: list[Block | Guest]) -> None:
         if os.getpid() != self._pid:  # the parent's blocks, mapped shared: a forked child must not touch them
             return
         for block in blocks:
             block.holders -= 1
-            if block.holders == 0 and (self._files or type(block) is _Guest):
+            if block.holders == 0 and (self._files or type(block) is Guest):
                 block.free()
                 self.is_full = False
 
@@ -384,7 +275,7 @@ class Arena:
         while self._abandoned:
             self._let_go(self._abandoned.pop())
 
-    def _allocate(self, size_bytes: int) -> _Block | None:
+    def _allocate(self, size_bytes: int) -> Block | None:
         room_bytes = -(-(size_bytes + HEADER_BYTES) // _PAGE) * _PAGE
         for file in self._files:
             offset = file.take(room_bytes)
@@ -398,11 +289,11 @@ class Arena:
                 return None
             file, offset = new, new.take(room_bytes) or 0
         self._generation += 1
-        block = _Block(file, offset, room_bytes, size_bytes, self._generation)
+        block = Block(file, offset, room_bytes, size_bytes, self._generation)
         block.holders = 1  # the lease
         return block
 
-    def _add_file(self, room_bytes: int) -> _File | None:
+    def _add_file(self, room_bytes: int) -> File | None:
         reserved = self.reserved_bytes
         if room_bytes > self.budget_bytes - reserved:
             self._trim()
@@ -419,7 +310,7 @@ class Arena:
             if 2 * size_bytes > headroom_bytes():
                 return None
         try:
-            file = _File(self._next_file, size_bytes)
+            file = File(self._next_file, size_bytes)
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EPERM, errno.ENOSYS):
                 return None
