@@ -139,24 +139,49 @@ class LoopPlace:
                     continue
 
 
-_watched: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[WorkerPool, list[int]]] = WeakKeyDictionary()
+class _Listener:
+    """Reads a pool's sockets for the running loop, and not while it is calm (see `calm`). Does not hold the loop."""
+
+    def __init__(self, pool: WorkerPool) -> None:
+        self._pool = pool
+        self._descriptor = pool.fileno()
+        self._nap: asyncio.TimerHandle | None = None
+        self.runs = 0
+        self._listen()
+
+    def _listen(self) -> None:
+        self._nap = None
+        asyncio.get_running_loop().add_reader(self._descriptor, self._read)
+
+    def _read(self) -> None:
+        self._pool.drain()
+        if calm_s := self._pool.calm_s():
+            loop = asyncio.get_running_loop()
+            loop.remove_reader(self._descriptor)
+            self._nap = loop.call_later(calm_s, self._listen)
+
+    def end(self) -> None:
+        if self._nap is None:
+            asyncio.get_running_loop().remove_reader(self._descriptor)
+        else:
+            self._nap.cancel()
+
+
+_listeners: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[WorkerPool, _Listener]] = WeakKeyDictionary()
 
 
 def watch(pool: WorkerPool) -> None:
     """Let the running loop read the pool's sockets while one of its runs uses the pool; `unwatch` once for each."""
     loop = asyncio.get_running_loop()
-    pools = _watched.setdefault(loop, {})
-    if pool not in pools:
-        descriptor = pool.fileno()
-        loop.add_reader(descriptor, pool.drain)
-        pools[pool] = [0, descriptor]
-    pools[pool][0] += 1
+    listeners = _listeners.setdefault(loop, {})
+    if pool not in listeners:
+        listeners[pool] = _Listener(pool)
+    listeners[pool].runs += 1
 
 
 def unwatch(pool: WorkerPool) -> None:
-    loop = asyncio.get_running_loop()
-    pools = _watched.get(loop, {})
-    if pool in pools:
-        pools[pool][0] -= 1
-        if not pools[pool][0]:
-            loop.remove_reader(pools.pop(pool)[1])
+    listeners = _listeners.get(asyncio.get_running_loop(), {})
+    if pool in listeners:
+        listeners[pool].runs -= 1
+        if not listeners[pool].runs:
+            listeners.pop(pool).end()

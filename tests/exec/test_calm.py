@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import operator
 import os
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Annotated, Any, TypedDict
 
 import pytest
 
@@ -14,6 +16,8 @@ from mpflow._exec.calm import LONGEST_S, WATCHED_S, Calm
 from mpflow._exec.crew import LEAVING, READY, STARTING
 from mpflow._exec.process import WorkerPool
 from mpflow._messages import DONE
+from mpflow.graph import START, StateGraph
+from mpflow.types import Send
 from tests.exec.pooling import Drive, Node
 
 
@@ -127,3 +131,21 @@ def test_another_run_need_not_wait_behind_a_full_window(tmp_path: Path) -> None:
         second.finish(1)
         first.finish(41)
         assert Path(order).read_text().index("b") < 8
+
+
+def test_an_event_loop_need_not_listen_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Calm, "lasts_s", lambda _: 0.01)
+
+    class State(TypedDict, total=False):
+        total: Annotated[int, operator.add]
+
+    builder = StateGraph(State)
+    builder.add_node("work", lambda n: {"total": n}, executor="process")
+    builder.add_conditional_edges(START, lambda _: [Send("work", n) for n in range(2_000)])
+    with WorkerPool(2) as pool:
+        graph = builder.compile(pool=pool)
+
+        async def twice() -> list[Any]:
+            return await asyncio.gather(graph.ainvoke({"total": 0}), graph.ainvoke({"total": 1}))
+
+        assert [result["total"] for result in asyncio.run(twice())] == [1_999_000, 1_999_001]
