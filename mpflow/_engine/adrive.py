@@ -58,12 +58,14 @@ async def adrive(run: Run, input: Any) -> AsyncIterator[Any]:
                     else:
                         places.submit(route, group)
             elif kind is WAIT:
+                if places.portions is not None:
+                    places.portions.hand_out()
                 if places.pool is not None and watched is None:
                     watched = places.pool
                     watch(watched)
                 if not mailbox.items:
                     await bell.wait(places.patience_s(effect[1]) if places.auto else effect[1])
-                reply = places.heard(mailbox.take()) if places.auto else mailbox.take()
+                reply = places.take()
             elif kind is PAUSE:
                 await asyncio.sleep(effect[1])
             elif kind is CLOSE:

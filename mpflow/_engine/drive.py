@@ -70,6 +70,8 @@ def drive(run: Run, input: Any) -> Iterator[Any]:
                 else:
                     reply = _start(run, places, attempts)
             elif kind is WAIT:
+                if places.portions is not None:
+                    places.portions.hand_out()
                 if helps and not mailbox.items and (untaken := places.untaken()) is not None:
                     mailbox.post(perform(untaken))  # behind what it said
                 elif not mailbox.items:
@@ -79,7 +81,7 @@ def drive(run: Run, input: Any) -> Iterator[Any]:
                         mailbox.wait(timeout_s)
                     else:
                         pool.wait(mailbox, timeout_s)
-                reply = places.heard(mailbox.take()) if places.auto else mailbox.take()
+                reply = places.take()
             elif kind is PAUSE:
                 time.sleep(effect[1])
             elif kind is CLOSE:

@@ -19,6 +19,7 @@ from mpflow._messages import Attempt, Outcome
 if TYPE_CHECKING:
     from mpflow._core.plan import NodePlan, Plan
     from mpflow._engine.placing import Director
+    from mpflow._engine.portions import Portions
     from mpflow._engine.run import Run
     from mpflow._exec.foreign import ForeignPlace
     from mpflow._exec.process import WorkerPool
@@ -63,6 +64,8 @@ class Places:
         self.default = run.options.get("executor")
         self._pool: WorkerPool | None = run.options.get("pool")
         self.pool: WorkerPool | None = None  # set once it is in use
+        self.portions: Portions | None = None
+        """Set once a run whose results are to be durable one by one uses the pool."""
         self._threads: ThreadPlace[Attempt] | None = None
         self._foreign: dict[int, ForeignPlace] = {}
         self.is_away = in_worker() or _is_away(run.local.around)
@@ -121,8 +124,7 @@ class Places:
                         self.routes.asked.remove(node)
                     break
 
-    def heard(self, outcomes: list[Outcome]) -> list[Outcome]:
-        """What has come, less what is to be run once more elsewhere."""
+    def _heard(self, outcomes: list[Outcome]) -> list[Outcome]:
         if self.director is None:
             if self._threads is None or not self._threads.has_queued:
                 return outcomes  # nothing is left to be moved: the next run will see
@@ -220,9 +222,33 @@ class Places:
             threads.spare = self.run.scheduler.lent
             threads.submit(attempts)
         elif route is PROCESS:
-            self.processes().submit(attempts)
+            self.to_processes(attempts)
         else:
             self.foreign(route).submit(attempts)
+
+    def to_processes(self, attempts: Attempts) -> None:
+        """Have the pool run attempts; a message at a time, if a kill may cost no more than that (durability "sync")."""
+        pool = self.processes()
+        persistence = self.run.persistence
+        if persistence is None or persistence.durability != "sync":
+            pool.submit(attempts)
+            return
+        if self.portions is None:
+            from mpflow._engine.portions import Portions
+
+            self.portions = Portions(pool, self.run.mailbox)
+        self.portions.submit(attempts)
+
+    def from_processes(self, attempts: Sequence[Attempt], *, kill: bool) -> None:
+        """Cancel what `to_processes` was given."""
+        (self.portions or self.processes()).cancel(attempts, kill=kill)
+
+    def take(self) -> list[Outcome]:
+        """What has come, less what is to be run once more elsewhere."""
+        outcomes = self.run.mailbox.take()
+        if self.portions is not None:
+            self.portions.heard(outcomes)
+        return self._heard(outcomes) if self.auto else outcomes
 
     def cancel(self, attempts: Sequence[Attempt], *, kill: bool) -> None:
         if self.director is not None:
@@ -231,7 +257,7 @@ class Places:
             if route is THREAD or route is CALLING:
                 self.threads().cancel(group, kill=kill)
             elif route is PROCESS:
-                self.processes().cancel(group, kill=kill)
+                self.from_processes(group, kill=kill)
             elif not isinstance(route, str):
                 self.foreign(route).cancel(group, kill=kill)
 

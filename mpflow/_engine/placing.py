@@ -231,7 +231,7 @@ class Director:
         away[id(self)] = away.get(id(self), 0) + len(attempts)
         self._join_crowd(node, PROCESS, len(attempts))
         try:
-            self._places.processes().submit(attempts)
+            self._places.to_processes(attempts)
         except (PoolClosedError, WrongProcessError) as error:
             # Nobody asked for the pool: that it is gone fails no run.
             self._places.pool = None
@@ -250,7 +250,7 @@ class Director:
         attempts = [attempt for attempt in self._abroad[node].all() if id(attempt) not in self._recalled]
         if attempts:
             self._recalled.update(map(id, attempts))
-            self._places.processes().cancel(attempts)
+            self._places.from_processes(attempts, kill=False)
 
     # -- what a crowd takes ----------------------------------------------------------------------------------------------
 
@@ -387,7 +387,7 @@ class Director:
         if not moved:
             return list(attempts)
         self._recalled.difference_update(map(id, moved))
-        self._places.processes().cancel(moved, kill=kill)
+        self._places.from_processes(moved, kill=kill)
         return [attempt for attempt in attempts if type(attempt.program) is not GuardedProgram]
 
     def close(self) -> None:
