@@ -10,8 +10,8 @@ from mpflow._core.protocol import CANCEL
 from mpflow._engine.caching import CACHE, acall_cache
 from mpflow._engine.drive import abandon, perform_all
 from mpflow._engine.loop import CLOSE, EMIT, PAUSE, START, TELL, WAIT, run_loop
-from mpflow._engine.persistence import SAVER, acall_saver, aleave
 from mpflow._engine.places import INLINE, LOOP, Places
+from mpflow._engine.saving import SAVER, acall_saver, aleave
 from mpflow._exec.aio import LoopBell, LoopPlace, unwatch, watch
 from mpflow._exec.patience import Patience
 

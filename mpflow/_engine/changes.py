@@ -6,7 +6,7 @@ given whole, or as a patch to its last packed form where that is shorter.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import islice
 from operator import is_
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from mpflow._core.plan import OBJECT
 from mpflow._names import MISSING
 from mpflow.channels.binop import BinaryOperatorAggregate, overwrite_of
 from mpflow.channels.topic import Topic
+from mpflow.checkpoint.base import LATEST_VERSION, now_iso
 from mpflow.checkpoint.log.patching import patch_of
 from mpflow.checkpoint.log.records import (
     ADD,
@@ -52,6 +53,24 @@ _SIZED = frozenset((list, tuple, str, bytes))
 
 Operations = tuple[list[Op], list[Any]]
 """What changed, and the operands of those operations that have their own."""
+
+
+def checkpoint_of(state: ChannelState, checkpoint_id: str, updated: Collection[str] | None = None) -> dict[str, Any]:
+    """The state as a saver keeps it (CP-4)."""
+    return {
+        "v": LATEST_VERSION,
+        "id": checkpoint_id,
+        "ts": now_iso(),
+        "channel_values": state.checkpoint_values(),
+        "channel_versions": dict(state.versions),
+        "versions_seen": {name: dict(seen) for name, seen in state.seen.items()},
+        "updated_channels": None if updated is None else sorted(updated),
+    }
+
+
+def new_versions(state: ChannelState, before: Mapping[str, Any]) -> dict[str, Any]:
+    """The versions of the channels that changed since they were as `before` says."""
+    return {name: version for name, version in state.versions.items() if before.get(name) != version}
 
 
 class Changes:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from mpflow._core.protocol import CANCEL
 from mpflow._engine.caching import CACHE, call_cache
 from mpflow._engine.loop import CLOSE, EMIT, PAUSE, START, TELL, WAIT, run_loop
-from mpflow._engine.persistence import SAVER, call_saver, leave
 from mpflow._engine.places import INLINE, THREAD, Places
+from mpflow._engine.saving import SAVER, call_saver, leave
 from mpflow._messages import CANCELLED, DONE, FAILED, Attempt, Outcome
 
 if TYPE_CHECKING:

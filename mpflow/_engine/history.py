@@ -17,11 +17,13 @@ from mpflow._core.state import ChannelState
 from mpflow._core.steps import due_tasks
 from mpflow._core.task import Task
 from mpflow._engine.attempts import Performer
+from mpflow._engine.changes import checkpoint_of, new_versions
 from mpflow._engine.counting import COUNTERS, DeltaCounts
 from mpflow._engine.loop import CLOSE
 from mpflow._engine.nesting import lasting_namespace
-from mpflow._engine.persistence import SAVER, SPECIAL, acall_saver, call_saver, checkpoint_of, new_versions
+from mpflow._engine.persistence import SPECIAL
 from mpflow._engine.resume import input_writes_of
+from mpflow._engine.saving import SAVER, acall_saver, call_saver
 from mpflow._engine.streams import result_of
 from mpflow._names import (
     CHECKPOINT_ID,
@@ -37,7 +39,8 @@ from mpflow._names import (
     RETURN,
 )
 from mpflow._scope import TaskScope, task_id_of
-from mpflow.checkpoint.base import empty_checkpoint, new_checkpoint_id
+from mpflow.checkpoint.base import empty_checkpoint
+from mpflow.checkpoint.ids import new_checkpoint_id
 from mpflow.constants import END
 from mpflow.errors import EmptyInputError, InvalidUpdateError
 from mpflow.types import PregelTask, StateSnapshot, StateUpdate

@@ -12,7 +12,7 @@ from mpflow._messages import Luggage
 
 if TYPE_CHECKING:
     from mpflow._engine.nesting import Nest
-    from mpflow._engine.persistence import Replay
+    from mpflow._engine.replay import Replay
     from mpflow._engine.setting import Asked, Setting
     from mpflow._messages import Attempt, Outcome
     from mpflow._scope import TaskScope
@@ -139,7 +139,7 @@ def _serve(local: Local, target: str, request: tuple[Any, ...], done: Done) -> N
     try:
         if target == "saver":
             # Only runs with a saver load what saving takes.
-            from mpflow._engine.persistence import call_saver
+            from mpflow._engine.saving import call_saver
 
             value = call_saver(local.saver, method, _taken(local.saver, method, arguments))
         else:
@@ -156,7 +156,7 @@ async def _aserve(local: Local, target: str, request: tuple[Any, ...], done: Don
         if method == "get_next_version":
             value = local.saver.get_next_version(*arguments)
         elif target == "saver":
-            from mpflow._engine.persistence import acall_saver
+            from mpflow._engine.saving import acall_saver
 
             value = await acall_saver(local.saver, method, _taken(local.saver, method, arguments))
         else:
@@ -169,7 +169,7 @@ async def _aserve(local: Local, target: str, request: tuple[Any, ...], done: Don
 
 def _taken(saver: Any, method: str, arguments: list[Any]) -> tuple[Any, ...]:
     """The arguments that this saver's method takes: those written before there were task paths take none (D-9)."""
-    from mpflow._engine.persistence import takes_path
+    from mpflow._engine.saving import takes_path
 
     if method == "put_writes" and not takes_path(saver):
         arguments = arguments[:3]

@@ -46,8 +46,8 @@ from mpflow._engine.caching import put_cached, take_cached
 from mpflow._engine.callbacks import CALLBACK
 from mpflow._engine.callbacks import drive as drive_callbacks
 from mpflow._engine.calls import CALLS, answer, settle, stimulus_of
-from mpflow._engine.persistence import SAVER
 from mpflow._engine.resume import begin, begin_once, ended_task, give_answers, paused
+from mpflow._engine.saving import SAVER
 from mpflow._engine.suspicion import carry_on, note_tried, relax
 from mpflow._engine.timers import Timers
 from mpflow._messages import CLOSED, CLOSED_MANY, DONE, DONE_MANY, EVENT, FAILED, LOST, Attempt, Outcome

@@ -5,11 +5,12 @@ Plain values and decisions; the loop yields the saver's calls as effects, so tha
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from mpflow._engine.changes import checkpoint_of, new_versions
 from mpflow._engine.counting import DeltaCounts
+from mpflow._engine.saving import SAVER, Call, takes_path
 from mpflow._names import (
     CHECKPOINT_ID,
     CHECKPOINT_MAP,
@@ -25,13 +26,11 @@ from mpflow._names import (
 )
 from mpflow.channels.untracked_value import UntrackedValue
 from mpflow.checkpoint.base import (
-    LATEST_VERSION,
     WRITES_IDX_MAP,
     empty_checkpoint,
     get_checkpoint_metadata,
-    new_checkpoint_id,
-    now_iso,
 )
+from mpflow.checkpoint.ids import new_checkpoint_id
 from mpflow.types import Send
 
 if TYPE_CHECKING:
@@ -39,108 +38,14 @@ if TYPE_CHECKING:
     from mpflow._core.plan import Plan
     from mpflow._core.state import ChannelState
     from mpflow._core.task import Task
+    from mpflow._engine.replay import Replay
     from mpflow._engine.suspicion import Ledger
 
 Writes = Sequence[tuple[str, Any]]
-Call = tuple[str, tuple[Any, ...]]
-"""A saver's method by its sync name, and its arguments."""
-
-SAVER = "saver"
-"""The effect that asks for a call of the saver: ``(SAVER, method, arguments)``."""
-
 EMPTY: Mapping[str, Any] = {"step": -2}
 """The metadata of a new thread's state before its first run."""
 
 SPECIAL = frozenset((ERROR, ERROR_SOURCE_NODE, INTERRUPT, RESUME, SCHEDULED))
-
-
-class Replay:
-    """Where the graphs within a run that goes back in time start from: each at its first visit from before then (SA-12)."""
-
-    def __init__(self, checkpoint_id: str) -> None:
-        self.checkpoint_id = checkpoint_id
-        self._visited: set[str] = set()
-
-    def is_first_visit(self, ns: str) -> bool:
-        """Once for each graph, whatever the id of the task that runs it."""
-        stable = ns.rsplit(":", 1)[0]
-        if stable in self._visited:
-            return False
-        self._visited.add(stable)
-        return True
-
-
-def call_saver(saver: Any, method: str, arguments: tuple[Any, ...]) -> Any:
-    """Call a saver's method; what it lists comes as a list."""
-    if method == "list":
-        config, before, limit, *filter = arguments
-        return list(saver.list(config, filter=filter[0] if filter else None, before=before, limit=limit))
-    return getattr(saver, method)(*arguments)
-
-
-async def acall_saver(saver: Any, method: str, arguments: tuple[Any, ...]) -> Any:
-    """As `call_saver`, by the saver's async methods."""
-    if method == "list":
-        config, before, limit, *filter = arguments
-        listed = saver.alist(config, filter=filter[0] if filter else None, before=before, limit=limit)
-        return [found async for found in listed]
-    return await getattr(saver, "a" + method)(*arguments)
-
-
-def takes_path(saver: Any) -> bool:
-    """Whether a saver is told the path of a task: those written before there were paths are not (D-9)."""
-    return "task_path" in inspect.signature(saver.put_writes).parameters
-
-
-def leave(persistence: Persistence | None) -> None:
-    """Leave a run, as it ended or in the middle."""
-    if persistence is None:
-        return
-    for method, arguments in persistence.leave():
-        try:
-            call_saver(persistence.saver, method, arguments)
-        except Exception as error:
-            _mourn(persistence, error)
-
-
-async def aleave(persistence: Persistence | None) -> None:
-    """As `leave`, by the saver's async methods."""
-    if persistence is None:
-        return
-    for method, arguments in persistence.leave():
-        try:
-            await acall_saver(persistence.saver, method, arguments)
-        except Exception as error:
-            _mourn(persistence, error)
-
-
-def _mourn(persistence: Persistence, error: Exception) -> None:
-    import logging
-
-    # The run has ended already, with a result or with an error of its own.
-    logging.getLogger("mpflow").warning(
-        "thread '%s': what was left to save when its run was given up was lost: %s",
-        persistence.where["thread_id"],
-        str(error),  # not itself: handlers keep what they are given, and its traceback holds the connection open
-    )
-
-
-def checkpoint_of(state: ChannelState, checkpoint_id: str, updated: Collection[str] | None = None) -> dict[str, Any]:
-    """The state as a saver keeps it (CP-4)."""
-    return {
-        "v": LATEST_VERSION,
-        "id": checkpoint_id,
-        "ts": now_iso(),
-        "channel_values": state.checkpoint_values(),
-        "channel_versions": dict(state.versions),
-        "versions_seen": {name: dict(seen) for name, seen in state.seen.items()},
-        "updated_channels": None if updated is None else sorted(updated),
-    }
-
-
-def new_versions(state: ChannelState, before: Mapping[str, Any]) -> dict[str, Any]:
-    """The versions of the channels that changed since they were as `before` says."""
-    return {name: version for name, version in state.versions.items() if before.get(name) != version}
 
 
 class Persistence:

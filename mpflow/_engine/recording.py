@@ -9,32 +9,28 @@ from collections.abc import Callable, Collection, Generator, Iterable, Iterator,
 from random import random
 from typing import TYPE_CHECKING, Any
 
-from mpflow._core.plan import LAST
-from mpflow._engine.changes import PATCHED_BYTES, Changes
+from mpflow._engine.changes import Changes, checkpoint_of, new_versions
+from mpflow._engine.framing import Frames, newly_seen
+from mpflow._engine.making import MOST_CARRIED, Made, Making
+from mpflow._engine.packing import Packing
 from mpflow._engine.persistence import (
     EMPTY,
-    SAVER,
     SPECIAL,
-    Call,
     Persistence,
-    Replay,
     Writes,
-    checkpoint_of,
-    new_versions,
 )
+from mpflow._engine.saving import SAVER, Call
 from mpflow._engine.suspicion import STEP, Ledger
 from mpflow._exec.place import in_worker
-from mpflow._names import ATTEMPTS, CHECKPOINT_ID, ERROR, INTERRUPT, NO_WRITES, SCHEDULED
+from mpflow._names import ATTEMPTS, CHECKPOINT_ID, ERROR, SCHEDULED
 from mpflow._wire.codec import EncodeError
 from mpflow.checkpoint.base import (
-    LATEST_VERSION,
-    advance_ids,
     get_checkpoint_metadata,
     path_text,
-    version_count,
 )
+from mpflow.checkpoint.ids import advance_ids, version_count
 from mpflow.checkpoint.log.operations import Loaded, new_number
-from mpflow.checkpoint.log.records import NOTHING, Apart, Frame, Op, Part, Result, Step
+from mpflow.checkpoint.log.records import IN_PATHS, NOTHING, Apart, Op, Result, Step
 from mpflow.checkpoint.log.weight import Tip
 
 if TYPE_CHECKING:
@@ -42,40 +38,8 @@ if TYPE_CHECKING:
     from mpflow._core.plan import Plan
     from mpflow._core.state import ChannelState
     from mpflow._core.task import Task
+    from mpflow._engine.replay import Replay
     from mpflow.checkpoint.log.driver import Row
-
-APART_BYTES = 4096
-"""Results from that size on have their large values packed one by one, so that they can be patches."""
-MOST_CARRIED = 32
-"""A step carries no more results than that along: those of a wide step have rows of their own."""
-_MOST_FRAMES = 64
-_IN_PATHS = frozenset((str, int, bool))
-_NO_WRITES: Writes = [(NO_WRITES, None)]
-
-
-class Made:
-    """What a step is made of: by channel what was written to it, and where that is saved; and the results it carries along.
-
-    Writes are in path order. A channel has no places, or one for each write to it.
-    """
-
-    __slots__ = ("apart", "numbers", "parts", "places", "values", "written")
-
-    def __init__(
-        self,
-        written: Mapping[str, Sequence[Any]] = NOTHING,
-        places: Mapping[str, tuple[int, ...]] = NOTHING,
-        parts: tuple[Part | None, ...] = (),
-        values: tuple[Any, ...] = (),
-        numbers: tuple[int, ...] = (),
-        apart: Mapping[int, Apart] = NOTHING,
-    ) -> None:
-        self.written = written
-        self.places = places
-        self.parts = parts
-        self.values = values
-        self.numbers = numbers
-        self.apart = apart
 
 
 class Recording(Persistence):
@@ -97,19 +61,17 @@ class Recording(Persistence):
         self.is_claimed = False
         self._puts_off = durability == "exit"
         self._is_eager = is_nested and durability == "sync"  # what nested runs stream goes straight up
-        self._own_metadata = get_checkpoint_metadata(config, {})  # type: ignore[arg-type]
         self._rows: list[Row] = []
-        self._ended: list[Task] = []
         self._task_id: Callable[[Task], str]
         self._loaded: Loaded | None = None
         self._tip: Tip | None = None
         self._changes = Changes(saver.coder, {})
-        self._frames: dict[Any, Frame] = {}
-        self._singles: dict[Any, tuple[tuple[Part], dict[str, tuple[int, ...]]]] = {}
+        self._making = Making(Packing(self._changes, plan.kinds), self.untracked, self._tracked)
+        own = get_checkpoint_metadata(config, {})  # type: ignore[arg-type]
+        # Counters of deltas are part of the metadata.
+        self._frames = Frames(saver.coder, own, keeps=not self.deltas)
         self._saved_seen: dict[str, dict[str, Any]] = {}
-        self._numbers: dict[int, tuple[Writes, int]] = {}
         self._number = new_number()
-        self._large: set[str] = set()
         self._put_off_results: list[tuple[str, str, Writes, str]] = []
         self._resumed_at = ""
         """The checkpoint that was noted to be gone on from."""
@@ -141,7 +103,7 @@ class Recording(Persistence):
         if saved is not None and loaded is not None:
             self._tip = loaded.tip
             self._changes = Changes(self.saver.coder, loaded.packed)
-            self._large.update(self._changes.packed)
+            self._making.packing = Packing(self._changes, self.plan.kinds)
             self._saved_seen = {node: dict(seen) for node, seen in state.seen.items()}
             self._follows_latest = not self.addressed
             advance_ids(self.checkpoint_id)
@@ -166,24 +128,22 @@ class Recording(Persistence):
         for task_id, writes in found.items():
             result = None if self._loaded is None else self._loaded.results.get(task_id)
             if result is not None and result.number and [name for name, _ in writes] == list(result.names):
-                self._numbers[id(writes)] = writes, result.number
+                self._making.numbers[id(writes)] = writes, result.number
         return found
 
     def note_beginning(self, input: Writes, given: Writes, *, forks: bool) -> None:
         super().note_beginning(input, given, forks=forks)
         self._changes.doubtful.update(name for name, _ in given)
-        self._input = input
-
-    _input: Writes = ()
+        self._making.input = input
 
     # -- writing ------------------------------------------------------------------------------------------------------
 
     @property
     def unsaved(self) -> Sequence[Any]:  # type: ignore[override]
-        return self._rows or (() if self._puts_off else self._ended)
+        return self._rows or (() if self._puts_off else self._making.ended)
 
     def commit(self) -> Call:
-        if self._ended:
+        if self._making.ended:
             self._add_ended()
         rows, self._rows = self._rows, []
         return "append" if self.durability == "sync" else "post", (self.thread_id, rows)
@@ -192,8 +152,8 @@ class Recording(Persistence):
         updated = None if merged is None else merged.updated
         if self._puts_off:
             self._last_checkpoint = checkpoint_of(state, self.checkpoint_id, updated)
-            self._numbers.clear()
-            self._ended.clear()
+            self._making.numbers.clear()
+            self._making.ended.clear()
             self._put_off_results.clear()
             return ()
         self.parent_id = self.where.get(CHECKPOINT_ID)
@@ -210,13 +170,9 @@ class Recording(Persistence):
         tip = self._tip
         if parent_id is None or parent_id >= self.checkpoint_id:
             tip = None
-        if self._ended and (tip is None or not self._follows_latest or len(self._ended) > MOST_CARRIED):
+        if self._making.ended and (tip is None or not self._follows_latest or len(self._making.ended) > MOST_CARRIED):
             self._add_ended()
-        ended = self._ended
-        if len(ended) == len(tasks) == 1 and ended[0] is tasks[0] and not self.untracked and not self._input:
-            made = self._made_of_one(tasks[0])
-        else:
-            made = self._made_of(tasks)
+        made = self._making.take(tasks)
         if tip is None or tip.is_heavy:
             names: Sequence[str] | None = None
             versions: Mapping[str, Any] = dict(state.versions)  # the state goes on changing its own
@@ -226,18 +182,18 @@ class Recording(Persistence):
         elif self._versions_made == 1:
             version = state.counter
             names = [name for name, one in state.versions.items() if one is version]
-            saw, seen = self._newly_seen(state, tasks)
+            saw, seen = newly_seen(state, tasks, self.saved_versions, self._saved_seen)
             ops, operands = changes.of(state, names, made.written, made.places)
             self._add_row(parent_id, tip, made, ops, operands, updated, names, saw, version, NOTHING, seen)
             versions = dict.fromkeys(names, version)
         else:
             versions = new_versions(state, self.saved_versions)
             names = list(versions)
-            saw, seen = self._newly_seen(state, tasks)
+            saw, seen = newly_seen(state, tasks, self.saved_versions, self._saved_seen)
             ops, operands = changes.of(state, names, made.written, made.places)
             self._add_row(parent_id, tip, made, ops, operands, updated, (), saw, None, versions, seen)
         changes.hold(state, names)
-        self._numbers.clear()
+        self._making.numbers.clear()
         self._versions_made = 0
         self._follows_latest = True
         self.saved_versions.update(versions)
@@ -264,7 +220,7 @@ class Recording(Persistence):
         step = Step(
             checkpoint_id,
             parent_id,
-            self._frame(about, tuple(names), tuple(saw), now, tuple(ops), made.parts),
+            self._frames.of(about, tuple(names), tuple(saw), now, tuple(ops), made.parts),
             whole=tip is None,
             number=about["step"],
             version=version,
@@ -283,151 +239,25 @@ class Recording(Persistence):
             tip.grow(layout.size_of(row))
         self._rows.append(row)
 
-    def _frame(
-        self,
-        about: Mapping[str, Any],
-        names: tuple[str, ...],
-        saw: tuple[tuple[str, Sequence[str]], ...],
-        updated: tuple[str, ...] | None,
-        ops: tuple[Op, ...],
-        parts: tuple[Part | None, ...],
-    ) -> Frame:
-        """What the step has in common with others; the very same frame for such a one."""
-        key = (about.get("source"), names, saw, updated, ops, parts)
-        frame = self._frames.get(key)
-        if frame is None:
-            packed = {**self._own_metadata, **about}
-            del packed["step"]
-            metadata = self.saver.coder.pack_plain(packed)
-            now = None if updated is None else sorted(updated)
-            frame = Frame(metadata, v=LATEST_VERSION, names=names, saw=saw, updated=now, ops=ops, parts=parts)
-            if len(parts) <= MOST_CARRIED and not self.deltas:  # whose counters are part of the metadata
-                if len(self._frames) >= _MOST_FRAMES:
-                    self._frames.clear()
-                self._frames[key] = frame
-        return frame
-
-    def _newly_seen(
-        self, state: ChannelState, tasks: Sequence[Task]
-    ) -> tuple[list[tuple[str, Sequence[str]]], Mapping[str, dict[str, Any]]]:
-        """What nodes have seen since the last save: their triggers as they were then; or where it was other, each version."""
-        seen, before, versions = state.seen, self._saved_seen, self.saved_versions
-        saw: list[tuple[str, Sequence[str]]] = []
-        others: dict[str, dict[str, Any]] = {}
-        for task in tasks:
-            if task.pulled and task.name in seen:
-                own = seen[task.name]
-                for trigger in task.triggers:
-                    if own.get(trigger) != versions.get(trigger):
-                        others[task.name] = dict(own)
-                        break
-                else:
-                    saw.append((task.name, tuple(task.triggers)))
-        if not tasks:
-            others = {node: dict(own) for node, own in seen.items() if before.get(node) != own}
-        elif INTERRUPT in seen and before.get(INTERRUPT) != seen[INTERRUPT]:
-            others[INTERRUPT] = dict(seen[INTERRUPT])
-        return saw, others or NOTHING
-
-    def _made_of_one(self, task: Task) -> Made:
-        """As `_made_of`, for a step of one task: the rounds of a loop, say, which do the same each time."""
-        writes = task.writes
-        names = tuple([name for name, _ in writes])
-        like = self._singles.get((task.node, names))
-        if like is None:
-            if len(set(names)) != len(names) or not names:
-                return self._made_of((task,))
-            part = Part(task.name, task.path, tuple(task.triggers), names)
-            like = (part,), {name: (0, index) for index, name in enumerate(names)}
-            if len(self._singles) < _MOST_FRAMES and task.pulled:
-                self._singles[task.node, names] = like
-        parts, places = like
-        values, apart = self._packed_of(task, names, [value for _, value in writes])
-        self._ended.clear()
-        written = {name: (value,) for name, value in writes}
-        return Made(written, places, parts, (values,), apart={0: apart} if apart else NOTHING)
-
-    def _made_of(self, tasks: Sequence[Task]) -> Made:
-        """What the step is made of: its tasks' writes, and the results that are in no row yet."""
-        written: dict[str, list[Any]] = {}
-        places: dict[str, tuple[int, ...]] = {}
-        scattered: dict[str, list[int]] = {}
-        parts: list[Part | None] = []
-        numbers: list[int] = []
-        packed: list[tuple[Any, Apart]] = []
-        for name, value in self._input:
-            written.setdefault(name, []).append(value)
-        self._input = ()
-        carried = {id(task): task for task in self._ended}
-        for task in tasks:
-            place = -1
-            if id(task) in carried:
-                place = len(parts)
-                parts.append(self._carry(packed, carried.pop(id(task))))
-            elif (known := self._numbers.get(id(task.writes))) is not None:
-                place = len(parts)
-                parts.append(None)
-                numbers.append(known[1])
-            index = 0
-            for name, value in task.writes:
-                if name in self.untracked:
-                    continue
-                if name in written:
-                    written[name].append(value)
-                    if name in places:
-                        scattered[name] = [*places.pop(name)]
-                    if name in scattered and place >= 0:
-                        scattered[name] += (place, index)
-                else:
-                    written[name] = [value]
-                    if place >= 0:
-                        places[name] = (place, index)
-                index += 1
-        for name, found in scattered.items():
-            if len(found) == 2 * len(written[name]):
-                places[name] = tuple(found)
-        parts += [self._carry(packed, task) for task in carried.values()]
-        self._ended.clear()
-        values = tuple([value for value, _ in packed])
-        apart = {at: one for at, (_, one) in enumerate(packed) if one}
-        return Made(written, places, tuple(parts), values, tuple(numbers), apart)
-
-    def _carry(self, packed: list[tuple[Any, Apart]], task: Task) -> Part:
-        saved = self._saved_writes(task)
-        names = tuple([name for name, _ in saved])
-        packed.append(self._packed_of(task, names, [value for _, value in saved]))
-        return Part(task.name, task.path, tuple(task.triggers), names)
-
-    def _packed_of(self, task: Task, names: Sequence[str], values: list[Any]) -> tuple[Any, dict[int, tuple[int, Any]]]:
-        try:
-            return self._packed(task.name, names, values)
-        except BaseException:  # the others are still to be saved
-            self._ended = [other for other in self._ended if other is not task]
-            raise
-
-    def _saved_writes(self, task: Task) -> Writes:
-        writes = task.writes or _NO_WRITES
-        return self._tracked(writes) if self.untracked else writes
-
     def defers(self, task: Task, task_id: Callable[[Task], str]) -> bool:
         if self._is_eager or task.facts is not None:
             return False
-        if not task.pulled and not _IN_PATHS.issuperset(map(type, task.path)):
+        if not task.pulled and not IN_PATHS.issuperset(map(type, task.path)):
             return False
-        self._ended.append(task)
+        self._making.ended.append(task)
         self._task_id = task_id
         return True
 
     def _add_ended(self) -> None:
         """Rows for the results that wait for the step's end: it has not come, or does not carry them."""
-        while self._ended:
-            task = self._ended[0]
-            saved = self._saved_writes(task)
+        while self._making.ended:
+            task = self._making.ended[0]
+            saved = self._making.saved_writes(task)
             names = [name for name, _ in saved]
-            packed, apart = self._packed_of(task, names, [value for _, value in saved])
+            packed, apart = self._making.packed_of(task, names, [value for _, value in saved])
             number = self._add_row_of(self._task_id(task), path_text(task.path), names, packed, apart)
-            self._numbers[id(task.writes)] = task.writes, number
-            del self._ended[0]
+            self._making.numbers[id(task.writes)] = task.writes, number
+            del self._making.ended[0]
 
     def _save_writes(self, task_id: str, path: str, saved: Writes, node: str, writes: Writes) -> Iterable[Call]:
         if saved and saved[-1][0] == ERROR:  # none that a handler is yet to be given: told by its text (ER-3)
@@ -437,7 +267,7 @@ class Recording(Persistence):
             return ()
         number = self._add_result(task_id, path, saved, node)
         if saved and SPECIAL.isdisjoint(dict(saved)):
-            self._numbers[id(writes)] = writes, number
+            self._making.numbers[id(writes)] = writes, number
         return (self.commit(),) if self._is_eager else ()
 
     def task_begins(self, task_id: str, path: str, number: int) -> Iterable[Call]:
@@ -474,7 +304,7 @@ class Recording(Persistence):
 
     def _add_result(self, task_id: str, path: str, saved: Writes, node: str) -> int:
         names = [name for name, _ in saved]
-        packed, apart = self._packed(node, names, [value for _, value in saved])
+        packed, apart = self._making.packing.packed(node, names, [value for _, value in saved])
         return self._add_row_of(task_id, path, names, packed, apart)
 
     def _add_row_of(self, task_id: str, path: str, names: Sequence[str], packed: Any, apart: Apart) -> int:
@@ -485,40 +315,6 @@ class Recording(Persistence):
             self._tip.grow(self.saver.layout.size_of(row))
         self._rows.append(row)
         return number
-
-    def _packed(self, node: str, names: Sequence[str], values: list[Any]) -> tuple[Any, dict[int, tuple[int, Any]]]:
-        """The values of a result packed together, but for large ones that replace a channel's: these can be patches."""
-        pack = self.saver.coder.pack
-        large = self._large
-        apart: dict[int, tuple[int, Any]] = {}
-        if large and not large.isdisjoint(names):
-            self._set_apart(node, names, values, [index for index, name in enumerate(names) if name in large], apart)
-        try:
-            packed = pack(values, f"what node '{node}' wrote")
-        except EncodeError:
-            for name, value in zip(names, values, strict=True):
-                pack(value, f"node '{node}', channel '{name}'")
-            raise
-        if type(packed) is bytes and len(packed) >= APART_BYTES:
-            kinds = self.plan.kinds
-            replacing = [at for at, name in enumerate(names) if kinds.get(name) == LAST and at not in apart]
-            if replacing:
-                self._set_apart(node, names, values, replacing, apart)
-                packed = pack(values, f"what node '{node}' wrote")
-        return packed, apart
-
-    def _set_apart(
-        self, node: str, names: Sequence[str], values: list[Any], indexes: list[int], apart: dict[int, tuple[int, Any]]
-    ) -> None:
-        for index in indexes:
-            name = names[index]
-            data = self.saver.coder.pack(values[index], f"node '{node}', channel '{name}'")
-            if type(data) is not bytes or len(data) < PATCHED_BYTES:
-                self._large.discard(name)
-                continue
-            self._large.add(name)
-            values[index] = None
-            apart[index] = self._changes.written(name, data)
 
     # -- the end ------------------------------------------------------------------------------------------------------
 
@@ -533,7 +329,7 @@ class Recording(Persistence):
         for task_id, path, saved, node in self._put_off_results:
             self._add_result(task_id, path, saved, node)
         self._put_off_results.clear()
-        if self._rows or self._ended:
+        if self._rows or self._making.ended:
             yield self.commit()
         if not self.is_nested and self.durability != "sync":
             yield "flush", (self.thread_id,)

@@ -38,8 +38,8 @@ from mpflow.types import Command
 
 if TYPE_CHECKING:
     from mpflow._core.plan import Plan
-    from mpflow._engine.persistence import Call
     from mpflow._engine.run import Run
+    from mpflow._engine.saving import Call
     from mpflow._engine.suspicion import Ruling
     from mpflow._messages import Attempt, Outcome
 

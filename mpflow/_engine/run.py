@@ -255,7 +255,7 @@ class Run:
         """A root that goes back in time takes the graphs within it along."""
         persistence = self.persistence
         if self.parent is None and persistence is not None and persistence.is_time_travel:
-            from mpflow._engine.persistence import Replay
+            from mpflow._engine.replay import Replay
 
             self.local.replay = Replay(persistence.replay_from)
 

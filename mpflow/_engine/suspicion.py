@@ -17,8 +17,8 @@ from mpflow._names import ATTEMPTS, NULL_TASK_ID, SCHEDULED
 
 if TYPE_CHECKING:
     from mpflow._core.task import Task
-    from mpflow._engine.persistence import Call
     from mpflow._engine.run import Run
+    from mpflow._engine.saving import Call
     from mpflow._messages import Attempt, Outcome
 
 CAREFUL_AFTER = 2

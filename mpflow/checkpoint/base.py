@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from importlib import import_module
-from random import getrandbits, random
-from time import time_ns
 from typing import Any, Generic, Literal, NamedTuple, TypedDict, TypeVar, Union, cast
 
 from mpflow._names import (
@@ -22,6 +19,7 @@ from mpflow._names import (
     THREAD_ID,
 )
 from mpflow.checkpoint.deltas import DeltaChannelHistory, walk
+from mpflow.checkpoint.ids import new_checkpoint_id
 from mpflow.config import RunnableConfig
 
 V = TypeVar("V", int, float, str)
@@ -82,62 +80,6 @@ class CheckpointTuple(NamedTuple):
     metadata: CheckpointMetadata
     parent_config: RunnableConfig | None = None
     pending_writes: list[PendingWrite] | None = None
-
-
-_id_lock = threading.Lock()
-_last_tick = 0
-_EPOCH_TICKS = 0x01B21DD213814000
-"""From 1582 to 1970, in the 100 ns of a UUID."""
-
-
-def new_checkpoint_id(step: int = -2) -> str:
-    """Return an id that sorts after all ids that this process made before (a UUID of version 6).
-
-    Sixty bits count the 100 ns since 1582 (RFC 9562); the low bits of `step` go where the clock sequence would.
-    """
-    global _last_tick
-    with _id_lock:
-        tick = time_ns() // 100 + _EPOCH_TICKS
-        if tick <= _last_tick:
-            tick = _last_tick + 1
-        _last_tick = tick
-    return "%08x-%04x-6%03x-%04x-%012x" % (  # noqa: UP031 - the quicker way, once a step
-        tick >> 28 & 0xFFFFFFFF,
-        tick >> 12 & 0xFFFF,
-        tick & 0xFFF,
-        step & 0x3FFF | 0x8000,
-        getrandbits(48),
-    )
-
-
-def tick_of(checkpoint_id: str) -> int | None:
-    """The time of an id that was made as `new_checkpoint_id` makes them, in its 100 ns; None for another."""
-    digits = checkpoint_id.replace("-", "")
-    if len(digits) != 32 or digits[12] != "6":
-        return None
-    try:
-        return int(digits[:12] + digits[13:16], 16)
-    except ValueError:
-        return None
-
-
-def time_of(checkpoint_id: str) -> str:
-    """When an id was made, as `now_iso` tells it. Raises ValueError for one that does not say."""
-    tick = tick_of(checkpoint_id)
-    if tick is None:
-        raise ValueError(f"'{checkpoint_id}' is no UUID of version 6")
-    from datetime import datetime, timedelta, timezone
-
-    return (datetime(1970, 1, 1, tzinfo=timezone.utc) + timedelta(microseconds=(tick - _EPOCH_TICKS) // 10)).isoformat()
-
-
-def advance_ids(checkpoint_id: str) -> None:
-    """Let all ids that are made from now on sort after this one: another machine's clock may be ahead of ours."""
-    global _last_tick
-    tick = tick_of(checkpoint_id)
-    if tick is not None:
-        with _id_lock:
-            _last_tick = max(_last_tick, tick)
 
 
 def now_iso() -> str:
@@ -212,16 +154,6 @@ def _part(part: Any) -> str:
     if isinstance(part, tuple):
         return path_text(part)
     return f"{part:010d}" if isinstance(part, int) else str(part)
-
-
-def next_version(current: Any) -> str:
-    """Return a version that sorts after `current`: a counter of 32 digits, a dot, and a random part (CP-4)."""
-    return f"{version_count(current) + 1:032}.{random():016}"
-
-
-def version_count(version: Any) -> int:
-    """The counter of a version, 0 for none."""
-    return 0 if version is None else version if isinstance(version, int) else int(str(version).split(".")[0])
 
 
 class _Serializer:

@@ -21,7 +21,9 @@ from typing import TYPE_CHECKING, Any, cast
 from mpflow._sqlite import BUSY_S, open_private
 from mpflow.errors import StorageError
 from mpflow.store.base import GetOp, IndexConfig, Item, ListNamespacesOp, PutOp, SearchOp, TTLConfig
+from mpflow.store.jsonable import json_of
 from mpflow.store.performing import Asks, Entry, PerformingStore, Vectors, Where, passes, step
+from mpflow.store.sweeping import Sweeper
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -84,7 +86,7 @@ class _SqliteStore(PerformingStore):
         self._clock = clock
         self._lock = threading.RLock()
         self._is_set_up = False
-        self._sweeper: _Sweeper | None = None
+        self._sweeper: Sweeper | None = None
 
     def close(self) -> None:
         """Stop sweeping and close the database."""
@@ -134,7 +136,7 @@ class _SqliteStore(PerformingStore):
             done.set_result(None)
             return done
         minutes = sweep_interval_minutes or self.ttl_config.get("sweep_interval_minutes") or 5
-        self._sweeper = _Sweeper(self, minutes * 60.0)
+        self._sweeper = Sweeper(self.sweep, minutes * 60.0)
         return self._sweeper.future
 
     def _stop_sweeper(self, timeout_s: float | None) -> bool:
@@ -199,7 +201,7 @@ class _SqliteStore(PerformingStore):
     def _write(self, puts: Mapping[Where, PutOp], vectors: Mapping[Where, Vectors]) -> None:
         # Encoded before anything is locked: a value that cannot be stored leaves the store as it was.
         texts = {
-            where: None if op.value is None else _json(op.value, f"the value of '{op.key}' in {op.namespace}")
+            where: None if op.value is None else json_of(op.value, f"the value of '{op.key}' in {op.namespace}")
             for where, op in puts.items()
         }
         with self._writing():
@@ -358,35 +360,6 @@ class AsyncSqliteStore(_SqliteStore):
         await asyncio.to_thread(self.close)
 
 
-class _Sweeper:
-    """A thread that sweeps a store now and then."""
-
-    def __init__(self, store: _SqliteStore, interval_s: float) -> None:
-        self.future: Future[None] = Future()
-        self._store = store
-        self._interval_s = interval_s
-        self._stopped = threading.Event()
-        self.future.add_done_callback(lambda _: self._stopped.set())
-        self._thread = threading.Thread(target=self._sweep, name="mpflow-sweeper", daemon=True)
-        self._thread.start()
-
-    def _sweep(self) -> None:
-        while not self._stopped.wait(self._interval_s):
-            try:
-                self._store.sweep()
-            except StorageError:  # held by another process: the next time will do
-                import logging
-
-                logging.getLogger("mpflow").warning("the items whose time is over were not deleted", exc_info=True)
-        if not self.future.done():
-            self.future.set_result(None)
-
-    def stop(self, timeout_s: float | None) -> bool:
-        self._stopped.set()
-        self._thread.join(timeout_s)
-        return not self._thread.is_alive()
-
-
 def _text(namespace: Sequence[str]) -> str:
     """A namespace as it is stored; "" for one that nothing can be stored under."""
     if any(not isinstance(label, str) or not label or _SEPARATOR in label for label in namespace):
@@ -413,27 +386,3 @@ def _condition(key: str, wanted: Any) -> tuple[Any, ...] | None:
     ):
         return f"$.{key}", wanted
     return None
-
-
-def _json(value: Mapping[str, Any], where: str) -> str:
-    """A value as JSON. Raises TypeError or ValueError for what JSON does not have, naming where it is."""
-    _check_json(value, where)
-    return json.dumps(value, allow_nan=False)
-
-
-def _check_json(value: Any, where: str) -> None:
-    if value is None or isinstance(value, (str, bool, int)):
-        return
-    if isinstance(value, float):
-        if value != value or value in (float("inf"), float("-inf")):
-            raise ValueError(f"{where}: JSON has no {value!r}")
-    elif isinstance(value, dict):
-        for key, part in value.items():
-            if not isinstance(key, str):
-                raise TypeError(f"{where}: JSON has no keys but strings, got {key!r}")
-            _check_json(part, f"{where}[{key!r}]")
-    elif isinstance(value, (list, tuple)):
-        for index, part in enumerate(value):
-            _check_json(part, f"{where}[{index}]")
-    else:
-        raise TypeError(f"{where}: expected what JSON has, got {type(value).__name__}")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mpflow.checkpoint.base import Checkpoint, CheckpointTuple, empty_checkpoint, new_checkpoint_id
+from mpflow.checkpoint.base import Checkpoint, CheckpointTuple, empty_checkpoint
+from mpflow.checkpoint.ids import new_checkpoint_id
 from mpflow.config import RunnableConfig
 from mpflow.testing.colours import Colour
 

@@ -9,7 +9,7 @@ from itertools import pairwise
 from typing import Any
 from uuid import UUID
 
-from mpflow.checkpoint.base import new_checkpoint_id
+from mpflow.checkpoint.ids import new_checkpoint_id
 from mpflow.testing.probe import Thread, address, holds, same
 from mpflow.testing.suite import Suite
 

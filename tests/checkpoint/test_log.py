@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from mpflow._scope import task_id_of
 from mpflow._sqlite import open_private
 from mpflow._wire.codec import DecodeError
-from mpflow.checkpoint.base import CheckpointTuple, empty_checkpoint, new_checkpoint_id
-from mpflow.checkpoint.log import envelope, operations, weight
+from mpflow.checkpoint.base import CheckpointTuple, empty_checkpoint
+from mpflow.checkpoint.ids import new_checkpoint_id
+from mpflow.checkpoint.log import envelope, operations, pruning, weight
 from mpflow.checkpoint.log.coding import DataCoder
 from mpflow.checkpoint.log.driver import RESULT, STEP, Row
 from mpflow.checkpoint.log.folding import Opening, fold
@@ -153,7 +154,7 @@ def test_a_step_carries_what_its_tasks_wrote_and_says_what_they_saw() -> None:
     assert before.pending_writes == [(task_id, "x", ids[1])]  # of two results of a task the first counts
     assert [found.pending_writes for found in log.list(at())][2] == before.pending_writes
     for dropped in ids[2], ids[1]:  # what they carried belongs to a checkpoint that stays
-        operations.perform(operations.delete_steps(log, "t", "", {dropped}), log.driver)
+        operations.perform(pruning.delete_steps(log, "t", "", {dropped}), log.driver)
         left = log.get_tuple(at(checkpoint_id=ids[0]))
         assert left is not None and {write[0] for write in left.pending_writes or ()} == {task_id}
     log.copy_thread("t", "u")

@@ -18,8 +18,8 @@ from mpflow.checkpoint.base import (
     copy_checkpoint,
     empty_checkpoint,
     get_checkpoint_metadata,
-    new_checkpoint_id,
 )
+from mpflow.checkpoint.ids import new_checkpoint_id
 from mpflow.checkpoint.memory import InMemorySaver, MemorySaver
 from mpflow.config import RunnableConfig
 from tests.naming import shown

@@ -17,6 +17,7 @@ from mpflow.checkpoint.log.driver import RESULT, STEP, Row
 from mpflow.checkpoint.log.records import (
     DROP,
     FORMAT,
+    IN_PATHS,
     NOTHING,
     OPERATIONS,
     PATCH,
@@ -37,7 +38,6 @@ _VERSIONS: Final = (str, int, float)
 _TEXT: Final = frozenset({str})
 _BYTES: Final = frozenset({bytes})
 _NUMBERS: Final = frozenset({int})
-_IN_PATHS: Final = frozenset({str, int, bool})
 _RECENT_BYTES: Final = 4096
 """Frames above that are not kept for the steps that may have the same."""
 
@@ -205,7 +205,7 @@ _recent_frame = lru_cache(maxsize=64)(_frame)
 def _part(name: Any, path: Any, triggers: Any, names: Any) -> Part:
     if type(name) is not str or type(path) is not list or not _are_names(triggers) or not _are_names(names):
         raise ValueError(_MALFORMED)
-    if not {*map(type, path)} <= _IN_PATHS:
+    if not {*map(type, path)} <= IN_PATHS:
         raise ValueError(_MALFORMED)
     return Part(name, tuple(path), tuple(triggers), names)
 

@@ -5,24 +5,21 @@ So each is written once, for drivers that are called and for those that are awai
 
 from __future__ import annotations
 
-from collections.abc import Collection, Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from random import getrandbits
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from mpflow._names import ATTEMPTS, CHECKPOINT_ID, CHECKPOINT_NS, CONF, THREAD_ID
 from mpflow.checkpoint.base import (
-    LATEST_VERSION,
     Checkpoint,
     CheckpointMetadata,
     CheckpointTuple,
     get_checkpoint_id,
-    get_checkpoint_metadata,
-    now_iso,
-    time_of,
 )
-from mpflow.checkpoint.log.driver import RESULT, STEP, Drop, Row
+from mpflow.checkpoint.ids import time_of
+from mpflow.checkpoint.log.driver import STEP, Row
 from mpflow.checkpoint.log.folding import Opening, State, fold
-from mpflow.checkpoint.log.records import DROP, SET, Frame, Op, Result, Step
+from mpflow.checkpoint.log.records import Result, Step
 from mpflow.checkpoint.log.weight import Tip
 from mpflow.errors import CheckpointCorruptError
 
@@ -231,224 +228,3 @@ def page(log: LogSaver, found: Sequence[tuple[str, Row]]) -> Calls:
     return [
         (thread_id, newest.ns, states[one.checkpoint_id]) for one in covered[:count] if one.checkpoint_id in states
     ], count
-
-
-# -- writing, by LangGraph's protocol ---------------------------------------------------------------------------------
-
-
-def put(
-    log: LogSaver, config: RunnableConfig, checkpoint: Checkpoint, metadata: Any, new_versions: Mapping[str, Any]
-) -> Calls:
-    """Keep a checkpoint as what changed since its parent; all of it where that is not known."""
-    thread_id, ns = address_of(config)
-    checkpoint_id, parent_id = checkpoint["id"], get_checkpoint_id(config)
-    known: Known | None = None
-    if parent_id is not None and parent_id < checkpoint_id:
-        known = yield from _known(log, thread_id, ns, parent_id)
-    step, tip = _step_of(log, known, checkpoint, parent_id, get_checkpoint_metadata(config, metadata), new_versions)
-    row = log.layout.dump_step(thread_id, ns, step, checkpoint_id if tip is None else tip.base)
-    if tip is None:
-        tip = Tip(checkpoint_id, log.layout.size_of(row))
-    else:
-        tip.grow(log.layout.size_of(row))
-    existing = yield "chain", thread_id, ns, checkpoint_id
-    if existing:
-        drops, rows = yield from _without(log, thread_id, ns, {checkpoint_id})
-        drops = [drop for drop in drops if drop[1:] != (checkpoint_id, RESULT)]
-        yield "rewrite", thread_id, drops, [row, *rows]
-        log.known.clear()
-    else:
-        yield "append", [(thread_id, [row])]
-    seen = {node: dict(one) for node, one in checkpoint["versions_seen"].items()}
-    channels = frozenset(checkpoint["channel_values"])
-    log.remember((thread_id, ns, checkpoint_id), Known(tip, dict(checkpoint["channel_versions"]), seen, channels))
-    return config_of(thread_id, ns, checkpoint_id)
-
-
-def _known(log: LogSaver, thread_id: str, ns: str, checkpoint_id: str) -> Calls:
-    known = log.known.get((thread_id, ns, checkpoint_id))
-    if known is None:
-        rows = yield "chain", thread_id, ns, checkpoint_id
-        if rows:
-            state, tip = opened(log, thread_id, rows, checkpoint_id)
-            known = Known(tip, state.versions, state.seen, frozenset(state.cells))
-    return known
-
-
-def _step_of(
-    log: LogSaver,
-    known: Known | None,
-    checkpoint: Checkpoint,
-    parent_id: str | None,
-    metadata: Any,
-    new_versions: Mapping[str, Any],
-) -> tuple[Step, Tip | None]:
-    values, versions = checkpoint["channel_values"], checkpoint["channel_versions"]
-    seen: Mapping[str, Mapping[str, Any] | None] = checkpoint["versions_seen"]
-    whole = known is None or known.tip.is_heavy
-    if known is None or whole:
-        changed: Collection[str] = values
-        gone: list[str] = []
-        fresh: Mapping[str, Any] = versions
-    else:
-        fresh = {name: version for name, version in versions.items() if known.versions.get(name) != version}
-        changed = {
-            *fresh,
-            *new_versions,
-            *(name for name in values if name not in versions or name not in known.channels),
-            *(name for name in known.channels if name not in versions),
-        }
-        gone = [name for name in known.versions if name not in versions]
-        seen = {
-            **{node: one for node, one in seen.items() if known.seen.get(node) != one},
-            **{node: None for node in known.seen if node not in seen},
-        }
-    ops: list[Op] = [(name, SET if name in values else DROP, None) for name in changed]
-    frame = Frame(
-        log.coder.pack(metadata, "the metadata"),
-        v=checkpoint.get("v", LATEST_VERSION),
-        gone=gone,
-        updated=checkpoint.get("updated_channels"),
-        ops=ops,
-    )
-    step = Step(
-        checkpoint["id"],
-        parent_id,
-        frame,
-        whole=whole,
-        ts=checkpoint.get("ts") or now_iso(),
-        versions=fresh,
-        seen=seen,
-        operands=[log.coder.pack(values[name], f"channel '{name}'") for name in changed if name in values],
-    )
-    tip = None if known is None or whole else Tip(known.tip.base, known.tip.whole_bytes, known.tip.weight_bytes)
-    return step, tip
-
-
-def put_writes(
-    log: LogSaver, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str
-) -> Calls:
-    """Keep what a task wrote, beside its checkpoint."""
-    thread_id, ns = address_of(config)
-    row = result_row(log, thread_id, ns, config["configurable"][CHECKPOINT_ID], writes, task_id, task_path)
-    yield "append", [(thread_id, [row])]
-
-
-def result_row(
-    log: LogSaver,
-    thread_id: str,
-    ns: str,
-    checkpoint_id: str,
-    writes: Sequence[tuple[str, Any]],
-    task_id: str,
-    task_path: str,
-) -> Row:
-    values = [value for _, value in writes]
-    packed = log.coder.pack(values, f"what task '{task_id}' wrote")
-    result = Result(checkpoint_id, new_number(), task_id, task_path, [name for name, _ in writes], packed)
-    return log.layout.dump_result(thread_id, ns, result)  # type: ignore[no-any-return]
-
-
-# -- deleting and copying ---------------------------------------------------------------------------------------------
-
-
-def _without(log: LogSaver, thread_id: str, ns: str, dropped: Collection[str]) -> Calls:
-    """What to delete and to add so that these steps can go: those that build on them are made whole."""
-    steps: Sequence[tuple[str, Row]] = yield "steps", thread_id, ns, None, None
-    drops: list[Drop] = []
-    heirs: list[str] = []
-    rows: list[Row] = []
-    for _, row in steps:
-        (step,) = log.records(thread_id, (row,))
-        assert isinstance(step, Step)
-        if row.checkpoint_id in dropped:
-            drops += [(ns, row.checkpoint_id, STEP), (ns, row.checkpoint_id, RESULT)]
-            if step.parent_id not in dropped:
-                rows += [log.layout.dump_result(thread_id, ns, result) for result in step.results(ns)]
-        elif step.parent_id in dropped and (step.values or not step.whole):
-            heirs.append(row.checkpoint_id)
-    for checkpoint_id in heirs:
-        chain = yield "chain", thread_id, ns, checkpoint_id
-        state, _ = opened(log, thread_id, chain, checkpoint_id)
-        drops.append((ns, checkpoint_id, STEP))
-        rows.append(log.layout.dump_step(thread_id, ns, made_whole(log, state), checkpoint_id))
-    return drops, rows
-
-
-def made_whole(log: LogSaver, state: State) -> Step:
-    """The step of a state as one that needs no other."""
-    step, opening, coder = state.step, Opening(log.coder), log.coder
-    before = step.frame
-    ops: list[Op] = [(name, SET, None) for name in state.cells]
-    return Step(
-        step.checkpoint_id,
-        step.parent_id,
-        Frame(before.metadata, v=before.v, updated=before.updated, ops=ops),
-        whole=True,
-        ts=step.ts,
-        number=step.number,
-        versions=state.versions,
-        seen=state.seen,
-        operands=[coder.pack(opening.value(cell), f"channel '{name}'") for name, cell in state.cells.items()],
-    )
-
-
-def delete_steps(log: LogSaver, thread_id: str, ns: str, dropped: Collection[str]) -> Calls:
-    """Delete checkpoints of a namespace; those that are left stay what they are."""
-    if dropped:
-        drops, rows = yield from _without(log, thread_id, ns, dropped)
-        yield "rewrite", thread_id, drops, rows
-        log.known.clear()
-
-
-def delete_for_runs(log: LogSaver, run_ids: Collection[str]) -> Calls:
-    found: Sequence[tuple[str, Row]] = yield "steps", None, None, None, None
-    dropped: dict[tuple[str, str], set[str]] = {}
-    for thread_id, row in found:
-        (step,) = log.records(thread_id, (row,))
-        assert isinstance(step, Step)
-        if metadata_of(log, step).get("run_id") in run_ids:
-            dropped.setdefault((thread_id, row.ns), set()).add(row.checkpoint_id)
-    for (thread_id, ns), ids in dropped.items():
-        yield from delete_steps(log, thread_id, ns, ids)
-
-
-def delete_thread(log: LogSaver, thread_id: str) -> Calls:
-    yield "delete_thread", thread_id
-    log.known.clear()
-
-
-def prune(log: LogSaver, thread_ids: Sequence[str], strategy: str, keep: int) -> Calls:
-    """Delete all but the `keep` newest checkpoints of each namespace, or all. Raises ValueError."""
-    if strategy not in ("keep_latest", "delete"):
-        raise ValueError(f"strategy must be 'keep_latest' or 'delete', got {strategy!r}")
-    if keep < 1:
-        raise ValueError(f"keep must be at least 1, got {keep}; strategy='delete' keeps nothing")
-    for thread_id in thread_ids:
-        if strategy == "delete":
-            yield from delete_thread(log, thread_id)
-            continue
-        found: Sequence[tuple[str, Row]] = yield "steps", thread_id, None, None, None
-        spaces: dict[str, list[str]] = {}
-        for _, row in found:
-            spaces.setdefault(row.ns, []).append(row.checkpoint_id)
-        for ns, ids in spaces.items():
-            yield from delete_steps(log, thread_id, ns, set(ids[keep:]))
-
-
-def vacuum() -> Calls:
-    yield ("vacuum",)
-
-
-def copy_thread(log: LogSaver, source: str, target: str) -> Calls:
-    rows: Sequence[Row] = yield "rows", source
-    layout = log.layout
-    copies = []
-    for row in rows:
-        (record,) = log.records(source, (row,))
-        if isinstance(record, Step):
-            copies.append(layout.dump_step(target, row.ns, record, row.base))
-        else:
-            copies.append(layout.dump_result(target, row.ns, record))
-    if copies:
-        yield "append", [(target, copies)]

@@ -39,6 +39,10 @@ Op = tuple[str, int, "Refs | None"]
 """An operation: channel, code, and where its operands are; None where it has one of its own, or none."""
 
 
+IN_PATHS: Final = frozenset({str, int, bool})
+"""What the path of a task that a step carries along may be made of."""
+
+
 class Part(NamedTuple):
     """A task whose result a step carries along: what names it, and the channels that it wrote."""
 

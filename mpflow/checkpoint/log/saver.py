@@ -17,9 +17,9 @@ from mpflow.checkpoint.base import (
     CheckpointMetadata,
     CheckpointTuple,
     get_checkpoint_id,
-    next_version,
 )
-from mpflow.checkpoint.log import envelope, operations
+from mpflow.checkpoint.ids import next_version
+from mpflow.checkpoint.log import envelope, operations, pruning, putting
 from mpflow.checkpoint.log.coding import Coder, DataCoder, SerdeCoder
 from mpflow.checkpoint.log.driver import STEP, Driver, Row
 from mpflow.checkpoint.log.operations import Calls, Known, Loaded
@@ -195,30 +195,30 @@ class LogSaver(BaseCheckpointSaver[str]):
         metadata: CheckpointMetadata,
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
-        where: RunnableConfig = self._perform(operations.put(self, config, checkpoint, metadata, new_versions))
+        where: RunnableConfig = self._perform(putting.put(self, config, checkpoint, metadata, new_versions))
         return where
 
     def put_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
     ) -> None:
-        self._perform(operations.put_writes(self, config, writes, task_id, task_path))
+        self._perform(putting.put_writes(self, config, writes, task_id, task_path))
 
     def delete_thread(self, thread_id: str) -> None:
-        self._perform(operations.delete_thread(self, str(thread_id)))
+        self._perform(pruning.delete_thread(self, str(thread_id)))
 
     def delete_for_runs(self, run_ids: Sequence[str]) -> None:
-        self._perform(operations.delete_for_runs(self, set(run_ids)))
+        self._perform(pruning.delete_for_runs(self, set(run_ids)))
 
     def copy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
-        self._perform(operations.copy_thread(self, source_thread_id, target_thread_id))
+        self._perform(pruning.copy_thread(self, source_thread_id, target_thread_id))
 
     def prune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest", keep: int = 1) -> None:
         """Forget all but the `keep` latest checkpoints of each namespace of the threads, or all with ``"delete"``."""
-        self._perform(operations.prune(self, thread_ids, strategy, keep))
+        self._perform(pruning.prune(self, thread_ids, strategy, keep))
 
     def vacuum(self) -> None:
         """Give the space of what was deleted back, where the storage can."""
-        self._perform(operations.vacuum())
+        self._perform(pruning.vacuum())
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         found: CheckpointTuple | None = await self._aperform(operations.get_tuple(self, config))
@@ -246,26 +246,26 @@ class LogSaver(BaseCheckpointSaver[str]):
         metadata: CheckpointMetadata,
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
-        where: RunnableConfig = await self._aperform(operations.put(self, config, checkpoint, metadata, new_versions))
+        where: RunnableConfig = await self._aperform(putting.put(self, config, checkpoint, metadata, new_versions))
         return where
 
     async def aput_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
     ) -> None:
-        await self._aperform(operations.put_writes(self, config, writes, task_id, task_path))
+        await self._aperform(putting.put_writes(self, config, writes, task_id, task_path))
 
     async def adelete_thread(self, thread_id: str) -> None:
-        await self._aperform(operations.delete_thread(self, str(thread_id)))
+        await self._aperform(pruning.delete_thread(self, str(thread_id)))
 
     async def adelete_for_runs(self, run_ids: Sequence[str]) -> None:
-        await self._aperform(operations.delete_for_runs(self, set(run_ids)))
+        await self._aperform(pruning.delete_for_runs(self, set(run_ids)))
 
     async def acopy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
-        await self._aperform(operations.copy_thread(self, source_thread_id, target_thread_id))
+        await self._aperform(pruning.copy_thread(self, source_thread_id, target_thread_id))
 
     async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest", keep: int = 1) -> None:
         """`prune`, for asyncio."""
-        await self._aperform(operations.prune(self, thread_ids, strategy, keep))
+        await self._aperform(pruning.prune(self, thread_ids, strategy, keep))
 
 
 def _id_in(config: RunnableConfig | None) -> str | None:

@@ -1,0 +1,78 @@
+"""What steps of one kind have in common, made once for all of them; and what their nodes saw."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from mpflow._engine.making import MOST_CARRIED
+from mpflow._names import INTERRUPT
+from mpflow.checkpoint.base import LATEST_VERSION
+from mpflow.checkpoint.log.records import NOTHING, Frame, Op, Part
+
+if TYPE_CHECKING:
+    from mpflow._core.state import ChannelState
+    from mpflow._core.task import Task
+    from mpflow.checkpoint.log.coding import Coder
+
+_MOST_KNOWN = 64
+
+
+class Frames:
+    """The frames of one run, all with its `own` metadata. None is known again where the metadata changes with each step."""
+
+    def __init__(self, coder: Coder, own: Mapping[str, Any], *, keeps: bool) -> None:
+        self._coder = coder
+        self._own_metadata = own
+        self._keeps = keeps
+        self._known: dict[Any, Frame] = {}
+
+    def of(
+        self,
+        about: Mapping[str, Any],
+        names: tuple[str, ...],
+        saw: tuple[tuple[str, Sequence[str]], ...],
+        updated: tuple[str, ...] | None,
+        ops: tuple[Op, ...],
+        parts: tuple[Part | None, ...],
+    ) -> Frame:
+        """What the step has in common with others; the very same frame for such a one."""
+        key = (about.get("source"), names, saw, updated, ops, parts)
+        frame = self._known.get(key)
+        if frame is None:
+            packed = {**self._own_metadata, **about}
+            del packed["step"]
+            metadata = self._coder.pack_plain(packed)
+            now = None if updated is None else sorted(updated)
+            frame = Frame(metadata, v=LATEST_VERSION, names=names, saw=saw, updated=now, ops=ops, parts=parts)
+            if len(parts) <= MOST_CARRIED and self._keeps:
+                if len(self._known) >= _MOST_KNOWN:
+                    self._known.clear()
+                self._known[key] = frame
+        return frame
+
+
+def newly_seen(
+    state: ChannelState, tasks: Sequence[Task], versions: Mapping[str, Any], before: Mapping[str, Mapping[str, Any]]
+) -> tuple[list[tuple[str, Sequence[str]]], Mapping[str, dict[str, Any]]]:
+    """What nodes have seen since the last save: their triggers as they were then; or where it was other, each version.
+
+    Then channels had these `versions`, and nodes had seen those of `before`.
+    """
+    seen = state.seen
+    saw: list[tuple[str, Sequence[str]]] = []
+    others: dict[str, dict[str, Any]] = {}
+    for task in tasks:
+        if task.pulled and task.name in seen:
+            own = seen[task.name]
+            for trigger in task.triggers:
+                if own.get(trigger) != versions.get(trigger):
+                    others[task.name] = dict(own)
+                    break
+            else:
+                saw.append((task.name, tuple(task.triggers)))
+    if not tasks:
+        others = {node: dict(own) for node, own in seen.items() if before.get(node) != own}
+    elif INTERRUPT in seen and before.get(INTERRUPT) != seen[INTERRUPT]:
+        others[INTERRUPT] = dict(seen[INTERRUPT])
+    return saw, others or NOTHING

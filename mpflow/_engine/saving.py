@@ -1,0 +1,73 @@
+"""How a run calls its saver, in both colours: what is asked of it, and what is still asked when the run is left.
+
+It knows savers by their contract alone, and decides nothing.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mpflow._engine.persistence import Persistence
+
+Call = tuple[str, tuple[Any, ...]]
+"""A saver's method by its sync name, and its arguments."""
+
+SAVER = "saver"
+"""The effect that asks for a call of the saver: ``(SAVER, method, arguments)``."""
+
+
+def call_saver(saver: Any, method: str, arguments: tuple[Any, ...]) -> Any:
+    """Call a saver's method; what it lists comes as a list."""
+    if method == "list":
+        config, before, limit, *filter = arguments
+        return list(saver.list(config, filter=filter[0] if filter else None, before=before, limit=limit))
+    return getattr(saver, method)(*arguments)
+
+
+async def acall_saver(saver: Any, method: str, arguments: tuple[Any, ...]) -> Any:
+    """As `call_saver`, by the saver's async methods."""
+    if method == "list":
+        config, before, limit, *filter = arguments
+        listed = saver.alist(config, filter=filter[0] if filter else None, before=before, limit=limit)
+        return [found async for found in listed]
+    return await getattr(saver, "a" + method)(*arguments)
+
+
+def takes_path(saver: Any) -> bool:
+    """Whether a saver is told the path of a task: those written before there were paths are not (D-9)."""
+    return "task_path" in inspect.signature(saver.put_writes).parameters
+
+
+def leave(persistence: Persistence | None) -> None:
+    """Leave a run, as it ended or in the middle."""
+    if persistence is None:
+        return
+    for method, arguments in persistence.leave():
+        try:
+            call_saver(persistence.saver, method, arguments)
+        except Exception as error:
+            _mourn(persistence, error)
+
+
+async def aleave(persistence: Persistence | None) -> None:
+    """As `leave`, by the saver's async methods."""
+    if persistence is None:
+        return
+    for method, arguments in persistence.leave():
+        try:
+            await acall_saver(persistence.saver, method, arguments)
+        except Exception as error:
+            _mourn(persistence, error)
+
+
+def _mourn(persistence: Persistence, error: Exception) -> None:
+    import logging
+
+    # The run has ended already, with a result or with an error of its own.
+    logging.getLogger("mpflow").warning(
+        "thread '%s': what was left to save when its run was given up was lost: %s",
+        persistence.where["thread_id"],
+        str(error),  # not itself: handlers keep what they are given, and its traceback holds the connection open
+    )
