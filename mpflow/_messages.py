@@ -19,7 +19,7 @@ FAILED = 1
 LOST = 2
 """Its worker died while it ran. Payload: a `WorkerDeath`."""
 CANCELLED = 3
-"""It was cancelled, before or after it started. Payload: None."""
+"""It was cancelled, before or after it started. Payload: None, or the error if the place itself gave it up."""
 CLOSED = 4
 """The attempt finished: a diff that is complete, with the writes that say where control goes next."""
 EVENT = 5

@@ -15,7 +15,7 @@ from mpflow._engine.caching import namespace_of
 from mpflow._engine.futures import call
 from mpflow._exec.calling import CallProgram, EntrypointProgram, Final, TaskCallable
 from mpflow._exec.patience import check_timeout
-from mpflow._exec.place import check_executor
+from mpflow._exec.place import check_executor, check_pool
 from mpflow._names import PREVIOUS, PUSH
 from mpflow._policies import RetryPolicy, TimeoutPolicy
 from mpflow._scope import current_scope
@@ -93,9 +93,11 @@ class _Task(TaskCallable, Generic[P, T]):
         return self if instance is None else partial(self, instance)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
+        from mpflow._wire.pickling import is_shared
+
         function = self.func
         named = getattr(inspect.getmodule(function), getattr(function, "__qualname__", ""), None)
-        if named is self:
+        if named is self and is_shared(function.__module__):
             return function.__qualname__  # found by its name, like any function
         return _Task, (
             _Bare(function),
@@ -219,7 +221,7 @@ class entrypoint:
         self.retry_policy = _policies(retry_policy)
         self.timeout = TimeoutPolicy.coerce(timeout)
         self.executor = check_executor(executor, "entrypoint")
-        self.pool = pool
+        self.pool = check_pool(pool, "entrypoint")
 
     class final(Final, Generic[R, S]):
         """Returned by an entrypoint: `value` is its output, `save` what the next run gets as ``previous`` (FN-5)."""

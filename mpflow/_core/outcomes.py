@@ -143,7 +143,7 @@ def cancelled(scheduler: Scheduler, task: Task, stimulus: Stimulus, out: list[In
     if scheduler.phase is ENDING:
         finish(scheduler, task, CANCELLED, out)
     else:  # nobody gave the run up: a step without this task's diff would be a wrong one
-        fail(scheduler, task, NodeCancelledError(task.name), out)
+        fail(scheduler, task, stimulus[2] or NodeCancelledError(task.name), out)
 
 
 def due(scheduler: Scheduler, task: Task, stimulus: Stimulus, out: list[Instruction]) -> None:

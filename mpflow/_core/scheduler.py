@@ -387,7 +387,7 @@ class Scheduler:
             self._break(error, out)
             return
         for name in merged.unknown:
-            self.warn(f"wrote to unknown channel {name}, ignoring it.")
+            self.warn(f"{self._authors(name)}wrote to unknown channel {name}, ignoring it.")
         self.updated = merged.updated
         self.step += 1
         self.phase = BETWEEN
@@ -401,6 +401,11 @@ class Scheduler:
             self.phase = FINAL
             out.append((OVER,))
         self.tasks = []
+
+    def _authors(self, channel: str) -> str:
+        """Who wrote to a channel that is none, for the word on it."""
+        names = dict.fromkeys(task.name for task in self.tasks for name, _ in task.writes if name == channel)
+        return f"node {', '.join(map(repr, names))} " if names else ""
 
     def _writers(self, channel: str) -> str:
         """Who wrote a channel in this step, for the error of one that takes a single write."""

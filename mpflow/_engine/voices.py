@@ -24,7 +24,8 @@ class Warnings:
         if self._plan.strict:
             from mpflow.errors import StrictGraphError
 
-            raise StrictGraphError("unknown name", f"graph '{self._plan.name}'", text)
+            what = text.removesuffix(", ignoring it.")
+            raise StrictGraphError("unknown name", f"graph '{self._plan.name}'", what)
         if self._said is None:
             self._said = set()
         if text not in self._said:

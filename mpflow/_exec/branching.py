@@ -38,9 +38,6 @@ class BranchProgram:
         self.tags = None
         self.metadata = None
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.name, self.callables, self.key)
-
     def run(self, input: Any, scope: TaskScope) -> Diff:
         """Call the branch; its output as the one write."""
         if self.is_async:

@@ -44,9 +44,6 @@ class EntrypointProgram(NodeProgram):
 
     __slots__ = ()
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return EntrypointProgram, (self.name, self.callables, self.keys)
-
     def diff(self, result: Any) -> Diff:
         if isinstance(result, Final):
             return [(END, result.value), (PREVIOUS, result.save)]
@@ -61,9 +58,6 @@ class CallProgram(NodeProgram):
     def __init__(self, name: str, callables: Callables) -> None:
         super().__init__(name, callables, ())
         self.positions = injected(callables.source)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return CallProgram, (self.name, self.callables)
 
     def run(self, input: Any, scope: TaskScope) -> Diff:
         if self.is_async:

@@ -13,11 +13,13 @@ from mpflow._exec.parcels import Parcels
 from mpflow._exec.queues import Queue
 from mpflow._exec.roster import Roster
 from mpflow._exec.stalls import Stalls
+from mpflow._messages import CANCELLED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from mpflow._messages import Attempt
+    from mpflow.errors import PoolClosedError
 
 
 class Floor:
@@ -32,8 +34,12 @@ class Floor:
         self.calm = Calm(roster, self.stalls)
         self.admission = Admission(self.queue, self.parcels.shipments, self.most, roster.counts, self.stalls)
         self.outgoing: Deliveries = deque()
+        self.closed: PoolClosedError | None = None
+        """Why attempts are cancelled from now on."""
 
     def end(self, attempts: Sequence[Attempt], kind: int, payload: Any) -> None:
         if attempts:
+            if kind == CANCELLED:
+                payload = self.closed
             self.roster.counts["ended"] += len(attempts)
             self.outgoing.append((outcomes.endings, (kind, deque(attempts), payload)))

@@ -23,7 +23,7 @@ from mpflow._exec.mailbox import Mailbox
 from mpflow._exec.roster import LEAVE_S, Roster
 from mpflow._exec.spawn import Started
 from mpflow._messages import CANCELLED, FAILED
-from mpflow.errors import WorkerLost
+from mpflow.errors import PoolClosedError, WorkerLost
 
 STUCK_S = 0.005
 """A task that has run for this long is not tiny: what waits behind it is taken back if another worker is idle."""
@@ -90,6 +90,7 @@ class Foreman:
     def close(self, request: tuple[Mailbox, float]) -> None:
         """Begin to end everything; post to the mailbox given when no worker is left."""
         self._closing, grace_s = request
+        self._floor.closed = PoolClosedError("it was closed while tasks of a run waited or ran")
         self._floor.end(self._floor.queue.remove(lambda _: True), CANCELLED, None)
         for worker in list(self._floor.roster.crew):
             self._floor.end(singly(self._withdraw(worker)), CANCELLED, None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mpflow._exec.program import Diff, NodeProgram
 
@@ -16,9 +16,6 @@ class HandlerProgram(NodeProgram):
 
     __slots__ = ()
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, super().__reduce__()[1]
-
     def run(self, input: Handled, scope: TaskScope) -> Diff:
         scope.extras = input.error
         return super().run(input.input, scope)
@@ -26,7 +23,3 @@ class HandlerProgram(NodeProgram):
     async def arun(self, input: Handled, scope: TaskScope) -> Diff:
         scope.extras = input.error
         return await super().arun(input.input, scope)
-
-
-def _rebuild(name: str, callables: Any, keys: Any, coerce: Any, tags: Any, metadata: Any) -> HandlerProgram:
-    return HandlerProgram(name, callables, keys, coerce=coerce, tags=tags, metadata=metadata)

@@ -27,6 +27,16 @@ def check_executor(executor: Any, where: str) -> Any:
     )
 
 
+def check_pool(pool: Any, where: str) -> Any:
+    """Return `pool` if it is a `WorkerPool` or None. Raises ValueError otherwise. Loads no pool to find out."""
+    if pool is None or callable(getattr(pool, "measured", None)):
+        return pool
+    raise ValueError(
+        f"{where}: expected a WorkerPool for pool=, got {type(pool).__name__}; "
+        "an executor of another kind is given as executor="
+    )
+
+
 def has_gil() -> bool:
     """Whether threads take turns at running Python code in this interpreter."""
     is_enabled = getattr(sys, "_is_gil_enabled", None)

@@ -64,6 +64,7 @@ class Polling:
         self._followers: deque[_Waiter] = deque()
         self.attended_at = 0.0
         """When a run last polled; infinite while one does."""
+        self._is_closed = False
 
     @property
     def is_led(self) -> bool:
@@ -78,7 +79,11 @@ class Polling:
             while not mailbox.items:
                 leader = self._leader.setdefault(0, me)
                 if leader is me:
-                    self._lead(pool, mailbox, deadline)
+                    if self._is_closed:  # what a run still waits for comes from elsewhere
+                        self._leave(pool, me)
+                        mailbox.wait(None if deadline == _FOREVER else deadline - monotonic())
+                    else:
+                        self._lead(pool, mailbox, deadline)
                     return
                 if leader.thread == me.thread:
                     self._stand_in(leader, me, pool, deadline)
@@ -99,7 +104,7 @@ class Polling:
         me = _Waiter(_nobody)
         attended_at = monotonic() if attends else self.attended_at
         try:
-            if self._leader.setdefault(0, me) is me:
+            if self._leader.setdefault(0, me) is me and not self._is_closed:
                 events = self.epoll.poll(0, 64)
                 self._was_rung(events)
                 pool.handle(events)
@@ -109,6 +114,17 @@ class Polling:
                 self.attended_at = attended_at
 
     def close(self) -> None:
+        """Close the descriptors, or have whoever sleeps on them wake up and do so."""
+        self._is_closed = True
+        me = _Waiter(_nobody)
+        if self._leader.setdefault(0, me) is me:
+            self.let_go()
+            del self._leader[0]
+        else:
+            self._ring()
+
+    def let_go(self) -> None:
+        """Close the descriptors. For the leader, and for a forked child, where nobody leads."""
         self.epoll.close()
         bell, self._bell = self._bell, -1
         if bell >= 0:
@@ -150,6 +166,8 @@ class Polling:
         if was_leader:
             self.attended_at = monotonic()
             del self._leader[0]
+            if self._is_closed:
+                self.close()
         with contextlib.suppress(ValueError):
             self._followers.remove(me)
         if was_leader or me.is_promoted:
@@ -170,7 +188,10 @@ class Polling:
         return True
 
     def _ring(self) -> None:
-        os.eventfd_write(self._bell, 1)
+        try:
+            os.eventfd_write(self._bell, 1)
+        except (OSError, ValueError):  # closed: nobody sleeps there any more
+            pass
 
 
 _nobody = Mailbox()

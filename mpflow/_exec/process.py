@@ -186,7 +186,7 @@ class WorkerPool:
             self._spawner.close(1.0)
         self._work()
         self._foreman.close_arena()
-        self._release()
+        self._polling.close()
         _pools.discard(self)
 
     def __enter__(self) -> WorkerPool:
@@ -204,7 +204,7 @@ class WorkerPool:
             self._foreman.close_arena()
             if self._spawner is not None:
                 self._spawner.abandon(pids)
-            self._release()
+            self._polling.close()
 
     # -- one at a time -------------------------------------------------------------------------------------------------
 
@@ -323,15 +323,12 @@ class WorkerPool:
         if self._pid != os.getpid():
             raise WrongProcessError(self._pid, os.getpid())
 
-    def _release(self) -> None:
-        self._polling.close()
-
     def _after_fork(self) -> None:
         """In the child: let go of descriptors, so that workers see their parent's end; touch nothing that is shared."""
         self._is_closed = True
         self._roster.let_go()
         self._spawner = None
-        self._release()
+        self._polling.let_go()
 
 
 def _order(pool: weakref.ref[WorkerPool], count: int) -> None:

@@ -28,8 +28,10 @@ Diff = list[tuple[str, Any]]
 
 class NodeProgram:
     """One node. ``keys`` are the channels it may write; ``coerce`` makes its input from the values read; ``is_async`` says
-    that it can only be awaited. ``memory_bytes`` is what a task is said to take, 0 if nothing was said; it does not
-    travel."""
+    that it can only be awaited. ``memory_bytes`` is what a task is said to take, 0 if nothing was said.
+
+    It is pickled slot by slot, after it was made: a node may name its own graph, so that its parts lead back to it.
+    """
 
     __slots__ = (
         "__weakref__",
@@ -66,9 +68,6 @@ class NodeProgram:
         self.is_async = callables.func is None
         self.holds_graph = hasattr(callables.source, "get_subgraphs")
         self.rooted = ROOT in self.keys
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (self.name, self.callables, self.keys, self.coerce, self.tags, self.metadata)
 
     def run(self, input: Any, scope: TaskScope) -> Diff:
         """Call the node on what was read for it; return its diff.
@@ -177,17 +176,6 @@ class NodeProgram:
         if command.graph == Command.PARENT and around:
             raise ParentCommand(replace(command, graph=around)) from error
         raise error
-
-
-def _rebuild(
-    name: str,
-    callables: Callables,
-    keys: Collection[str],
-    coerce: Callable[[Any], Any] | None,
-    tags: Sequence[str] | None,
-    metadata: dict[str, Any] | None,
-) -> NodeProgram:
-    return NodeProgram(name, callables, keys, coerce=coerce, tags=tags, metadata=metadata)
 
 
 def routes_to(goto: Any, node: str) -> Diff:

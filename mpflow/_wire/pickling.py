@@ -50,14 +50,19 @@ def loads(data: Any, buffers: Any = ()) -> Any:
     return pickle.loads(data, buffers=buffers)
 
 
-def is_importable(kind: type) -> bool:
-    """Whether another process finds this very class by its module and qualified name."""
-    module_name: Any = kind.__module__
+def is_shared(module_name: Any) -> bool:
+    """Whether another process finds the module of that name, and in it what it holds here."""
     if not isinstance(module_name, str) or module_name in _NOT_SHARED:
         return False
-    if module_name.partition(".")[0] in _by_value_modules() or module_name in _by_value_modules():
+    by_value = _by_value_modules()
+    return module_name.partition(".")[0] not in by_value and module_name not in by_value
+
+
+def is_importable(kind: type) -> bool:
+    """Whether another process finds this very class by its module and qualified name."""
+    if not is_shared(kind.__module__):
         return False
-    found: Any = sys.modules.get(module_name)
+    found: Any = sys.modules.get(kind.__module__)
     for name in kind.__qualname__.split("."):
         found = getattr(found, name, None)
     return found is kind

@@ -6,7 +6,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from inspect import isasyncgenfunction, isgeneratorfunction
 from typing import TYPE_CHECKING, Any, Generic
 
-from mpflow._exec.place import check_executor
+from mpflow._exec.place import check_executor, check_pool
 from mpflow._names import DEFAULT_HANDLER, HANDLER_PREFIX
 from mpflow.constants import END, START
 from mpflow.graph.branch import BranchSpec, PathMap
@@ -76,6 +76,11 @@ class StateGraph(Generic[StateT, ContextT, InputT, OutputT]):
         return super().__class_getitem__((*given, *(Any for _ in range(missing))))  # type: ignore[misc]
 
     def _add_schema(self, source: Any, *, allow_managed: bool = True) -> Schema:
+        if source is None or isinstance(source, (str, bytes, int, float, dict, list, tuple, set)):
+            raise ValueError(
+                f"A state schema is a TypedDict, a dataclass, a pydantic model or, for a state of one value, its type; "
+                f"got {source!r}, which is no type"
+            )
         known = self.schemas.get(source)
         if known is not None:
             return known
@@ -321,6 +326,7 @@ class StateGraph(Generic[StateT, ContextT, InputT, OutputT]):
         self.validate([name for name in (*(interrupt_before or ()), *(interrupt_after or ())) if name not in known])
         lint(self.nodes, self.edges, self.waiting_edges, self.branches, strict=strict)
         check_executor(executor, "compile")
+        check_pool(pool, "compile")
         plan = plan_of(self, name or "LangGraph", strict=strict, executor=executor)
         self.compiled = True
         return CompiledStateGraph(

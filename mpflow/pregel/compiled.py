@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from copy import copy
 from typing import TYPE_CHECKING, Any
 
-from mpflow._exec.place import check_executor
+from mpflow._exec.place import check_executor, check_pool
 from mpflow.config import merge_configs
 from mpflow.pregel.batching import BatchedGraph
 from mpflow.pregel.running import RunningGraph
@@ -138,7 +138,7 @@ class CompiledGraph(BatchedGraph, RunningGraph):
         placed = self._copy()
         placed._options = {**self._options, "executor": check_executor(executor, "with_executor")}
         if pool is not None:
-            placed._options["pool"] = pool
+            placed._options["pool"] = check_pool(pool, "with_executor")
         if override:
             placed._plan = self._plan.placed(executor, except_for)
         return placed

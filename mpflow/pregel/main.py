@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mpflow._exec.place import check_executor
+from mpflow._exec.place import check_executor, check_pool
 from mpflow.pregel.compiled import CompiledGraph
 from mpflow.pregel.running import names_of
 from mpflow.types import ensure_valid_checkpointer
@@ -85,7 +85,7 @@ class Pregel(CompiledGraph):
             interrupt_before_nodes=interrupt_before_nodes,
             interrupt_after_nodes=interrupt_after_nodes,
             step_timeout=step_timeout,
-            options={"executor": check_executor(executor, "Pregel"), "pool": pool},
+            options={"executor": check_executor(executor, "Pregel"), "pool": check_pool(pool, "Pregel")},
         )
         self.stream_mode = stream_mode
         self.stream_eager = stream_eager

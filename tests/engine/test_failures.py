@@ -6,18 +6,21 @@ import asyncio
 import operator
 import pickle
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, Any, TypedDict
 
 import pytest
 
+from mpflow import WorkerPool
 from mpflow._engine.places import Places
 from mpflow._engine.run import Run as EngineRun
 from mpflow._engine.timers import Timers
-from mpflow.errors import NodeCancelledError, NodeNotPicklableError, ReducerError
+from mpflow.errors import NodeCancelledError, NodeNotPicklableError, PoolClosedError, ReducerError
 from mpflow.graph import START, StateGraph
 from mpflow.types import FailureRecord, RetryPolicy, Send
 from tests.colours import Run
+from tests.exec.pooling import wait_until
 
 
 class State(TypedDict, total=False):
@@ -319,6 +322,19 @@ def test_a_node_that_cannot_travel_is_named_with_the_path_to_the_culprit(run: Ru
         run.invoke(graph, {})
     assert "lock" in caught.value.path
     assert isinstance(pickle.loads(pickle.dumps(caught.value)), NodeNotPicklableError)
+
+
+def test_a_pool_that_is_closed_under_a_run_is_named_as_the_cause(run: Run) -> None:
+    pool = WorkerPool(1)
+
+    def close(state: State) -> None:
+        assert wait_until(lambda: bool(pool.stats()["running"]), 30.0)
+        pool.close(kill=True)
+
+    graph = StateGraph(State).add_node("slow", lambda state: time.sleep(60), executor="process")
+    graph.add_node("close", close, executor="thread").add_edge(START, "slow").add_edge(START, "close")
+    with pytest.raises(PoolClosedError, match="closed while tasks of a run waited or ran"):
+        run.invoke(graph.compile(pool=pool), {"log": []})
 
 
 def test_an_executor_that_is_shut_down_fails_the_run(run: Run) -> None:

@@ -290,3 +290,13 @@ def test_a_worker_killed_while_it_asks_is_forgotten(run: Run, pool: WorkerPool, 
         assert run.invoke(graph, {"log": []})["log"] == ["again"]
     finally:
         go_on.set()
+
+
+def test_a_node_in_a_worker_may_run_its_own_graph(run: Run, pool: WorkerPool) -> None:
+    def count(state: State) -> Any:
+        left = state["log"][0] - 1
+        return {"log": graph.invoke({"log": [left]})["log"] if left else []}
+
+    builder = StateGraph(State).add_node("count", count, executor="process").set_entry_point("count")
+    graph = builder.compile(pool=pool)
+    assert run.invoke(graph, {"log": [3]})["log"] == [3, 2, 1]

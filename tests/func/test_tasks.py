@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import os
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from types import ModuleType
 from typing import Any, TypedDict
 
 import pytest
 
+from mpflow._wire import pickling
 from mpflow.cache.memory import InMemoryCache
 from mpflow.checkpoint.memory import InMemorySaver
 from mpflow.config import get_config, get_stream_writer
@@ -542,3 +545,14 @@ def test_what_fails_in_the_thread_of_its_caller_fails_to_its_caller() -> None:
         return [str(fails(n).exception()) for n in range(count)]
 
     assert calls.invoke(50) == [f"no {n}" for n in range(50)]
+
+
+def test_a_task_of_a_program_travels_by_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a worker knows as the main module is another one, so that a task of it cannot be found there by its name."""
+    main = ModuleType("__mp_main__")
+    monkeypatch.setitem(sys.modules, "__mp_main__", main)
+    exec("from mpflow.func import task\n@task\ndef again(n):\n    return again", main.__dict__)
+    data = pickling.dumps(main.again)
+    monkeypatch.delitem(sys.modules, "__mp_main__")
+    found = pickling.loads(data)
+    assert (found.name, found.func(1).name) == ("again", "again")

@@ -117,6 +117,7 @@ def test_gb7_gb8_gb9_what_is_refused_as_it_is_added(build: Any, said: str) -> No
         (lambda g: g.add_conditional_edges("nope", noop).add_edge(START, "a"), ValueError, "unknown node 'nope'"),
         (lambda g: g.add_edge(START, "a").compile("no saver"), TypeError, "Invalid checkpointer provided"),
         (lambda g: g.add_edge(START, "a").compile(executor=3), ValueError, "no place to run"),
+        (lambda g: g.add_edge(START, "a").compile(pool=3), ValueError, "expected a WorkerPool for pool=, got int"),
         (lambda g: g.add_edge(START, "a").compile(fail_fast="slow"), ValueError, "None or 'kill'"),
         (lambda g: g.add_edge(START, "a").compile(on_error="hide"), ValueError, "'raise' or 'record'"),
     ],
@@ -125,6 +126,12 @@ def test_gb13_what_compile_refuses(build: Any, error: Any, said: str) -> None:
     with pytest.raises(error) as caught:
         build(nodes("a")).compile()
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("schema", [None, "State", 5, {"x": int}, ["x"]])
+def test_a_state_schema_must_be_a_type(schema: Any) -> None:
+    with pytest.raises(ValueError, match="which is no type"):
+        StateGraph(schema)
 
 
 def test_gb5_a_command_annotation_is_checked_as_an_edge_is() -> None:
@@ -199,7 +206,7 @@ def test_d10_suspicions_are_told_once_and_are_errors_if_strict(run: Run, kind: s
 @pytest.mark.parametrize(
     ("route", "name"),
     [
-        (lambda state: "nope", "branch:to:nope"),
+        (lambda state: "nope", "node 'a' wrote to unknown channel branch:to:nope, ignoring it."),
         (lambda state: Send("nope", {}), "unknown node name nope"),
     ],
 )
