@@ -8,14 +8,15 @@ it before the scheduler sees it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import attrgetter
 from time import monotonic, perf_counter
 from typing import TYPE_CHECKING, Any
 
 from mpflow._columns import Attempts, Column, Span, lead
-from mpflow._exec.cpu import cpu_count
+from mpflow._exec.cpu import cores
 from mpflow._exec.place import has_gil
 from mpflow._exec.placement.costs import CostBook, book_of
-from mpflow._exec.placement.decide import CROWD, MANY, PROCESS, THREAD, Figures, Verdict, decide
+from mpflow._exec.placement.decide import CROWD, GAIN, MANY, PROCESS, THREAD, Figures, Verdict, decide
 from mpflow._exec.placement.guard import GuardedProgram
 from mpflow._exec.placement.profile import heavy as underway
 from mpflow._exec.placement.profile import peek
@@ -30,8 +31,11 @@ if TYPE_CHECKING:
     from mpflow._engine.places import Places
     from mpflow._exec.placement.profile import Profile
 
+_node_of = attrgetter("task.node")
 LOOK_S = 0.02
 """How often tasks that wait for a thread are reconsidered."""
+PART = 512
+"""So many of a crowd tell of the others; fewer may be the long ones of them, or the short ones."""
 
 away: dict[int, int] = {}
 """How many moved tasks each run's director has under way."""
@@ -73,18 +77,26 @@ class Abroad:
 class Crowd:
     """Tasks of one node that are done at one place, with nothing else of the run beside them."""
 
-    __slots__ = ("node", "place", "since", "total", "waiting")
+    __slots__ = ("_before", "node", "place", "since", "total", "waiting")
 
     def __init__(self, node: NodePlan, place: str) -> None:
         self.node = node
         self.place = place
         self.total = self.waiting = 0
         self.since = perf_counter()
+        self._before = node.meter.used(place)
 
-    def each_s(self) -> float:
-        """After how long one of them was done; 0 if too few were."""
-        done = self.total - self.waiting
-        return (perf_counter() - self.since) / done if done >= CROWD else 0.0
+    @property
+    def done(self) -> int:
+        return self.total - self.waiting
+
+    def note(self) -> None:
+        """Have the node's profile know after how long one of them was done, unless too few were."""
+        calls, cpu_s = self.node.meter.used(self.place)
+        calls -= self._before[0]
+        if self.done >= CROWD and calls > 0:
+            each_s = (perf_counter() - self.since) / self.done
+            self.node.meter.note_crowd(self.place, each_s, (cpu_s - self._before[1]) / calls)
 
 
 class Director:
@@ -92,7 +104,7 @@ class Director:
 
     def __init__(self, places: Places) -> None:
         self._places = places
-        self._cores = cpu_count()
+        self._cores = cores()
         self._next_look = 0.0
         self._costs: CostBook | None = None
         self._abroad: dict[NodePlan, Abroad] = {}
@@ -104,26 +116,23 @@ class Director:
 
     def place(self, attempts: Attempts) -> Attempts:
         """Send to the pool what belongs there; return what is for threads."""
-        groups: dict[NodePlan, Attempts] = {}
-        if type(attempts) is Span:
-            groups[attempts[0].task.node] = attempts
-        else:
-            singly: dict[NodePlan, list[Attempt]] = {}
-            for attempt in attempts:
-                singly.setdefault(attempt.task.node, []).append(attempt)
-            groups.update(singly)
+        groups = _by_node(attempts)
         considered = {node: len(group) for node, group in groups.items() if self._considers(node, len(group))}
         tasks = sum(considered.values())
-        stay: list[Attempt] = []
+        stay: Attempts = []
         for node, group in groups.items():
             if node not in considered:
-                stay += group
+                left = group
             elif lead(group).alone and node.meter.standing is not None and node.meter.standing.guarded is not None:
                 self._send(node, group)  # it may have killed a worker: not here
+                continue
             else:
-                stay += self._placed(node, group, tasks)
-        if stay and len(groups) == 1:
-            self._join_crowd(stay[0].task.node, THREAD, len(stay))
+                left = self._placed(node, group, tasks)
+            if len(groups) > 1:
+                stay = [*stay, *left]
+            elif left:
+                stay = left
+                self._join_crowd(node, THREAD, len(left))
         return stay
 
     def keeps(self, attempt: Attempt) -> bool:
@@ -167,24 +176,29 @@ class Director:
     def _judge(self, node: NodePlan, standing: Standing, tasks: int) -> Verdict:
         """What to do with so many tasks now; walks over the node only if it would move."""
         book = self._book()
-        if standing.guarded is not None and self._places.pool is not None:
-            standing.hear(self._places.pool, book)
+        self._hear(node)
         # To be tried costs nobody anything but the pool's start: that is weighed in `_missed`.
         costs = book.costs()._replace(is_started=book.is_started or not standing.proven)
         figures = figures_of(node.meter)
-        place = standing.place
+        # Tried, and never seen by the crowd in workers: it has the benefit of the doubt.
+        place = PROCESS if standing.proven and not figures.away_each_s else standing.place
         verdict = decide(figures, costs, tasks, cores=self._cores, has_gil=True, place=place, held=standing.held)
         if verdict.place is PROCESS:
             held = standing.reason_to_stay(node.program)
             if held is not None:
                 verdict = decide(figures, costs, tasks, cores=self._cores, has_gil=True, place=place, held=held)
-        if verdict.place is THREAD and place is PROCESS and tasks > 1:
+        if verdict.place is THREAD and standing.place is PROCESS and tasks > 1:
             # It did no better there: it is tried anew before it is sent again, and ever more rarely.
             standing.place = THREAD
             standing.proven = False
         if tasks > 1 or standing.verdict is None:
             standing.verdict = verdict
         return verdict
+
+    def _hear(self, node: NodePlan) -> None:
+        standing = node.meter.standing
+        if standing.guarded is not None and self._places.pool is not None:
+            standing.hear(self._places.pool, self._book())
 
     def _book(self) -> CostBook:
         if self._costs is None:
@@ -205,10 +219,12 @@ class Director:
             return
         hoped = figures_of(node.meter)._replace(sent=0, away_each_s=0.0)
         costs = book.costs()._replace(is_started=True)
-        verdict = decide(hoped, costs, tasks, cores=self._cores, has_gil=True, place=THREAD, held=None)
+        # What was never tried is only supposed to take so long: a trial is worth it where that is near what threads take.
+        place = THREAD if standing.trial_at_s else PROCESS
+        verdict = decide(hoped, costs, tasks, cores=self._cores, has_gil=True, place=place, held=None)
         if verdict.place is THREAD:
             return
-        standing.missed_s += verdict.thread_s - verdict.process_s
+        standing.missed_s += max(verdict.thread_s - verdict.process_s, (1 - GAIN) * verdict.thread_s)
         if standing.missed_s < (standing.trial_at_s or (0.0 if book.is_started else book.start_s)):
             return
         if standing.reason_to_stay(node.program) is not None:
@@ -272,17 +288,9 @@ class Director:
         crowd.waiting -= count
         if crowd.waiting <= 0:
             self._crowd = None
-            self._note_pace(crowd)
-
-    @staticmethod
-    def _note_pace(crowd: Crowd) -> None:
-        each_s = crowd.each_s()
-        if each_s:
-            meter = crowd.node.meter
-            if crowd.place is THREAD:
-                meter.here_pace.note(each_s, meter.cpu_s)
-            else:
-                meter.away_pace.note(each_s, meter.away_cpu_s)
+            if crowd.place is PROCESS:
+                self._hear(node)
+            crowd.note()
 
     # -- outcomes come back -------------------------------------------------------------------------------------------
 
@@ -292,14 +300,12 @@ class Director:
             heard = [outcome if self._is_others(outcome) else self._heard_one(outcome) for outcome in outcomes]
             outcomes = [outcome for outcome in heard if outcome is not None]
         elif self._crowd is not None and outcomes:
-            self._count(outcomes, self._crowd.node)
+            # Next to nothing else is under way: whose they are need not be asked.
+            events = [outcome[0] for outcome in outcomes].count(EVENT)
+            self._note_done(self._crowd.node, len(outcomes) - events)
         if monotonic() >= self._next_look:
             self._look()
         return outcomes
-
-    def _count(self, outcomes: list[Outcome], node: NodePlan) -> None:
-        """Of a crowd in threads, those that have ended."""
-        self._note_done(node, sum(outcome[0] is not EVENT and outcome[1].task.node is node for outcome in outcomes))
 
     def _is_others(self, outcome: Outcome) -> bool:
         """Whether it is of no moved task; those of threads are counted."""
@@ -346,15 +352,13 @@ class Director:
         """Reconsider what waits for a thread, and what waits for a worker."""
         self._next_look = monotonic() + LOOK_S
         threads = self._places.threads()
-        waiting: dict[NodePlan, list[Attempt]] = {}
-        for attempt in threads.waiting():
-            if attempt.task.node.meter is not None:
-                waiting.setdefault(attempt.task.node, []).append(attempt)
+        waiting = {node: group for node, group in _by_node(threads.waiting()).items() if node.meter is not None}
         unseen = {node.meter for node in waiting if not node.meter.seen}
         if unseen:
             peek(unseen)
-        if self._crowd is not None and self._crowd.place is THREAD:
-            self._note_pace(self._crowd)
+        crowd = self._crowd
+        if crowd is not None and crowd.place is THREAD and crowd.done >= PART:
+            crowd.note()
         considered = {node: group for node, group in waiting.items() if self._considers(node, len(group))}
         tasks = sum(map(len, considered.values())) + sum(away.values()) + _running_heavy()
         for node, group in considered.items():
@@ -365,10 +369,14 @@ class Director:
             standing.place = PROCESS
             taken = threads.withdraw(set(map(id, group)))
             left = self._sent(node, standing, taken)
+            if len(taken) < PART:
+                self._crowd = None
             if left:
                 threads.submit(left)
         for node, abroad in self._abroad.items():
-            if abroad.open >= CROWD:
+            if abroad.open >= CROWD and crowd is not None and crowd.node is node and crowd.done >= PART:
+                self._hear(node)
+                crowd.note()
                 self._judge(node, standing_of(node.meter), tasks)
                 if node.meter.standing.place is THREAD:
                     self._recall(node)
@@ -393,9 +401,20 @@ class Director:
     def close(self) -> None:
         """The run is over: what it moved is no load any more."""
         away.pop(id(self), None)
-        if self._places.pool is not None:
-            for node in self._abroad:
-                node.meter.standing.hear(self._places.pool, self._book())
+        for node in self._abroad:
+            self._hear(node)
+
+
+def _by_node(attempts: Attempts) -> dict[NodePlan, Attempts]:
+    if type(attempts) is Span:
+        return {attempts[0].task.node: attempts}
+    nodes = set(map(_node_of, attempts))
+    if len(nodes) == 1:
+        return {nodes.pop(): attempts}
+    groups: dict[NodePlan, list[Attempt]] = {}
+    for attempt in attempts:
+        groups.setdefault(attempt.task.node, []).append(attempt)
+    return {**groups}
 
 
 def _give_program(attempts: Attempts, program: Any) -> None:
@@ -429,14 +448,14 @@ def figures_of(profile: Profile) -> Figures:
         profile.sent,
         profile.away_s,
         profile.input_bytes + profile.output_bytes,
-        profile.here_pace.each_s if profile.here_pace.is_of(cpu_s) else 0.0,
-        profile.away_pace.each_s if profile.away_pace.is_of(cpu_s) else 0.0,
+        profile.here_pace.each_s,
+        profile.away_pace.each_s,
     )
 
 
 def may_move() -> bool:
     """Whether moving nodes can be of any use in this process."""
-    return has_gil() and cpu_count() > 1
+    return has_gil() and cores() > 1
 
 
 def _is_heavy(node: NodePlan) -> bool:

@@ -46,7 +46,7 @@ def pool() -> Iterator[WorkerPool]:
 @pytest.fixture(autouse=True)
 def _decided(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Workers are always quicker, whatever else this machine does: what is tested is what follows from that."""
-    monkeypatch.setattr(placing, "cpu_count", lambda: 2)
+    monkeypatch.setattr(placing, "cores", lambda: 2)
 
     def quicker(figures: Any, costs: Any, tasks: int, *, held: str | None, **_: Any) -> Verdict:
         if held is not None or tasks < 2 or costs.workers < 2:

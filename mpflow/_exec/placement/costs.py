@@ -106,10 +106,11 @@ class _Sounding:
         if self._left:
             return
         cpu_s, ended = self._pool.used()
-        ended -= self._ended
         book = self._book
-        if ended < 2 * SOUNDING:  # else it is others that were measured
-            book.parent_s = (cpu_s - self._cpu_s) / ended
+        if ended - self._ended == SOUNDING:
+            book.parent_s = (cpu_s - self._cpu_s) / SOUNDING
+        else:  # others were measured too: at the next trial
+            book.is_sounded = False
         watched = self._pool.watched(self._program)
         if watched.calls:
             book.task_s = watched.cpu_s / watched.calls

@@ -121,7 +121,8 @@ def process_time_s(figures: Figures, costs: Costs, tasks: int) -> float:
     start_s = 0.0 if costs.is_started else costs.start_s
     if figures.away_each_s and tasks >= CROWD:
         return tasks * figures.away_each_s + start_s
-    each_s = figures.cpu_s + costs.task_s + 2 * figures.bytes / costs.bytes_per_s
+    # In the CPU time of a call in a thread is the engine's part too, as in what a task that does nothing costs a worker.
+    each_s = max(figures.cpu_s, costs.task_s) + 2 * figures.bytes / costs.bytes_per_s
     if figures.sent >= MANY or figures.away_s > _NOTABLE_S:  # a few light ones tell of their start alone
         each_s = figures.away_s
     parent_s = costs.parent_s + figures.bytes / costs.bytes_per_s

@@ -44,14 +44,19 @@ class _Period:
 
     def start(self, at: float) -> None:
         self._since = at
-        self._ended = 0
+        self._ended = self._company = 0
         self._cpu_s = 0.0
 
-    def lanes(self, now: float, cpu_s: float, company: int) -> float:
-        """Take in an end; how many processors were busy in the period, 0 while too few calls have ended to say."""
+    def lanes(self, now: float, cpu_s: float, company: int, *, is_last: bool = False) -> float:
+        """Take in an end, perhaps the last; how many processors were busy in the period, 0 while that cannot be said.
+
+        While others run, what has ended tells little of what they computed meanwhile, unless it was much more.
+        """
         self._ended += 1
         self._cpu_s += cpu_s
-        return self._cpu_s / (now - self._since) if self._ended > 2 * company + 2 else 0.0
+        self._company = max(self._company, company)
+        is_known = self._ended > self._company > 0 if is_last else company and self._ended > 2 * company + 2
+        return self._cpu_s / (now - self._since) if is_known and now > self._since else 0.0
 
 
 period = _Period()
@@ -60,28 +65,23 @@ period = _Period()
 class Pace:
     """After how long one of a crowd is done at one place: the best lately, since what else the machine does only adds."""
 
-    __slots__ = ("_cpu_s", "each_s")
+    __slots__ = ("cpu_s", "each_s")
 
     def __init__(self) -> None:
         self.each_s = 0.0
         """0 if no crowd was seen."""
-        self._cpu_s = 0.0
-
-    def note(self, each_s: float, cpu_s: float) -> None:
-        """Take in a crowd of calls that compute for `cpu_s`."""
-        if self.each_s and not self.is_of(cpu_s):
-            self.each_s = 0.0
-        if not self.each_s:
-            self._cpu_s = cpu_s
-        self.each_s = min(self.each_s * _RISING, each_s) if self.each_s else each_s
+        self.cpu_s = 0.0
+        """What a call of the first of them computed."""
 
     def is_of(self, cpu_s: float) -> bool:
         """Whether calls that compute for `cpu_s` are like those that were seen."""
-        known_s = self._cpu_s
-        return abs(cpu_s - known_s) <= max(_ALIKE * known_s, _LIGHT_S)
+        return abs(cpu_s - self.cpu_s) <= max(_ALIKE * self.cpu_s, _LIGHT_S)
 
-    def forget(self) -> None:
-        self.each_s = 0.0
+    def note(self, each_s: float, cpu_s: float) -> None:
+        if self.each_s:
+            self.each_s = min(self.each_s * _RISING, each_s)
+        else:
+            self.each_s, self.cpu_s = each_s, cpu_s
 
 
 class Profile:
@@ -89,6 +89,8 @@ class Profile:
 
     __slots__ = (
         "__weakref__",
+        "_away_sum_s",
+        "_sum_s",
         "away_cpu_s",
         "away_pace",
         "away_s",
@@ -135,8 +137,8 @@ class Profile:
         """What one takes of a worker, decoding and all, less what other programs took of its processor."""
         self.away_cpu_s = 0.0
         """What one computes there by itself."""
-        self.here_pace = Pace()
-        self.away_pace = Pace()
+        self._sum_s = self._away_sum_s = 0.0
+        self.forget_paces()
         self.input_bytes = 0.0
         self.output_bytes = 0.0
         self.proven_as: str | None = None
@@ -171,17 +173,15 @@ class Profile:
             if is_heavy:
                 heavy.pop(key, None)
                 company = max(company, len(heavy))
-                if company:
-                    lanes = period.lanes(ended, cpu_s, company)
-                    if lanes:
-                        self.best_lanes = max(self.best_lanes * _FADING, lanes)
-                    else:
-                        lanes = cpu_s * (company + 1) / (ended - started)
+                lanes = period.lanes(ended, cpu_s, company, is_last=not heavy)
+                if lanes:
+                    self.best_lanes = max(self.best_lanes * _FADING, lanes)
             self.note(ended - started, cpu_s, lanes)
 
     def note(self, wall_s: float, cpu_s: float, lanes: float) -> None:
         """Take in the figures of one call; `lanes` is 0 where no other heavy one ran beside it."""
         self.seen = seen = self.seen + 1
+        self._sum_s += cpu_s
         self.calls += self.skip + 1
         weight = 1 / seen if seen < _EVERY else 0.125
         self.wall_s += (wall_s - self.wall_s) * weight
@@ -207,8 +207,24 @@ class Profile:
         """Take in calls that ran in workers: what they computed by themselves, and what they took of the workers."""
         weight = calls / (calls + min(self.sent, _EVERY))
         self.sent += calls
+        self._away_sum_s += own_s
         self.away_cpu_s += (own_s / calls - self.away_cpu_s) * weight
         self.away_s += (taken_s / calls - self.away_s) * weight
+
+    def used(self, place: str) -> tuple[int, float]:
+        """How many of its calls at a place were measured so far, and what they computed together."""
+        return (self.sent, self._away_sum_s) if place is PROCESS else (self.seen, self._sum_s)
+
+    def note_crowd(self, place: str, each_s: float, cpu_s: float) -> None:
+        """Take in after how long one of a crowd was done, of calls that computed for `cpu_s` each."""
+        pace = self.away_pace if place is PROCESS else self.here_pace
+        if pace.each_s and not pace.is_of(cpu_s):  # they have become others, and what was seen of them says nothing
+            self.forget_paces()
+            pace = self.away_pace if place is PROCESS else self.here_pace
+        pace.note(each_s, cpu_s)
+
+    def forget_paces(self) -> None:
+        self.here_pace, self.away_pace = Pace(), Pace()
 
     @property
     def moves(self) -> bool:

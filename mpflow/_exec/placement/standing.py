@@ -14,6 +14,7 @@ from mpflow._columns import Attempts, inputs_of
 from mpflow._exec.functions import Watched
 from mpflow._exec.placement.decide import THREAD, Verdict
 from mpflow._exec.placement.guard import GuardedProgram, Stays
+from mpflow._exec.placement.profile import Pace
 from mpflow._exec.placement.safety import walk
 from mpflow._exec.placement.values import are_flat, survey
 from mpflow._messages import CANCELLED, DONE, FAILED, LOST, Attempt, Outcome, one_by_one
@@ -255,7 +256,7 @@ class Trial:
                 standing.proven = standing.held is None
             else:
                 standing.hold("two workers gave different results for one task")
-            standing.profile.away_pace.forget()
+            standing.profile.away_pace = Pace()
             standing.hear(self._pool, self._costs)
             self._costs.sound(self._pool)
         standing.trial = None
