@@ -116,6 +116,8 @@ class Director:
 
     def place(self, attempts: Attempts) -> Attempts:
         """Send to the pool what belongs there; return what is for threads."""
+        if not self._next_look:
+            self._next_look = monotonic() + LOOK_S
         groups = _by_node(attempts)
         considered = {node: len(group) for node, group in groups.items() if self._considers(node, len(group))}
         tasks = sum(considered.values())

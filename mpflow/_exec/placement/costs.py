@@ -6,15 +6,19 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from mpflow._columns import Column, Span
+from mpflow._exec.placement.clearance import Clearance
 from mpflow._exec.placement.decide import Costs
 from mpflow._exec.placement.guard import GuardedProgram
-from mpflow._exec.placement.safety import walk
 from mpflow._exec.program import NodeProgram
-from mpflow._messages import Outcome, StepFacts, one_by_one
+from mpflow._messages import DONE_MANY, Outcome, StepFacts
 from mpflow.runnables.base import coerce
 
-SOUNDING = 1024
+SOUNDING = 512
 """So many tasks that do nothing tell what a task costs. Some milliseconds, once a pool."""
+_BESIDE = 16
+"""With so many others beside them they still do."""
+ROUNDS = 3
+"""They are sent again: the first ones meet what was never run before."""
 
 
 class CostBook:
@@ -24,6 +28,7 @@ class CostBook:
         self.workers = workers
         self.is_started = False
         self.is_sounded = False
+        self._is_measured = False
         assumed = Costs(workers)
         self.start_s = assumed.start_s
         self.trip_s = assumed.trip_s
@@ -56,6 +61,12 @@ class CostBook:
         if count > 1 << 14 and seconds > 0:
             self.bytes_per_s += (count / seconds - self.bytes_per_s) * 0.25
 
+    def note_nothing(self, parent_s: float, task_s: float) -> None:
+        """What a task that does nothing took of this process and of its worker; the least counts."""
+        if self._is_measured:
+            parent_s, task_s = min(parent_s, self.parent_s), min(task_s, self.task_s)
+        self.parent_s, self.task_s, self._is_measured = parent_s, task_s, True
+
     def sound(self, pool: Any) -> None:
         """Have the pool measured, in the background, unless that was done."""
         if not self.is_sounded:
@@ -78,39 +89,52 @@ def nothing(task: Any) -> Any:
     return {"n": 1}
 
 
+class _Known(GuardedProgram):
+    """Of a node that need not be looked through."""
+
+    __slots__ = ()
+
+    def _look_again(self) -> None:
+        self._clearance = Clearance()
+
+
 class _Nothings(Column):
     def task(self, position: int) -> Any:
         return None
 
 
 class _Sounding:
-    """Tasks that do nothing, sent as those of a fan-out are. CPU time is what counts: it is the same on a busy machine."""
+    """Tasks that do nothing, sent as those of a fan-out are. CPU time is what counts: other programs add little to it."""
 
     def __init__(self, book: CostBook, pool: Any) -> None:
         self._book = book
         self._pool = pool
-        self._left = SOUNDING
-        self._program = GuardedProgram(NodeProgram("nothing", coerce(nothing), ["n"]), walk(nothing).entries)
-        self._cpu_s = 0.0
-        self._ended = 0
+        self._rounds = ROUNDS
+        self._left = 0
+        self._program = _Known(NodeProgram("nothing", coerce(nothing), ["n"]), {})
+        self._used: tuple[float, int] = 0.0, 0
+        self._watched: tuple[float, int] = 0.0, 0
 
     def begin(self) -> None:
         tasks = _Nothings(self._program, [{"n": 0}] * SOUNDING, StepFacts({}, 0, 0), ())
         tasks.head, tasks.tail, tasks.outbox = "nothing", False, self
-        self._cpu_s, self._ended = self._pool.used()
+        self._left = SOUNDING
+        self._used, self._watched = self._look()
         self._pool.submit(Span(tasks, 0, SOUNDING))
 
     def post(self, outcome: Outcome) -> None:
         """Take an outcome, from whichever thread reads the workers."""
-        self._left -= sum(1 for _ in one_by_one((outcome,)))
+        self._left -= len(outcome[1]) if outcome[0] is DONE_MANY else 1
         if self._left:
             return
-        cpu_s, ended = self._pool.used()
-        book = self._book
-        if ended - self._ended == SOUNDING:
-            book.parent_s = (cpu_s - self._cpu_s) / SOUNDING
-        else:  # others were measured too: at the next trial
-            book.is_sounded = False
+        used, watched = self._look()
+        ended, calls = used[1] - self._used[1], watched[1] - self._watched[1]
+        if ended <= SOUNDING + _BESIDE and calls:  # else it is others that were measured
+            self._book.note_nothing((used[0] - self._used[0]) / ended, (watched[0] - self._watched[0]) / calls)
+        self._rounds -= 1
+        if self._rounds:
+            self.begin()
+
+    def _look(self) -> tuple[tuple[float, int], tuple[float, int]]:
         watched = self._pool.watched(self._program)
-        if watched.calls:
-            book.task_s = watched.cpu_s / watched.calls
+        return self._pool.used(), (watched.cpu_s, watched.calls)

@@ -74,7 +74,7 @@ class GuardedProgram:
         self._began_ns = 0
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return GuardedProgram, (self.inner, self.entries, self.imports)
+        return type(self), (self.inner, self.entries, self.imports)
 
     def run(self, input: Any, scope: TaskScope) -> Diff:
         """As the node's own program. Raises Stays where a thread might do otherwise."""
@@ -83,23 +83,24 @@ class GuardedProgram:
         if not self._calls:
             self._begin()
         self._calls += 1
-        if type(input) is dict and ATOMS.issuperset(map(type, input.values())) and ATOMS.issuperset(map(type, input)):
-            try:
-                before = _pack(input)
-            except (
-                UnicodeEncodeError,
-                OverflowError,
-                TypeError,
-            ):  # a lone surrogate, more than 64 bits, a complex number
-                return self._run_surveyed(input, scope)
-            diff = self._call(input, scope)
-            if _pack(input) != before:
-                raise Stays("it changes its input")
-            for channel, value in diff:
-                if type(value) not in ATOMS:
-                    self._check_result(channel, value, {id(input): input})
-            return diff
-        return self._run_surveyed(input, scope)
+        try:
+            before = _packer.pack(input)
+        except (TypeError, ValueError, OverflowError):  # not plain data, or too large or too deep for it
+            return self._run_surveyed(input, scope)
+        self._left -= 1
+        diff = self._measured(input, scope) if self._left < 0 else self.inner.run(input, scope)
+        if _packer.pack(input) != before:
+            raise Stays("it changes its input")
+        if len(before) > _LARGE_BYTES:
+            _forget_buffer()
+        parts: dict[int, Any] | None = None
+        for channel, value in diff:
+            if type(value) not in ATOMS:
+                if parts is None:
+                    parts = {}
+                    survey(input, "its input", parts)
+                self._check_result(channel, value, parts)
+        return diff
 
     def _run_surveyed(self, input: Any, scope: TaskScope) -> Diff:
         parts: dict[int, Any] = {}
@@ -112,17 +113,14 @@ class GuardedProgram:
         for kind in given.classes.difference(self._classes):
             self._look_at(kind)
         before = _seal.encode(input)
-        diff = self._call(input, scope)
+        diff = self._measured(input, scope)
         if _seal.encode(input) != before:
             raise Stays("it changes its input")
         for channel, value in diff:
             self._check_result(channel, value, parts)
         return diff
 
-    def _call(self, input: Any, scope: TaskScope) -> Diff:
-        self._left -= 1
-        if self._left >= 0:
-            return self.inner.run(input, scope)
+    def _measured(self, input: Any, scope: TaskScope) -> Diff:
         cpu_ns = thread_time_ns()
         diff = self.inner.run(input, scope)
         cpu_ns = thread_time_ns() - cpu_ns
@@ -195,4 +193,11 @@ class _Unshared:
 
 
 _seal = Codec(trust=True, arena=_Unshared())
-_pack = msgpack.Packer(strict_types=True).pack
+_packer = msgpack.Packer(strict_types=True)
+"""What it takes is plain data: a copy cannot be told from it."""
+
+
+def _forget_buffer() -> None:
+    """A packer keeps the largest buffer it ever had."""
+    global _packer
+    _packer = msgpack.Packer(strict_types=True)

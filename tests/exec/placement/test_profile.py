@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 import mpflow._exec.placement.profile as profiles
+from mpflow._exec.placement.decide import PROCESS, THREAD
 from mpflow._exec.placement.profile import Profile
 
 
@@ -82,6 +83,32 @@ def test_a_long_call_among_short_ones_counts_for_what_it_computed() -> None:
     for ended in range(1, 11):
         period.lanes(ended * 0.01, 0.01, 1)
     assert period.lanes(1.1, 1.0, 1) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(("cores", "lanes"), [(1, 1.0), (2, 2.0)])
+def test_of_a_burst_it_is_known_at_its_end(cores: int, lanes: float) -> None:
+    period = profiles._Period()
+    period.start(0.0)
+    assert [period.lanes(ended * 0.1 / cores, 0.1, 4 - ended) for ended in range(1, 4)] == [0.0] * 3
+    assert period.lanes(0.4 / cores, 0.1, 0, is_last=True) == pytest.approx(lanes)
+
+
+def test_calls_that_follow_one_another_keep_nobody_company() -> None:
+    period = profiles._Period()
+    period.start(0.0)
+    assert period.lanes(0.1, 0.1, 0, is_last=True) == 0.0
+
+
+def test_of_crowds_the_best_lately_counts_until_calls_become_others() -> None:
+    profile = Profile("n")
+    profile.note_crowd(THREAD, 0.02, 0.01)
+    profile.note_crowd(THREAD, 0.01, 0.011)
+    profile.note_crowd(THREAD, 0.05, 0.009)
+    profile.note_crowd(PROCESS, 0.006, 0.01)
+    assert profile.here_pace.each_s == pytest.approx(0.0102)
+    assert profile.away_pace.each_s == 0.006
+    profile.note_crowd(PROCESS, 0.03, 0.05)
+    assert (profile.here_pace.each_s, profile.away_pace.each_s) == (0.0, 0.03)
 
 
 def test_calls_that_let_go_of_the_lock_are_remembered_for_it(clocks: Clocks) -> None:
