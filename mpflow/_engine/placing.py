@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from operator import attrgetter
-from time import monotonic, perf_counter
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from mpflow._columns import Attempts, Column, Span, lead
+from mpflow._columns import Attempts, Span, lead
+from mpflow._engine.crowds import Abroad, Crowd
 from mpflow._exec.cpu import cores
 from mpflow._exec.place import has_gil
 from mpflow._exec.placement.costs import CostBook, book_of
@@ -39,64 +40,6 @@ PART = 512
 
 away: dict[int, int] = {}
 """How many moved tasks each run's director has under way."""
-
-
-class Abroad:
-    """What of one node is with the pool."""
-
-    __slots__ = ("columns", "open", "single")
-
-    def __init__(self) -> None:
-        self.open = 0
-        self.single: dict[int, Attempt] = {}
-        self.columns: list[Column] = []
-
-    def add(self, attempts: Attempts) -> None:
-        self.open += len(attempts)
-        if type(attempts) is Span:
-            self.columns = [column for column in self.columns if column.left or column.is_spread]
-            self.columns.append(attempts.column)
-        else:
-            self.single.update((id(attempt), attempt) for attempt in attempts)
-
-    def ended(self, attempts: Attempts) -> None:
-        self.open -= len(attempts)
-        if not self.open:
-            self.columns.clear()
-            self.single.clear()
-        elif type(attempts) is not Span:
-            for attempt in attempts:
-                self.single.pop(id(attempt), None)
-
-    def all(self) -> list[Attempt]:
-        """Each of them, and some that have ended."""
-        spread = (attempt for column in self.columns for attempt in Span(column, 0, len(column.inputs)))
-        return [*self.single.values(), *spread]
-
-
-class Crowd:
-    """Tasks of one node that are done at one place, with nothing else of the run beside them."""
-
-    __slots__ = ("_before", "node", "place", "since", "total", "waiting")
-
-    def __init__(self, node: NodePlan, place: str) -> None:
-        self.node = node
-        self.place = place
-        self.total = self.waiting = 0
-        self.since = perf_counter()
-        self._before = node.meter.used(place)
-
-    @property
-    def done(self) -> int:
-        return self.total - self.waiting
-
-    def note(self) -> None:
-        """Have the node's profile know after how long one of them was done, unless too few were."""
-        calls, cpu_s = self.node.meter.used(self.place)
-        calls -= self._before[0]
-        if self.done >= CROWD and calls > 0:
-            each_s = (perf_counter() - self.since) / self.done
-            self.node.meter.note_crowd(self.place, each_s, (cpu_s - self._before[1]) / calls)
 
 
 class Director:
