@@ -81,10 +81,10 @@ class Bridge:
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.func, self.convert, self.needs_theirs)
 
-    def __call__(self, input: Any, **given: Any) -> Any:
+    def __call__(self, *input: Any, **given: Any) -> Any:
         task = _enter(given, self.needs_theirs)
         try:
-            return self.convert(self.func(input, **given))
+            return self.convert(self.func(*input, **given))
         except Exception as error:
             if (other := _our_error(error, task)) is error:
                 raise
@@ -96,10 +96,10 @@ class AsyncBridge(Bridge):
 
     __slots__ = ()
 
-    async def __call__(self, input: Any, **given: Any) -> Any:
+    async def __call__(self, *input: Any, **given: Any) -> Any:
         task = _enter(given, self.needs_theirs)
         try:
-            return self.convert(await self.func(input, **given))
+            return self.convert(await self.func(*input, **given))
         except Exception as error:
             if (other := _our_error(error, task)) is error:
                 raise
@@ -188,8 +188,15 @@ def _their_config(scope: TaskScope) -> dict[str, Any]:
         "__pregel_runtime": theirs,
         "__pregel_scratchpad": _Scratchpad(scope),
         "__pregel_send": _keep_nothing,
+        "__pregel_call": partial(_start_task, scope),
     }
-    return {**scope.config, "configurable": configurable}
+    return {"callbacks": None, **scope.config, "configurable": configurable}
+
+
+def _start_task(scope: TaskScope, *given: Any, **options: Any) -> Any:
+    from mpflow.interop.calling import start_task
+
+    return start_task(scope, *given, **options)
 
 
 def _keep_nothing(writes: Any) -> None:

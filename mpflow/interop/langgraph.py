@@ -6,7 +6,7 @@ behind a bridge.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -25,10 +25,13 @@ from mpflow.graph.branch import BranchSpec
 from mpflow.graph.compiled import CompiledStateGraph
 from mpflow.graph.state import StateGraph
 from mpflow.interop.bridge import bridged_callables, ours
+from mpflow.interop.functional import function_of, kept_by, translated
+from mpflow.interop.policies import caching, retries, timeout_policy
 from mpflow.interop.storing import LentStore
+from mpflow.interop.taking import TakesTheirs
 from mpflow.managed.is_last_step import IsLastStepManager, RemainingStepsManager
+from mpflow.pregel.compiled import CompiledGraph
 from mpflow.runnables.base import Callables
-from mpflow.types import CachePolicy, RetryPolicy, TimeoutPolicy
 
 if TYPE_CHECKING:
     from mpflow._exec.place import Executor
@@ -58,32 +61,37 @@ def from_langgraph(
     store: Any = _NOT_GIVEN,
     cache: Any = _NOT_GIVEN,
     **options: Any,
-) -> CompiledStateGraph[Any, Any, Any, Any]:
+) -> CompiledGraph:
     """A graph of LangGraph's as one of ours: its nodes, unchanged, on our executors and worker processes.
 
-    `graph` is a `StateGraph` of LangGraph or what its ``compile`` returned, whose checkpointer, store, cache, breakpoints,
-    name and config are taken over where none are given here. `executor`, `pool` and `options` are those of our
-    ``compile``. Subgraphs that are nodes become ours too. In nodes LangGraph's `interrupt`, `Command`, `Send`,
-    `get_config`, `get_store` and `get_stream_writer` work as they are; errors of the engine are those of `mpflow.errors`.
+    `graph` is a `StateGraph` of LangGraph, what its ``compile`` returned, or what its `entrypoint` made. Checkpointer,
+    store, cache, breakpoints, name and config are taken over where none are given here. `executor`, `pool` and `options` are
+    those of our ``compile``, or of our `entrypoint`. Subgraphs that are nodes become ours too. In nodes LangGraph's tasks are
+    ours, and `interrupt`, `Command`, `Send`, `get_config`, `get_store` and `get_stream_writer` work as they are; errors of the
+    engine are those of `mpflow.errors`.
 
-    Raises TypeError for what is no such graph. Graphs of its functional API, and graphs that a node's function calls by
-    itself, are not taken over: the latter run on LangGraph within their node.
+    Raises TypeError for what is no such graph. Graphs that a function calls by itself run on LangGraph within its task.
     """
     builder = graph if isinstance(graph, TheirStateGraph) else getattr(graph, "builder", None)
-    if not isinstance(builder, TheirStateGraph):
+    function = None if builder is not None else function_of(graph)
+    if function is None and not isinstance(builder, TheirStateGraph):
         raise TypeError(
-            f"from_langgraph takes a StateGraph of LangGraph or what its compile() returned, got {type(graph).__name__}"
+            "from_langgraph takes a StateGraph of LangGraph, what its compile() returned, or what its entrypoint made, got "
+            f"{type(graph).__name__}"
         )
     given = {"checkpointer": checkpointer, "store": store, "cache": cache}
     options.update({name: value for name, value in given.items() if value is not _NOT_GIVEN})
     if graph is not builder:
-        options = {**_options_of(graph), **options}
+        options = {**(_options_of(graph) if function is None else kept_by(graph)), **options}
     if isinstance(options.get("checkpointer"), TheirSaver):
         options["checkpointer"] = LangGraphSaver(options["checkpointer"])
     if isinstance(options.get("store"), TheirStore):
         options["store"] = LentStore(options["store"])
+    options.update(executor=executor, pool=pool)
+    if function is not None:
+        return translated(graph, function, options)
     compiled = object.__new__(TranslatedGraph)
-    compiled.__dict__.update(_translated(builder).compile(executor=executor, pool=pool, **options).__dict__)
+    compiled.__dict__.update(_translated(builder).compile(**options).__dict__)
     if graph is not builder:
         compiled.step_timeout = graph.step_timeout
         compiled.stream_mode = graph.stream_mode
@@ -91,32 +99,8 @@ def from_langgraph(
     return compiled
 
 
-class TranslatedGraph(CompiledStateGraph[Any, Any, Any, Any]):
+class TranslatedGraph(TakesTheirs, CompiledStateGraph[Any, Any, Any, Any]):
     """A compiled graph that takes LangGraph's `Command` and the like as input."""
-
-    def invoke(self, input: Any, *args: Any, **kwargs: Any) -> Any:
-        """Run the graph on `input` and return its output."""
-        return super().invoke(ours(input), *args, **kwargs)
-
-    async def ainvoke(self, input: Any, *args: Any, **kwargs: Any) -> Any:
-        """As `invoke`, awaited."""
-        return await super().ainvoke(ours(input), *args, **kwargs)
-
-    def stream(self, input: Any, *args: Any, **kwargs: Any) -> Iterator[Any]:
-        """Run the graph, yielding what happens as it happens."""
-        return super().stream(ours(input), *args, **kwargs)
-
-    def astream(self, input: Any, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
-        """As `stream`, for ``async for``."""
-        return super().astream(ours(input), *args, **kwargs)
-
-    def update_state(self, config: Any, values: Any, *args: Any, **kwargs: Any) -> Any:
-        """Write `values` to a saved state, as a node would."""
-        return super().update_state(config, ours(values), *args, **kwargs)
-
-    async def aupdate_state(self, config: Any, values: Any, *args: Any, **kwargs: Any) -> Any:
-        """As `update_state`, awaited."""
-        return await super().aupdate_state(config, ours(values), *args, **kwargs)
 
 
 def _options_of(graph: Any) -> dict[str, Any]:
@@ -153,9 +137,9 @@ def _translated(builder: Any) -> StateGraph[Any, Any, Any, Any]:
     _use_their_channels(graph, builder)
     defaults = builder._node_defaults
     graph.set_node_defaults(
-        retry_policy=_retries(defaults.retry_policy),
-        cache_policy=_caching(defaults.cache_policy),
-        timeout=_timeout(defaults.timeout),
+        retry_policy=retries(defaults.retry_policy),
+        cache_policy=caching(defaults.cache_policy),
+        timeout=timeout_policy(defaults.timeout),
     )
     if defaults.error_handler is not None:
         graph.set_node_defaults(error_handler=_action(defaults.error_handler))
@@ -174,9 +158,9 @@ def _add_node(graph: StateGraph[Any, Any, Any, Any], name: str, spec: Any, build
         defer=spec.defer,
         metadata=spec.metadata,
         input_schema=spec.input_schema,
-        retry_policy=_retries(spec.retry_policy),
-        cache_policy=_caching(spec.cache_policy),
-        timeout=_timeout(spec.timeout),
+        retry_policy=retries(spec.retry_policy),
+        cache_policy=caching(spec.cache_policy),
+        timeout=timeout_policy(spec.timeout),
         error_handler=None if handler is None else _action(handler),
         destinations=dict(ends) if isinstance(ends, dict) else ends,
     )
@@ -191,7 +175,7 @@ def _add_node(graph: StateGraph[Any, Any, Any, Any], name: str, spec: Any, build
 
 def _action(runnable: Any) -> Any:
     """What a node is made of: its function, without the wrapping that LangGraph gave it, or our graph for one of theirs."""
-    if isinstance(getattr(runnable, "builder", None), TheirStateGraph):
+    if isinstance(getattr(runnable, "builder", None), TheirStateGraph) or function_of(runnable) is not None:
         return from_langgraph(runnable)
     if isinstance(runnable, RunnableCallable):
         function: Any = runnable.func if runnable.func is not None else runnable.afunc
@@ -225,23 +209,6 @@ def _answers(result: Any) -> Any:
 
 
 # -- policies ----------------------------------------------------------------------------------------------------------
-
-
-def _retries(policy: Any) -> Any:
-    if policy is None:
-        return None
-    several = [policy] if hasattr(policy, "max_attempts") else list(policy)
-    return [RetryPolicy(**one._asdict()) for one in several]
-
-
-def _caching(policy: Any) -> Any:
-    return None if policy is None else CachePolicy(key_func=policy.key_func, ttl=policy.ttl)
-
-
-def _timeout(policy: Any) -> Any:
-    if policy is None:
-        return None
-    return TimeoutPolicy(run_timeout=policy.run_timeout, idle_timeout=policy.idle_timeout, refresh_on=policy.refresh_on)
 
 
 # -- channels ----------------------------------------------------------------------------------------------------------

@@ -25,9 +25,9 @@ from langgraph.channels.last_value import LastValue
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.config import get_config, get_store, get_stream_writer
 from langgraph.errors import NodeError
-from langgraph.func import entrypoint
 from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.managed import IsLastStep, RemainingSteps
+from langgraph.pregel import NodeBuilder, Pregel
 from langgraph.runtime import Runtime
 from langgraph.store.memory import InMemoryStore
 from langgraph.types import CachePolicy, Command, Overwrite, RetryPolicy, Send, interrupt
@@ -299,11 +299,14 @@ def test_messages_and_tools_of_its_prebuilt_package(run: Run, place: dict[str, A
 
 
 def test_what_is_no_graph_of_its_is_refused() -> None:
-    @entrypoint()
-    def functional(x: int) -> int:
-        return x
-
-    for thing in (functional, OurStateGraph(State), 3):
+    node = NodeBuilder().subscribe_only("in").do(lambda x: x).write_to("out")
+    made = Pregel(
+        nodes={"a": node},
+        channels={"in": LastValue(int), "out": LastValue(int)},
+        input_channels="in",
+        output_channels="out",
+    )
+    for thing in (made, OurStateGraph(State), 3):
         with pytest.raises(TypeError, match="from_langgraph takes a StateGraph of LangGraph"):
             mpflow.from_langgraph(thing)
 
