@@ -225,14 +225,20 @@ def flat(diff: Sequence[tuple[str, Any]]) -> list[Any]:
 
 
 _ATOMS = frozenset({int, float, str, bool, type(None)})
+_PLAIN = _ATOMS | {list, dict}
+"""What may be plain data by its type."""
 _KEPT_BYTES = 1 << 16
 _packer = msgpack.Packer(strict_types=True)
 
 
 def plain(value: Any) -> bytes | None:
-    """As the codec encodes an atom or a list of them; None for what only it can. For a worker's main thread alone."""
+    """As the codec encodes an atom, or a list or dict of them; None for what only it can. For a worker's main thread alone."""
     global _packer
-    if type(value) is list and not _ATOMS.issuperset(map(type, value)):
+    kind = type(value)
+    if kind is dict:
+        if not (_ATOMS.issuperset(map(type, value)) and _ATOMS.issuperset(map(type, value.values()))):
+            return None
+    elif kind is list and not _ATOMS.issuperset(map(type, value)):
         return None
     try:
         data: bytes = _packer.pack(value)
@@ -296,7 +302,7 @@ class Results:
         self.flags = 0
         """Of all payloads together: 0 if they are plain data."""
         self.channel: str | None = ""
-        """The one channel that all have written one value to, an atom or a list of them: then payloads hold the values alone.
+        """The one channel that all have written one value to, an atom or a list or dict of them: then payloads hold the values alone.
         "" as long as there are none, None if they differ."""
 
     def clear(self) -> None:
@@ -324,10 +330,10 @@ class Results:
         self.flags = -1
 
     def only_channel(self, diff: Sequence[tuple[str, Any]]) -> bool:
-        """Whether `diff` is an atom, or a list, for the channel that all others wrote to; if not, payloads will be whole diffs."""
+        """Whether `diff` is one plain value for the channel that all others wrote to; if not, payloads will be whole diffs."""
         if len(diff) == 1:
             name, value = diff[0]
-            if type(value) in _ATOMS or type(value) is list:
+            if type(value) in _PLAIN:
                 if name == self.channel:
                     return True
                 if self.channel == "" and not self.payloads and type(name) is str:

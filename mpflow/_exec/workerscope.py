@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from mpflow._exec.errands import Errands
-from mpflow._exec.facts import LazyFacts, are_entered
+from mpflow._exec.facts import KnownFacts, LazyFacts, are_entered
 from mpflow._messages import Luggage
 from mpflow._scope import TaskScope, control_of, current
 
@@ -19,10 +19,9 @@ class Group:
     """What tasks that differ in path and input alone have in common."""
 
     __slots__ = (
-        "decode",
         "emit",
         "errands",
-        "facts_data",
+        "facts",
         "first_at",
         "is_entered",
         "metadata",
@@ -44,7 +43,7 @@ class Group:
         emit: Callable[[int, str, Any], None],
         errands: Errands,
     ) -> None:
-        self.facts_data = facts_data
+        self.facts = KnownFacts(facts_data, decode)
         self.is_entered = are_entered(facts_data)
         self.errands = errands
         self.program = program
@@ -54,7 +53,6 @@ class Group:
         self.triggers = triggers
         self.number = number
         self.first_at = first_at
-        self.decode = decode
         self.emit = emit
 
 
@@ -69,7 +67,7 @@ class WorkerScope(TaskScope):
     def __getattr__(self, name: str) -> Any:
         # Reached for what is on neither the object nor its class: fetched once, then the object's own.
         if name == "facts":
-            value: Any = LazyFacts(self._group.facts_data, self._group.decode, self._unpack)
+            value: Any = LazyFacts(self._group.facts, self._unpack)
         elif name in ("name", "triggers", "number"):
             value = getattr(self._group, name)
         else:

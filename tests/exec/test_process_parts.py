@@ -13,12 +13,12 @@ import pytest
 from mpflow._exec import batches, slots
 from mpflow._exec.cpu import THREAD_VARIABLES, cpu_count, quotas, thread_limits
 from mpflow._exec.crew import READY
-from mpflow._exec.facts import LeftBehind
+from mpflow._exec.facts import KnownFacts, LazyFacts, LeftBehind, encode_facts
 from mpflow._exec.functions import Shipment, Shipments
 from mpflow._exec.mailbox import Mailbox
 from mpflow._exec.queues import Queue
 from mpflow._exec.roster import Roster
-from mpflow._messages import Attempt
+from mpflow._messages import Attempt, StepFacts
 from mpflow._wire.codec import Codec
 from mpflow.errors import WorkerStartError
 from tests.exec.pooling import Node, facts_of
@@ -194,19 +194,39 @@ def test_results_that_run_no_code_are_decoded_in_one_call_or_cut_apart() -> None
 
 def test_values_for_one_channel_become_whole_diffs_when_another_comes() -> None:
     results = batches.Results()
-    for diff in ([("a", 1)], [("a", "x")]):
+    for diff in ([("a", 1)], [("a", "x")], [("a", {"k": None})]):
         assert results.only_channel(diff)
         payload = batches.plain(diff[0][1])
         assert payload is not None
         results.payloads.append(payload)
     assert not results.only_channel([("b", 2)]) and not results.only_channel([("a", 3)])
-    assert [Codec(trust=True).decode(payload) for payload in results.payloads] == [["a", 1], ["a", "x"]]
+    assert [Codec(trust=True).decode(payload) for payload in results.payloads] == [
+        ["a", 1],
+        ["a", "x"],
+        ["a", {"k": None}],
+    ]
 
 
-@pytest.mark.parametrize("value", [1 << 64, "\ud800", [1, [2]], ["x", b"y"]])
+@pytest.mark.parametrize("value", [1 << 64, "\ud800", [1, [2]], ["x", b"y"], {"x": [1]}, {(1, 2): 3}])
 def test_what_only_the_codec_can_pack_is_left_to_it(value: Any) -> None:
     assert batches.plain(value) is None
     assert batches.plain(1) == Codec(trust=True).encode(1), "the packer is as good as new"
+
+
+@pytest.mark.parametrize("value", [{}, {"x": 1.5, "y": None}, {1: "x", None: True}, ["x", 2], -1])
+def test_plain_data_is_packed_as_the_codec_does_it(value: Any) -> None:
+    assert batches.plain(value) == Codec(trust=True).encode(value)
+
+
+@pytest.mark.parametrize("config", [{}, {"tags": ["t"], "configurable": {"k": [1, {"deep": None}]}}])
+def test_no_task_sees_what_another_did_to_its_facts(config: dict[str, Any]) -> None:
+    codec = Codec(trust=True)
+    known = KnownFacts(encode_facts(StepFacts(config, 3, 9), codec.encode), codec.decode)
+    for _ in range(3):
+        facts: Any = LazyFacts(known, str)
+        assert (facts.config, facts.step, facts.local) == (config, 3, None)
+        facts.config.setdefault("configurable", {}).setdefault("k", []).append("changed")
+        facts.config["tags"] = "changed"
 
 
 def test_failed_starts_neither_loop_nor_end_recruiting_for_good() -> None:
