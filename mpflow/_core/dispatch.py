@@ -6,6 +6,7 @@ A function on a `Scheduler`, which alone calls it, with its transitions.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from mpflow._columns import Span
@@ -31,7 +32,7 @@ def dispatch(scheduler: Scheduler, out: list[Instruction]) -> None:
     most = SLICE if running < SLICE else running
     room = most if limit is None else min(most, limit - running)
     attempts: list[Attempt] = []
-    spans: list[Span] = []
+    spans: Sequence[Span] = ()
     while ready and room > 0:
         task = ready.popleft()
         node = task.node
@@ -39,7 +40,7 @@ def dispatch(scheduler: Scheduler, out: list[Instruction]) -> None:
             attempt = Attempt(task, 1, node.program, task.input, facts, task.path, task.triggers)
             attempt.plain = True
         elif type(task) is Fan:
-            spans.append(task.start(facts))
+            spans = (*spans, task.start(facts))
             continue
         elif node.max_concurrency is None or _admits(scheduler, task):
             attempt = _ruled(task, facts)

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 Explain = Callable[[str], str]
 
 
-_NONE: AbstractSet[str] = frozenset()
 _NOTHING: Mapping[str, Any] = {}
 
 
@@ -59,7 +58,11 @@ def merge(
         last = {name: values[-1] for name, values in grouped.items()}
     ends_step = tasks[0].ends_step
     resetting = state.resetting
-    reset = resetting.keys() - last if ends_step else _NONE
+    reset: dict[str, None] = {}
+    if ends_step:
+        for name in resetting:
+            if name not in last:
+                reset[name] = None
     version: Any = None
     if state.counted:
         version = state.next_version(state.counter)
@@ -98,7 +101,9 @@ def merge(
     for name in reset:
         if name in passing:
             del resetting[name]
-            state.drop(name)
+            del values[name]
+            if name in watchers:
+                state.disappear(name)
     if state.counted:
         versions = state.versions
         for name in (*last, *reset):

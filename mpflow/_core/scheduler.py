@@ -180,8 +180,10 @@ class Scheduler:
         if row is None:
             raise InternalError(f"stimulus {kind} is not possible for {task!r}", [*task.story, task.state])
         row(self, task, stimulus, out)
-        if self.ready or self.open == 0 or self.flow is not None:
+        if self.ready or self.flow is not None:
             self._settle(out)
+        elif self.open == 0:
+            self._end_step(out)
         return out
 
     def _handle_others(self, kind: int, stimulus: Stimulus, out: list[Instruction]) -> None:
@@ -295,8 +297,11 @@ class Scheduler:
             self._end_step(out)
         else:
             # Sends are started first, although what triggered nodes write is merged before what they do.
-            self.ready.extend(sorted(tasks, key=_is_pulled) if TASKS in self.state.values else tasks)
-            self._settle(out)
+            self.ready += sorted(tasks, key=_is_pulled) if TASKS in self.state.values else tasks
+            if flow is None:
+                dispatch(self, out)
+            else:
+                self._settle(out)
 
     def _take_sends(self, tasks: list[Any], *, may_be_fan: bool) -> Flow | None:
         """Add what the queued sends start; the flow of those that are still to be made."""
@@ -381,7 +386,7 @@ class Scheduler:
                 self.flow = None
             elif self.recorded:
                 out.extend((ENDED_TASK, task) for task in place_records(tasks, self.state))
-            grouped = tasks[0].grouped() if len(tasks) == 1 and self.fans else None
+            grouped = tasks[0].grouped() if self.fans and len(tasks) == 1 else None
             merged = merge(self.state, tasks, self._writers, folded, grouped)
         except Exception as error:
             self._break(error, out)

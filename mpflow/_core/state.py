@@ -138,10 +138,14 @@ class ChannelState:
         for view in self.watchers.get(key, ()):
             view.stale = True
 
+    def disappear(self, key: str) -> None:
+        """A channel's value has been taken away."""
+        for view in self.watchers.get(key, ()):
+            view.stale = True
+
     def drop(self, key: str) -> None:
         if self.values.pop(key, MISSING) is not MISSING:
-            for view in self.watchers.get(key, ()):
-                view.stale = True
+            self.disappear(key)
 
     def current(self, keys: tuple[str, ...]) -> View:
         """The view of `keys`, kept current from now on."""

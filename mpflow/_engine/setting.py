@@ -57,6 +57,7 @@ class Setting:
         "kills_on_failure",
         "leaves",
         "on_error",
+        "only_result",
         "options",
         "passing",
         "plan",
@@ -98,6 +99,8 @@ class Setting:
         self.has_previous = PREVIOUS in plan.kinds
         self.passing = not plan.fleeting.isdisjoint(plan.output_keys)
         """Whether a channel of the output may lose its value in a step that does not write it."""
+        self.only_result = Asked(output=plan.output)
+        """What is asked for its output alone."""
         self.quiet = self.streams(NOTHING)
         """The streams of every run that tells nobody anything: they keep nothing."""
 

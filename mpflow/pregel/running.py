@@ -38,22 +38,22 @@ class RunningGraph(DescribedGraph, Runnable[Any, Any]):
         return {name: value for name, value in self.__dict__.items() if name != "_setting"}
 
     def _run(self, config: Any, asked: Asked) -> Run:
+        return Run(self._known_setting(), config, asked, self)
+
+    def _known_setting(self) -> Setting:
+        """What all runs of the graph as it is now have in common."""
         setting = self._setting
         if setting is None:
-            setting = self._setting_of_runs()
-        return Run(setting, config, asked, self)
-
-    def _setting_of_runs(self) -> Setting:
-        setting = Setting(
-            self._plan,
-            self._options,
-            defaults=self.config,
-            checkpointer=self.checkpointer,
-            store=self.store,
-            cache=self.cache,
-            step_timeout_s=self.step_timeout,
-        )
-        self.__dict__["_setting"] = setting
+            setting = Setting(
+                self._plan,
+                self._options,
+                defaults=self.config,
+                checkpointer=self.checkpointer,
+                store=self.store,
+                cache=self.cache,
+                step_timeout_s=self.step_timeout,
+            )
+            self.__dict__["_setting"] = setting
         return setting
 
     def _asked(
@@ -73,6 +73,16 @@ class RunningGraph(DescribedGraph, Runnable[Any, Any]):
     ) -> Asked:
         if debug or (debug is None and self.debug):
             print_mode = ("updates", "values")
+        before = interrupt_before or self.interrupt_before_nodes
+        after = interrupt_after or self.interrupt_after_nodes
+        if (
+            output_keys is self._plan.output
+            and not (stream_mode or print_mode or before or after or durability or subgraphs)
+            and context is None
+            and control is None
+            and version == "v1"
+        ):
+            return self._known_setting().only_result
         return Asked(
             None if context is None else self._context(context),
             stream_mode,
@@ -82,8 +92,8 @@ class RunningGraph(DescribedGraph, Runnable[Any, Any]):
             version,
             control,
             durability,
-            names_of(interrupt_before or self.interrupt_before_nodes),
-            names_of(interrupt_after or self.interrupt_after_nodes),
+            names_of(before),
+            names_of(after),
         )
 
     def _output(self, keys: str | Sequence[str] | None) -> Any:
