@@ -102,7 +102,8 @@ def drive(run: Run, input: Any) -> Iterator[Any]:
     finally:
         loop.close()
         abandon(run, places)
-        leave(run.persistence)
+        if run.persistence is not None:
+            leave(run.persistence)
 
 
 def _outside(traceback: TracebackType | None) -> TracebackType | None:
@@ -164,6 +165,7 @@ def abandon(run: Run, places: Places) -> None:
     if local.calls:  # threads wait for these, and nobody will answer
         for future in tuple(local.calls):
             future.cancel()
-    if running := run.scheduler.running_attempts():
+    scheduler = run.scheduler
+    if scheduler.tasks and (running := scheduler.running_attempts()):
         places.cancel(running, kill=True)
     places.close()

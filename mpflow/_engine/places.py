@@ -68,7 +68,8 @@ class Places:
         """Set once a run whose results are to be durable one by one uses the pool."""
         self._threads: ThreadPlace[Attempt] | None = None
         self._foreign: dict[int, ForeignPlace] = {}
-        self.is_away = in_worker() or _is_away(run.local.around)
+        around = run.local.around
+        self.is_away = in_worker() or (around is not None and _is_away(around))
         self.routes = _routes_of(run.plan, awaits, self.is_away, self.default)
         self.auto = self.routes.auto
         """The sync nodes that say nothing of where they run."""

@@ -83,7 +83,7 @@ class Run:
             self._be_within(around)
         if asked.context is not None:
             self.context = asked.context
-        silent = around is None and not asked.tells
+        silent = around is None and (asked is setting.only_result or not asked.tells)
         self.streams = setting.quiet if silent else self._streams(setting, nest, asked, owner)
         saver = None if setting.checkpointer is None and around is None else self._saver(setting, owner)
         self.local = local = local_of(setting, nest, asked, saver)
@@ -106,7 +106,7 @@ class Run:
             self.output = asked.output
             self.output_keys = _keys_of(plan, self.output)
             self._passing = not plan.fleeting.isdisjoint(self.output_keys)
-        self.stream_keys = _keys_of(plan, self.streams.output)
+        self.stream_keys = plan.stream_keys if silent else _keys_of(plan, self.streams.output)
         self._has_more_facts = bool(
             self.context is not None or self.parent is not None or saver or setting.has_previous or self.namespace
         )

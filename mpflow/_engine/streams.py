@@ -69,6 +69,7 @@ class Streams:
         "shape",
         "subgraphs",
         "upward",
+        "wants_events",
         "watched",
     )
 
@@ -104,13 +105,13 @@ class Streams:
         """The modes that langchain's models and tools tell of."""
         self._seen: set[str] = set()
         self._typed = version == "v2" or TYPED in self.passed
+        self.wants_events = self._hears_tasks()
+        """Whether tasks must tell what happens while they run."""
 
     def wants(self, mode: str) -> bool:
         return mode in self._emit
 
-    @property
-    def wants_events(self) -> bool:
-        """Whether tasks must tell what happens while they run."""
+    def _hears_tasks(self) -> bool:
         return "custom" in self._emit or bool(self.heard) or bool(self.passed) or (self.subgraphs and bool(self.modes))
 
     @property
@@ -259,8 +260,7 @@ class PartStreams(Streams):
 
     __slots__ = ()
 
-    @property
-    def wants_events(self) -> bool:
+    def _hears_tasks(self) -> bool:
         return bool(self.modes)
 
     def event(self, kind: str, data: Any) -> None:
