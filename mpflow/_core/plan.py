@@ -125,7 +125,7 @@ class NodePlan:
 class Plan:
     """A whole graph. ``channels`` are prototypes: each run copies them empty.
 
-    ``starts`` has for each trigger the nodes that it starts. ``bare`` are the channels that are kept as bare values,
+    ``starts`` has for each trigger the nodes that it starts, by name. ``bare`` are the channels that are kept as bare values,
     ``passing`` those of them whose value lasts for one step; ``fleeting`` all that may lose theirs in a step that does not
     write it. ``simple`` says that no channel does anything but take writes:
     none notes that a task was triggered by it, and none gives something out when the run is about to end. ``routes`` are
@@ -230,7 +230,10 @@ class Plan:
         return twin
 
     def _starts(self) -> dict[str, tuple[NodePlan, ...]]:
-        return {trigger: tuple(self.nodes[name] for name in names) for trigger, names in self.trigger_to_nodes.items()}
+        return {
+            trigger: tuple(self.nodes[name] for name in sorted(names))
+            for trigger, names in self.trigger_to_nodes.items()
+        }
 
 
 def keys_of(reads: Reads) -> frozenset[str]:

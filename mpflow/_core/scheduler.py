@@ -173,8 +173,19 @@ class Scheduler:
             task = stimulus[1]
             if task.state != WAITING:
                 return out
+        elif kind == CLOSED_MANY:
+            if outcomes.closed_many(self, stimulus[1], stimulus[2], out):
+                self._settle(out)
+            return out
         else:
-            self._handle_others(kind, stimulus, out)
+            if self.fans and kind != GO_ON:
+                self.spread_all()
+            change = RUN_TRANSITIONS.get((self.phase, kind))
+            if change is None:
+                raise InternalError(
+                    f"stimulus {kind} is not possible while the run is {self.phase}, at step {self.step}"
+                )
+            change(self, stimulus, out)
             return out
         row = TRANSITIONS.get((task.state, kind))
         if row is None:
@@ -185,19 +196,6 @@ class Scheduler:
         elif self.open == 0:
             self._end_step(out)
         return out
-
-    def _handle_others(self, kind: int, stimulus: Stimulus, out: list[Instruction]) -> None:
-        """What concerns no single task: the run, or many tasks at once."""
-        if kind == CLOSED_MANY:
-            if outcomes.closed_many(self, stimulus[1], stimulus[2], out):
-                self._settle(out)
-            return
-        if self.fans and kind != GO_ON:
-            self.spread_all()
-        row = RUN_TRANSITIONS.get((self.phase, kind))
-        if row is None:
-            raise InternalError(f"stimulus {kind} is not possible while the run is {self.phase}, at step {self.step}")
-        row(self, stimulus, out)
 
     def _settle(self, out: list[Instruction]) -> None:
         """After tasks have changed: dispatch those that may run now, and end the step with its last one."""

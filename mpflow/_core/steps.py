@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from mpflow._core.task import Task
@@ -39,16 +40,19 @@ def triggered_tasks(
     """
     tasks: list[Task] = []
     values = state.values
-    nodes: list[NodePlan] = []
+    nodes: Sequence[NodePlan] = ()
     if updated is None:
         nodes = _unseen(plan, state)
     else:  # what the last step gave a new value to, nobody has seen
         starts = plan.starts
+        found = []
         for channel in updated:
             if channel in starts:
-                nodes += starts[channel]
-        if len(nodes) > 1:
-            nodes = sorted(set(nodes), key=_name)
+                found.append(starts[channel])
+        if len(found) == 1:
+            nodes = found[0]
+        elif found:
+            nodes = sorted(set(chain.from_iterable(found)), key=_name)
     for node in nodes:
         reads: Any = node.reads
         if type(reads) is str:

@@ -131,13 +131,16 @@ def perform_all(run: Run, attempts: Sequence[Attempt]) -> list[Outcome]:
     still to be closed.
     """
     outcomes: list[Outcome] = []
+    is_open = False
     for position, attempt in enumerate(attempts):
         outcome = run.performer.perform(attempt)
         outcomes.append(outcome)
-        if outcome[0] is FAILED and not isinstance(outcome[2], Exception):
+        if outcome[0] is DONE:
+            is_open = True
+        elif outcome[0] is FAILED and not isinstance(outcome[2], Exception):
             outcomes.extend((CANCELLED, rest, None, 0.0) for rest in attempts[position + 1 :])
             break
-    if run.mailbox.items or any(outcome[0] is DONE for outcome in outcomes):
+    if is_open or run.mailbox.items:
         run.mailbox.items.extend(outcomes)
         return []
     return outcomes

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from mpflow._core.plan import NodePlan, Plan
 from mpflow._engine.run import Run
-from mpflow._engine.setting import NOTHING, Asked, Setting
+from mpflow._engine.setting import Asked, Setting
 from mpflow._exec.branching import BranchProgram, StreamingProgram
 from mpflow.channels.ephemeral_value import EphemeralValue
 from mpflow.channels.last_value import LastValue
@@ -46,8 +46,9 @@ class Composite(Runnable[Any, Any]):
     def _make_plan(self, way: str) -> Plan:
         raise NotImplementedError
 
-    def _run(self, way: str, config: RunnableConfig | None, asked: Asked = NOTHING) -> Run:
-        return Run(self._setting_for(way), for_child(config), asked)
+    def _run(self, way: str, config: RunnableConfig | None, asked: Asked | None = None) -> Run:
+        setting = self._setting_for(way)
+        return Run(setting, for_child(config), setting.only_result if asked is None else asked)
 
     def _performed(self, input: Any, config: RunnableConfig | None) -> Any:
         """Run on the engine, from the calling thread; the plan's output."""

@@ -257,8 +257,13 @@ class Runnable(ABC, Generic[Input, Output]):
         return (name or getattr(self, "name", None) or type(self).__name__) + (suffix or "")
 
 
+_DATA = frozenset({type(None), bool, int, float, str, bytes, list, tuple, dict})
+
+
 def is_runnable(value: Any) -> bool:
     """Whether it is a Runnable of ours or of langchain-core."""
+    if type(value) in _DATA:  # outputs mostly are; asking an abstract class takes longer than many a branch
+        return False
     if isinstance(value, Runnable):
         return True
     theirs = sys.modules.get(_LANGCHAIN)
