@@ -36,7 +36,7 @@ class ThreadSet:
 
     def reset(self) -> None:
         """Forget all threads: after a fork the child has none of them."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal's handler may start a job in the middle of all this
         self._jobs: deque[Job] = deque()
         self._idle: list[Any] = []
         """The bells of idle threads: locks that they wait for."""
