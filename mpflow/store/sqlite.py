@@ -221,9 +221,18 @@ class _SqliteStore(PerformingStore):
         ttl_s = None if op.ttl is None else op.ttl * 60
         (item,) = self.conn.execute(
             "INSERT INTO mpflow_items (ns, key, value, created_at, updated_at, ttl_s, expires_at_s) "
-            "VALUES (?1, ?2, ?3, ?4, ?4, ?5, ?6) ON CONFLICT (ns, key) DO UPDATE SET value = ?3, updated_at = ?4, "
-            "ttl_s = ?5, expires_at_s = ?6, created_at = iif(expires_at_s <= ?7, ?4, created_at) RETURNING id",
-            (ns, op.key, text, now, ttl_s, None if ttl_s is None else now_s + ttl_s, now_s),
+            "VALUES (:ns, :key, :value, :now, :now, :ttl_s, :expires_at_s) "
+            "ON CONFLICT (ns, key) DO UPDATE SET value = :value, updated_at = :now, ttl_s = :ttl_s, "
+            "expires_at_s = :expires_at_s, created_at = iif(expires_at_s <= :now_s, :now, created_at) RETURNING id",
+            {
+                "ns": ns,
+                "key": op.key,
+                "value": text,
+                "now": now,
+                "ttl_s": ttl_s,
+                "expires_at_s": None if ttl_s is None else now_s + ttl_s,
+                "now_s": now_s,
+            },
         ).fetchone()
         self.conn.executemany(
             "INSERT INTO mpflow_vectors VALUES (?, ?, ?)",
