@@ -44,30 +44,40 @@ def leave(persistence: Persistence | None) -> None:
     """Leave a run, as it ended or in the middle."""
     if persistence is None:
         return
+    losses = Losses(str(persistence.where["thread_id"]))
     for method, arguments in persistence.leave():
         try:
             call_saver(persistence.saver, method, arguments)
         except Exception as error:
-            _mourn(persistence, error)
+            losses.note(error)
 
 
 async def aleave(persistence: Persistence | None) -> None:
     """As `leave`, by the saver's async methods."""
     if persistence is None:
         return
+    losses = Losses(str(persistence.where["thread_id"]))
     for method, arguments in persistence.leave():
         try:
             await acall_saver(persistence.saver, method, arguments)
         except Exception as error:
-            _mourn(persistence, error)
+            losses.note(error)
 
 
-def _mourn(persistence: Persistence, error: Exception) -> None:
-    import logging
+class Losses:
+    """What could not be saved when a run was left, which has ended already, with a result or with an error of its own."""
 
-    # The run has ended already, with a result or with an error of its own.
-    logging.getLogger("mpflow").warning(
-        "thread '%s': what was left to save when its run was given up was lost: %s",
-        persistence.where["thread_id"],
-        str(error),  # not itself: handlers keep what they are given, and its traceback holds the connection open
-    )
+    def __init__(self, thread_id: str) -> None:
+        self._thread_id = thread_id
+        self._last = ""
+
+    def note(self, error: Exception) -> None:
+        """Warn of it, once for one reason."""
+        import logging
+
+        text = str(error)  # not itself: handlers keep what they are given, and its traceback holds the connection open
+        if text != self._last:
+            self._last = text
+            logging.getLogger("mpflow").warning(
+                "thread '%s': what was left to save when its run was given up was lost: %s", self._thread_id, text
+            )

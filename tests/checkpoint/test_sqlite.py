@@ -10,15 +10,18 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import pytest
 
+from mpflow._wire.codec import DecodeError
 from mpflow.checkpoint.base import empty_checkpoint
+from mpflow.checkpoint.serde.jsonplus import JsonPlusSerializer
 from mpflow.checkpoint.sqlite import SqliteSaver
 from mpflow.checkpoint.sqlite.aio import AsyncSqliteSaver
 from mpflow.checkpoint.sqlite.driver import MIGRATIONS
 from mpflow.errors import CheckpointVersionError, RunOwnedElsewhere, StorageError
+from mpflow.graph import END, START, StateGraph
 
 
 def at(thread_id: str = "t", ns: str = "") -> Any:
@@ -64,6 +67,39 @@ def test_cp10_a_connection_of_the_users_own() -> None:
     assert value_of(saver, at()) == 1
     assert saver.conn is connection and saver.is_setup
     connection.close()
+
+
+def test_a_database_that_was_written_through_a_serializer_says_so_to_a_saver_without_one(tmp_path: Path) -> None:
+    path = str(tmp_path / "db")
+    with SqliteSaver.from_conn_string(path, serde=JsonPlusSerializer()) as with_one:
+        save(with_one, at("with"), 1)
+    with SqliteSaver.from_conn_string(path) as without:
+        with pytest.raises(DecodeError, match="with the same serde="):
+            without.get_tuple(at("with"))
+        with pytest.raises(DecodeError, match="with the same serde="):
+            list(without.list(at("with")))
+        save(without, at("without"), 1)
+    with SqliteSaver.from_conn_string(path, serde=JsonPlusSerializer()) as with_one:
+        assert value_of(with_one, at("with")) == 1
+        with pytest.raises(DecodeError, match="without serde="):
+            with_one.get_tuple(at("without"))
+
+
+def test_row_34_what_is_lost_when_a_run_is_left_is_said_once(
+    saver: SqliteSaver, caplog: pytest.LogCaptureFixture
+) -> None:
+    graph = StateGraph(Text).add_node("a", lambda state: {"text": "a"}).add_node("b", lambda state: {"text": "b"})
+    graph.add_edge(START, "a").add_edge("a", "b").add_edge("b", END)
+    made = graph.compile(checkpointer=saver, interrupt_before=["b"])
+    made.invoke({"text": ""}, at())
+    saver.conn.execute("PRAGMA query_only = ON")
+    with caplog.at_level("WARNING", "mpflow"), pytest.raises(StorageError, match="readonly"):
+        made.invoke(None, at(), durability="sync")
+    assert len([record for record in caplog.records if "was lost" in record.message]) == 1
+
+
+class Text(TypedDict):
+    text: str
 
 
 def test_a_row_alone_takes_one_statement(saver: SqliteSaver) -> None:

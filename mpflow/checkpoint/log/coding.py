@@ -85,7 +85,10 @@ class SerdeCoder:
     def unpack(self, packed: bytes) -> Any:
         pair = self._envelope.decode(packed)
         if type(pair) is not list or len(pair) != 2 or type(pair[0]) is not str or type(pair[1]) is not bytes:
-            raise DecodeError("expected the name and the data that a serializer gave")
+            raise DecodeError(
+                "expected the name and the data that a serializer gave: this was saved without one, as data; open the saver "
+                "without serde="
+            )
         return self.serde.loads_typed((pair[0], pair[1]))
 
 

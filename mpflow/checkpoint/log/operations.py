@@ -10,6 +10,7 @@ from random import getrandbits
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from mpflow._names import ATTEMPTS, CHECKPOINT_ID, CHECKPOINT_NS, CONF, THREAD_ID
+from mpflow._wire.codec import DecodeError
 from mpflow.checkpoint.base import (
     Checkpoint,
     CheckpointMetadata,
@@ -150,6 +151,7 @@ def opened(log: LogSaver, thread_id: str, rows: Sequence[Row], checkpoint_id: st
 def tuple_of(log: LogSaver, thread_id: str, ns: str, state: State, opening: Opening | None = None) -> CheckpointTuple:
     """A state as savers give it. What `opening` does not hold is the caller's own."""
     step, frame = state.step, state.step.frame
+    metadata = metadata_of(log, step)  # first: it tells whose serializer the values went through
     opening = opening or Opening(log.coder)
     checkpoint: Checkpoint = {
         "v": frame.v,
@@ -163,15 +165,20 @@ def tuple_of(log: LogSaver, thread_id: str, ns: str, state: State, opening: Open
     return CheckpointTuple(
         config_of(thread_id, ns, step.checkpoint_id),
         checkpoint,
-        metadata_of(log, step),
+        metadata,
         None if step.parent_id is None else config_of(thread_id, ns, step.parent_id),
         Opening(log.coder).writes(state, state.results),  # apart from the values, which may come from the same results
     )
 
 
 def metadata_of(log: LogSaver, step: Step) -> CheckpointMetadata:
-    """A step's metadata, the caller's own."""
+    """A step's metadata, the caller's own. Raises DecodeError for what was saved by another serializer."""
     metadata: CheckpointMetadata = log.coder.unpack(step.frame.metadata)
+    if type(metadata) is not dict:
+        raise DecodeError(
+            f"checkpoint '{step.checkpoint_id}' was saved through a serializer, which this saver was not given: open it "
+            "with the same serde="
+        )
     if step.number is not None:
         metadata["step"] = step.number
     return metadata
