@@ -89,7 +89,7 @@ def config_of_run(
             base = {key: value for key, value in base.items() if key != "configurable"}
     merged: dict[str, Any] = dict(ensure_config(base, defaults, config))
     if merged["recursion_limit"] < 1:
-        raise ValueError(f"'recursion_limit' must be at least 1, got {merged['recursion_limit']}")
+        raise ValueError(f"recursion_limit must be at least 1, got {merged['recursion_limit']}")
     called_back = merged.get("callbacks") is not None
     if outside is not None and called_back:
         from mpflow._engine.messages import without_ours
