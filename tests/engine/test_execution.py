@@ -121,7 +121,7 @@ def test_ex9_a_chain_of_k_nodes_needs_a_limit_of_k_plus_one(run: Run, limit: int
 
 
 def test_ex9_a_limit_below_one_is_refused(run: Run) -> None:
-    with pytest.raises(ValueError, match="'recursion_limit' must be at least 1"):
+    with pytest.raises(ValueError, match="recursion_limit must be at least 1"):
         run.invoke(graph_of((START, "a")).compile(), {}, {"recursion_limit": 0})
 
 
