@@ -357,11 +357,12 @@ def _stamp(attempts: Sequence[Attempt]) -> None:
 def _told(run: Run, error: BaseException) -> BaseException:
     """The error that ends the run, with a note on the task it came from (ER-1)."""
     if not isinstance(error, GraphBubbleUp):
-        for task in run.scheduler.tasks:
-            if task.error is error:
-                add_note(error, f"During task with name '{task.name}' and id '{run.task_id(task)}'")
-                if isinstance(error, (StopIteration, StopAsyncIteration)):  # neither can leave a generator, as a run is
-                    stopped = RuntimeError(f"node '{task.name}' raised {type(error).__name__}")
-                    stopped.__cause__ = error
-                    return stopped
+        # Of tasks that share an error, as all do that no worker could be started for, one is enough.
+        task = next((task for task in run.scheduler.tasks if task.error is error), None)
+        if task is not None:
+            add_note(error, f"During task with name '{task.name}' and id '{run.task_id(task)}'")
+            if isinstance(error, (StopIteration, StopAsyncIteration)):  # neither can leave a generator, as a run is
+                stopped = RuntimeError(f"node '{task.name}' raised {type(error).__name__}")
+                stopped.__cause__ = error
+                return stopped
     return error

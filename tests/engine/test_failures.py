@@ -108,6 +108,13 @@ def test_er1_the_nodes_own_exception_comes_out_with_a_note(run: Run, executor: s
     assert any(note.startswith("During task with name 'b' and id '") for note in error.__notes__)
 
 
+def test_er1_an_error_that_tasks_share_has_one_note(run: Run) -> None:
+    error = Broken("why")
+    with pytest.raises(Broken):
+        run.invoke(star({"executor": "inline"}, a=raises(error), b=raises(error)), {})
+    assert len(error.__notes__) == 1
+
+
 def test_er1_the_first_failure_in_time_wins(run: Run, given_up: threading.Event) -> None:
     def second(state: State) -> dict:
         assert given_up.wait(30)
