@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -10,7 +11,8 @@ from mpflow._exec.placement.clearance import Clearance
 from mpflow._exec.placement.decide import Costs
 from mpflow._exec.placement.guard import GuardedProgram
 from mpflow._exec.program import NodeProgram
-from mpflow._messages import DONE_MANY, Outcome, StepFacts
+from mpflow._messages import CANCELLED, DONE_MANY, Outcome, StepFacts
+from mpflow.errors import PoolClosedError, WrongProcessError
 from mpflow.runnables.base import coerce
 
 SOUNDING = 512
@@ -120,10 +122,13 @@ class _Sounding:
         tasks.head, tasks.tail, tasks.outbox = "nothing", False, self
         self._left = SOUNDING
         self._used, self._watched = self._look()
-        self._pool.submit(Span(tasks, 0, SOUNDING))
+        with suppress(PoolClosedError, WrongProcessError):  # then nobody needs to know
+            self._pool.submit(Span(tasks, 0, SOUNDING))
 
     def post(self, outcome: Outcome) -> None:
         """Take an outcome, from whichever thread reads the workers."""
+        if outcome[0] is CANCELLED:
+            self._rounds = 1
         self._left -= len(outcome[1]) if outcome[0] is DONE_MANY else 1
         if self._left:
             return

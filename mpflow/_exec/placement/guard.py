@@ -82,7 +82,6 @@ class GuardedProgram:
             self._look_again()
         if not self._calls:
             self._begin()
-        self._calls += 1
         try:
             before = _packer.pack(input)
         except (TypeError, ValueError, OverflowError):  # not plain data, or too large or too deep for it
@@ -100,6 +99,7 @@ class GuardedProgram:
                     parts = {}
                     survey(input, "its input", parts)
                 self._check_result(channel, value, parts)
+        self._calls += 1
         return diff
 
     def _run_surveyed(self, input: Any, scope: TaskScope) -> Diff:
@@ -118,6 +118,7 @@ class GuardedProgram:
             raise Stays("it changes its input")
         for channel, value in diff:
             self._check_result(channel, value, parts)
+        self._calls += 1
         return diff
 
     def _measured(self, input: Any, scope: TaskScope) -> Diff:

@@ -10,6 +10,7 @@ from mpflow._exec.functions import Watched
 from mpflow._exec.placement.costs import ROUNDS, SOUNDING, CostBook, book_of
 from mpflow._exec.placement.decide import Costs
 from mpflow._messages import DONE_MANY
+from mpflow.errors import PoolClosedError
 
 
 class Pool:
@@ -57,3 +58,15 @@ def test_what_others_cost_is_not_taken_for_it() -> None:
     book = CostBook(2)
     book.sound(pool)
     assert book.costs() == Costs(2)
+
+
+def test_a_pool_that_closes_meanwhile_is_left_alone() -> None:
+    class Closing(Pool):
+        def submit(self, attempts: Any) -> None:
+            if self.rounds:
+                raise PoolClosedError("an attempt was submitted")
+            super().submit(attempts)
+
+    pool = Closing()
+    CostBook(2).sound(pool)
+    assert pool.rounds == 1
