@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 
 from mpflow._engine.hints import hint
+from mpflow._exec.placement.decide import ms
 from mpflow.graph import START, StateGraph
 from tests.colours import Run
 from tests.exec.placement import corpus
@@ -52,7 +53,7 @@ def test_after_a_run_it_tells_the_figures(run: Run) -> None:
     found = graph.explain()
     assert found["waits"].calls_here == 1
     assert found["waits"].wall_s >= 0.02 > found["waits"].cpu_s
-    assert found["waits"].reason.startswith(f"its calls wait: {found['waits'].wall_s * 1000:.1f} ms each")
+    assert found["waits"].reason.startswith(f"its calls wait: {ms(found['waits'].wall_s)} each")
     assert "of CPU time a call; sending a task costs" in found["tiny"].reason
 
 

@@ -206,7 +206,6 @@ class Trial:
         copies = [self._copied(attempt, input) for input in inputs]
         try:
             pool.submit(copies)
-            self._costs.sound(pool)
         except Exception as error:  # a pool that is closed, or another process's
             standing.trial = None
             standing.hold(f"the pool does not take its tasks: {type(error).__name__}")
@@ -259,4 +258,5 @@ class Trial:
                 standing.hold("two workers gave different results for one task")
             standing.profile.away_pace = Pace()
             standing.hear(self._pool, self._costs)
+            self._costs.sound(self._pool)
         standing.trial = None
