@@ -104,8 +104,8 @@ def interrupt(directory: Path, place: str, colour: str, how: str, after_s: float
     told = [line.split()[1] for line in lines if line.startswith("told")]
     assert set(told) <= set(saved), "something was streamed that was not durable"
     assert len(set(saved)) == len(saved) and len(saved) < 10_000
-    # A second one may come while the first is being answered, and is then told of too.
-    assert len(err.splitlines()) <= LINES[colour] + (30 if how == "twice" else 0), err
+    # A second one may come while the first is being answered, and is then told of too, from as deep as that was.
+    assert len(err.splitlines()) <= LINES[colour] + (60 if how == "twice" else 0), err
     if how != "term":
         # The second may come when Python tears down modules of its own; nothing of ours may be cut short by it.
         answer, _, ignored = err.partition("Exception ignored")

@@ -124,13 +124,13 @@ def test_another_run_need_not_wait_behind_a_full_window(tmp_path: Path) -> None:
         first.submit(node, range(40))
         first.running_pid()
         (busy,) = pool._foreman._floor.roster.crew
-        assert busy.waiting >= 8
+        assert busy.waiting >= 8  # and two have begun before
         second.submit(Node(other), [0])
         with open(gate, "w"):
             pass
         second.finish(1)
         first.finish(41)
-        assert Path(order).read_text().index("b") < 8
+        assert Path(order).read_text().index("b") < 10
 
 
 def test_an_event_loop_need_not_listen_either(monkeypatch: pytest.MonkeyPatch) -> None:
