@@ -305,7 +305,7 @@ class WorkerPool:
     def unattended(self) -> None:
         """No run polls any more: the pool's thread must."""
         spawner = self._spawner
-        if spawner is not None and spawner.is_deaf:
+        if spawner is not None and self._roster.alarm_at < spawner.wakes_at:
             spawner.ring()
 
     def order(self, count: int) -> None:

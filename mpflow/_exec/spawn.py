@@ -37,6 +37,9 @@ _SOCKET_BYTES = 1 << 20
 _ATTENDED_S = 0.05
 """After a run has polled, it is expected back within this; only then does the thread watch the workers, which would wake it
 at each of their messages."""
+_DOZE_S = 0.25
+"""While a run polls, the thread looks this often whether it still does: to be rung each time that a run takes in what came
+would cost the run more than the rest of it."""
 
 
 class Started:
@@ -145,8 +148,6 @@ class Spawner:
         self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._closing = False
         self._abandoned: list[int] | None = None
-        self.is_deaf = False
-        """It sleeps for as long as a run polls; the run rings when it leaves."""
         self.wakes_at = 0.0
         self._thread = threading.Thread(target=self._run, name="mpflow-spawner", daemon=True)
         self._thread.start()
@@ -188,7 +189,6 @@ class Spawner:
                     else:
                         poll.unregister(self._epoll_fd)
                 ready = poll.poll(None if timeout_s is None else max(0, int(timeout_s * 1000) + 1))
-                self.is_deaf = False
                 rung = any(fd == self._bell for fd, _ in ready)
                 if rung:
                     with contextlib.suppress(OSError):
@@ -220,9 +220,8 @@ class Spawner:
         if quiet_s > _ATTENDED_S:
             timeout_s, watch = until_alarm_s, True
         elif quiet_s < 0:
-            # A run polls right now and minds the alarms too; it rings when it leaves.
-            self.is_deaf = True
-            timeout_s, watch = None, False
+            # A run polls right now and minds the alarms too.
+            timeout_s, watch = _DOZE_S, False
         else:
             timeout_s, watch = _ATTENDED_S - quiet_s + 0.001, False
         self.wakes_at = float("inf") if timeout_s is None else now + timeout_s
