@@ -20,7 +20,10 @@ SLACK = 1.25
 GAIN = 0.85
 """Workers must be done in this part of the threads' time before a node moves..."""
 LOSS = 1.1
-"""...and take this much longer before it moves back: what lies between changes nothing."""
+"""...and take this much longer before it moves back: what lies between changes nothing..."""
+CONFIRMED = 0.95
+"""...unless crowds were seen in both places: then workers must be done in this part of the time, for what threads took long ago
+may have been a bad moment, and is seen anew only there."""
 CROWD = 8
 """From so many tasks at once on, what they took tells what others will take."""
 _NOTABLE_S = 0.001
@@ -96,7 +99,8 @@ def decide(
     thread_s = tasks * figures.here_each_s if is_seen else tasks * figures.cpu_s / max(_lanes(figures, cores), 1.0)
     process_s = process_time_s(figures, costs, tasks)
     reckoned = f"{tasks} at once take {ms(thread_s)} in threads, {ms(process_s)} in {costs.workers} workers"
-    if process_s < thread_s * (LOSS if place == PROCESS else GAIN):
+    is_compared = is_seen and bool(figures.away_each_s)
+    if process_s < thread_s * (GAIN if place != PROCESS else CONFIRMED if is_compared else LOSS):
         return Verdict(PROCESS, f"{computing}: {reckoned}", thread_s, process_s)
     return Verdict(THREAD, f"{computing}: {reckoned}; {_why_not(figures, costs, cores)}", thread_s, process_s)
 

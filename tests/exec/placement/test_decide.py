@@ -61,7 +61,8 @@ def test_what_a_crowd_was_seen_to_take_counts() -> None:
     # Whatever else is known: in workers they were done later than in threads.
     slow = CROWDED._replace(sent=50, away_s=0.0201, away_each_s=0.03)
     assert judge(slow, place=PROCESS).place == THREAD
-    assert judge(slow._replace(away_each_s=0.021), place=PROCESS).place == PROCESS
+    assert judge(slow._replace(away_each_s=0.021), place=PROCESS).place == THREAD  # threads are to be seen anew
+    assert judge(slow._replace(away_each_s=0.018), place=PROCESS).place == PROCESS
     assert judge(slow._replace(away_each_s=0.021)).place == THREAD
     assert judge(slow._replace(away_each_s=0.01)).place == PROCESS
     assert judge(slow, tasks=4).place == PROCESS  # four are no crowd
