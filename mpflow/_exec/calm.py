@@ -45,6 +45,8 @@ class Calm:
         for worker in crew:
             if worker.state != READY or worker.wants_out or not worker.window or not worker.is_measured:
                 return 0.0
+            if worker.taken_back:  # what was taken back still counts as waiting there
+                return 0.0
             calm_s = min(calm_s, worker.waiting * worker.mean_s)
             if not worker.window.is_unwatched:
                 calm_s = min(calm_s, 2 * WATCHED_S)

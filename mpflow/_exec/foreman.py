@@ -1,7 +1,7 @@
 """What is to be done when: attempts come in, workers come, fall silent or die, time passes.
 
-How work is given is `giving`, what workers say `hearing`. All of it runs in one thread at a time (see `process`). It never waits for a worker and posts no outcome itself: it puts
-them into `outgoing`, in order.
+How work is given is `giving`, what workers say `hearing`. All of it runs in one thread at a time (see `process`). It never
+waits for a worker and posts no outcome itself: it puts them into `outgoing`, in order.
 """
 
 from __future__ import annotations

@@ -25,6 +25,7 @@ def worker(waiting: int = 10, mean_s: float = 0.01, **fields: Any) -> Any:
     usual = {
         "state": READY,
         "wants_out": False,
+        "taken_back": False,
         "window": SimpleNamespace(is_unwatched=True),
         "is_measured": True,
         "waiting": waiting,
@@ -50,6 +51,7 @@ def test_it_lasts_for_half_of_what_the_first_to_be_done_has_waiting() -> None:
         worker(state=STARTING),
         worker(state=LEAVING),
         worker(wants_out=True),
+        worker(taken_back=True),
         worker(window=None),
         worker(is_measured=False),
     ],
