@@ -13,6 +13,7 @@ import pytest
 
 from bench.bare import BareWorkers
 from bench.graphs import library
+from bench.peers import ray
 from bench.race import Against, Race
 from mpflow._exec.process import WorkerPool
 from tests.exec.pooling import Drive, Node
@@ -60,16 +61,6 @@ def recycled_copy(size_bytes: int) -> Callable[[], None]:
     source = np.ones(size_bytes, np.uint8)
     target = np.frombuffer(mmap.mmap(-1, size_bytes), np.uint8)
     return lambda: np.copyto(target, source)
-
-
-def ray(race: Race) -> Any:
-    """Ray, started with as many workers as we have. Raises ImportError."""
-    import ray
-
-    if not ray.is_initialized():
-        ray.init(num_cpus=CORES, include_dashboard=False, log_to_driver=False, configure_logging=False)
-    race.stack.callback(ray.shutdown)
-    return ray
 
 
 def ray_looks(race: Race, given: Any, node: Callable[..., Any]) -> Callable[[], Any]:

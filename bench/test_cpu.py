@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import heapq
-import os
 import random
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor, wait
-from multiprocessing import get_context
 from typing import Any
 
 import pytest
 
 from bench.graphs import burn, burning, fan_out, turns_for
+from bench.peers import CORES, dask_map, futures_map, joblib_batches, loky_submits, mpire_map, ray_tasks
 from bench.race import Against, Race
 
-CORES = len(os.sched_getaffinity(0))
 NODES = 8
 
 
@@ -28,76 +25,81 @@ def best_possible_s(tasks_s: list[float], cores: int) -> float:
     return max(ends)
 
 
-def fan(race: Race, name: str, tasks: list[Any], wanted: float) -> None:
+def pools(race: Race, turns: list[int]) -> list[Against]:
+    """The same burning by other pools: no graph, no state."""
+    return [
+        Against("concurrent.futures", lambda: futures_map(race, burn, turns), wanted=1),
+        Against("loky", lambda: loky_submits(race, burn, turns), wanted=1),
+        Against("joblib", lambda: joblib_batches(race, burn, turns), wanted=1),
+        Against("mpire", lambda: mpire_map(race, burn, turns), wanted=1),
+        Against("Ray", lambda: ray_tasks(race, burn, turns), wanted=1),
+        Against("Dask", lambda: dask_map(race, burn, turns), wanted=1),
+    ]
+
+
+def fan(race: Race, name: str, turns: list[int], wanted: float, *graphs: Against, rounds: int = 7) -> None:
     """Run a fan-out of CPU-bound nodes; compare with the best that their own CPU times allow."""
-    graph = fan_out("mpflow", burning, tasks, "process")
+    graph = fan_out("mpflow", burning, [{"turns": each} for each in turns], "process")
     runs: list[tuple[float, float]] = []
 
     def ours() -> None:
         start = time.perf_counter()
-        used = graph.invoke({"total": 0})["cpu_s"]
+        # Of the nodes as they ran, side by side: two cores may be slower together than one alone.
+        used_s = graph.invoke({"total": 0})["cpu_s"]
         taken_s = time.perf_counter() - start
-        runs.append((taken_s, best_possible_s(used, CORES)))
+        runs.append((taken_s, best_possible_s(used_s, CORES)))
 
-    race(name, ours, rounds=7)
+    race(name, ours, *graphs, rounds=rounds)
     best_s, possible_s = min(runs, key=lambda run: run[0] / run[1])
     race.compare(name, best_s, "the best end for their own CPU time", possible_s, wanted=wanted)
 
 
+@pytest.mark.parametrize(("count", "node_s"), [(NODES, 0.2), (80, 0.02), (400, 0.002)])
+def test_beside_other_pools(race: Race, count: int, node_s: float) -> None:
+    """A race of its own: the daemons of some pools take a part of the cores as long as they are there."""
+    turns = [turns_for(node_s)] * count
+    graph = fan_out("mpflow", burning, [{"turns": each} for each in turns], "process")
+    race(
+        f"{count} Sends of {node_s * 1e3:.0f} ms, beside other pools",
+        lambda: graph.invoke({"total": 0}),
+        *pools(race, turns),
+    )
+
+
 @pytest.mark.parametrize(("count", "node_s", "wanted"), [(80, 0.02, 0.97), (400, 0.002, 0.9)])
 def test_many_cpu_nodes(race: Race, count: int, node_s: float, wanted: float) -> None:
-    fan(race, f"{count} Sends of {node_s * 1e3:.0f} ms", [{"turns": turns_for(node_s)}] * count, wanted)
+    fan(race, f"{count} Sends of {node_s * 1e3:.0f} ms", [turns_for(node_s)] * count, wanted)
 
 
 def test_skewed_cpu_nodes(race: Race) -> None:
     """From a microsecond to a second, evenly on the scale of logarithms, in random order."""
     dice = random.Random(1)
     second = turns_for(1.0)
-    tasks = [{"turns": int(second * 10 ** dice.uniform(-6, 0))} for _ in range(300)]
-    fan(race, "300 Sends of 1 us to 1 s, skewed", tasks, 0.95)
+    fan(
+        race,
+        "300 Sends of 1 us to 1 s, skewed",
+        [int(second * 10 ** dice.uniform(-6, 0)) for _ in range(300)],
+        0.95,
+        rounds=3,
+    )
 
 
 @pytest.mark.parametrize("node_s", [0.2, 0.02])
 def test_cpu_nodes(race: Race, node_s: float) -> None:
-    turns = turns_for(node_s)
-    tasks = [{"turns": turns}] * NODES
+    turns = [turns_for(node_s)] * NODES
 
     def app(name: str, place: str | None = None) -> Callable[[], Any]:
-        graph = fan_out(name, burning, tasks, place)
+        graph = fan_out(name, burning, [{"turns": each} for each in turns], place)
         return lambda: graph.invoke({"total": 0})
 
-    graph = fan_out("mpflow", burning, tasks, "process")
-    runs: list[tuple[float, float]] = []
-
-    def ours() -> None:
-        start = time.perf_counter()
-        used_s = sum(graph.invoke({"total": 0})["cpu_s"])
-        runs.append((time.perf_counter() - start, used_s))
-
-    def futures() -> Callable[[], Any]:
-        pool = race.stack.enter_context(ProcessPoolExecutor(CORES, get_context("spawn")))
-        return lambda: wait([pool.submit(burn, turns) for _ in tasks])
-
-    def loky_futures() -> Callable[[], Any]:
-        import loky
-
-        pool = loky.ProcessPoolExecutor(CORES)
-        race.stack.callback(pool.shutdown)
-        return lambda: wait([pool.submit(burn, turns) for _ in tasks])
-
-    name = f"{NODES} CPU nodes of {node_s * 1e3:.0f} ms"
-    race(
-        name,
-        ours,
-        Against("concurrent.futures processes", futures),
-        Against("loky processes", loky_futures),
+    fan(
+        race,
+        f"{NODES} CPU nodes of {node_s * 1e3:.0f} ms",
+        turns,
+        0.95,
         Against("mpflow, threads", lambda: app("mpflow", "thread"), rounds=3),
         Against("LangGraph", lambda: app("langgraph"), wanted=0.95 * CORES, rounds=3),
-        rounds=7,
     )
-    # Of the nodes as they ran, side by side: two cores may be slower together than one alone.
-    best_s, used_s = min(runs)
-    race.compare(name, best_s, "their own CPU time / cores", used_s / CORES, wanted=0.95)
 
 
 def test_demo(race: Race) -> None:

@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import operator
-import os
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, wait
-from multiprocessing import get_context
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
 
 from bench.bare import BareWorkers
 from bench.graphs import fan_out, one, sends, subgraphs, waits
+from bench.peers import CORES, dask_map, futures_map, joblib_batches, loky_submits, mpire_map, ray_tasks
 from bench.race import Against, Race, cpu_time
 
 COUNT = 10_000
-CORES = len(os.sched_getaffinity(0))
 INPUTS = [{"i": i} for i in range(COUNT)]
 
 
@@ -42,44 +40,18 @@ def hand_batched(race: Race) -> Callable[[], Any]:
     return run
 
 
-def chunked_map(race: Race) -> Callable[[], Any]:
-    pool = race.stack.enter_context(ProcessPoolExecutor(CORES, get_context("spawn")))
-    return lambda: list(pool.map(one, INPUTS, chunksize=32))
-
-
-def loky_submits(race: Race) -> Callable[[], Any]:
-    import loky
-
-    pool = loky.ProcessPoolExecutor(CORES)
-    race.stack.callback(pool.shutdown)
-    return lambda: wait([pool.submit(one, task) for task in INPUTS])
-
-
-def joblib_batches(race: Race) -> Callable[[], Any]:
-    import joblib
-
-    pool = race.stack.enter_context(joblib.Parallel(CORES))
-    return lambda: pool(joblib.delayed(one)(task) for task in INPUTS)
-
-
-def mpire_map(race: Race) -> Callable[[], Any]:
-    import mpire
-
-    # Given a dict, it would pass its items as keywords.
-    pool = race.stack.enter_context(mpire.WorkerPool(CORES, start_method="spawn", keep_alive=True))
-    return lambda: pool.map(one, [(task,) for task in INPUTS])
-
-
 def test_sends_on_processes(race: Race) -> None:
     race(
         f"a Send of {COUNT}, processes",
         sends("mpflow", COUNT, "process"),
         Against("bare workers, one by one", lambda: bare(race, 1, 32), wanted=0.8),
         Against("bare workers, batched by hand, same merges", lambda: hand_batched(race), wanted=0.4),
-        Against("concurrent.futures map, chunks of 32", lambda: chunked_map(race)),
-        Against("joblib, automatic batches", lambda: joblib_batches(race)),
-        Against("mpire map", lambda: mpire_map(race)),
-        Against("loky submit", lambda: loky_submits(race), wanted=10, rounds=3),
+        Against("concurrent.futures map, chunks of 32", lambda: futures_map(race, one, INPUTS, 32), wanted=1),
+        Against("joblib, automatic batches", lambda: joblib_batches(race, one, INPUTS), wanted=1),
+        Against("mpire map", lambda: mpire_map(race, one, INPUTS), wanted=1),
+        Against("loky submit", lambda: loky_submits(race, one, INPUTS), wanted=10, rounds=3),
+        Against("Ray", lambda: ray_tasks(race, one, INPUTS), wanted=1, rounds=2),
+        Against("Dask", lambda: dask_map(race, one, INPUTS), wanted=1, rounds=1),
         Against("LangGraph, threads", lambda: sends("langgraph", COUNT), wanted=20, rounds=1),
         rounds=9,
         each=COUNT,
