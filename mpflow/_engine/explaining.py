@@ -91,6 +91,11 @@ def _light(profile: Profile, held: str | None, pool: Any) -> str:
     from mpflow._engine.placing import figures_of
     from mpflow._exec.placement.costs import CostBook, book_of
 
+    if profile.company:
+        busy = (
+            f"{ms(profile.cpu_s)} of CPU time a call; side by side they keep {profile.lanes:.1f} cores busy in threads"
+        )
+        return f"{busy}, but {held}" if held is not None else f"{busy}; the next run decides"
     if profile.wall_s > 4 * profile.cpu_s and profile.wall_s >= 2 * HEAVY_S:
         return f"its calls wait: {ms(profile.wall_s)} each, {ms(profile.cpu_s)} of it CPU time"
     book = CostBook(cpu_count()) if pool is None else book_of(pool)

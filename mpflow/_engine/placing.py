@@ -63,7 +63,8 @@ class Director:
             self._next_look = monotonic() + LOOK_S
         groups = _by_node(attempts)
         considered = {node: len(group) for node, group in groups.items() if self._considers(node, len(group))}
-        tasks = sum(considered.values())
+        # Those that wait already, and those that are sent below, count once.
+        tasks = sum(considered.values()) + sum(away.values()) + _running_heavy()
         stay: Attempts = []
         for node, group in groups.items():
             if node not in considered:
@@ -97,9 +98,8 @@ class Director:
             or (tasks >= MANY and self._places.run.scheduler.keeps_columns is not None)
         )
 
-    def _placed(self, node: NodePlan, group: Attempts, considered: int) -> Attempts:
+    def _placed(self, node: NodePlan, group: Attempts, tasks: int) -> Attempts:
         standing = standing_of(node.meter)
-        tasks = considered + sum(away.values()) + _running_heavy()
         verdict = self._judge(node, standing, tasks)
         if verdict.place is THREAD or not standing.proven:
             self._missed(node, standing, tasks, group[-1])

@@ -92,7 +92,8 @@ def test_a_thread_that_holds_up_the_others_is_told_once(
     run.invoke(graph, {})
     profile = graph._plan.nodes["a"].meter
     for _ in range(300):
-        profile.note(0.1, 0.02, 1.0)
+        profile.note(0.1, 0.02)
+        profile.note_company(1.0)
     for _ in range(3):
         run.invoke(graph, {})
     (text,) = hints(caplog)

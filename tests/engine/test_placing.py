@@ -83,7 +83,8 @@ def known(graph: Any, cpu_s: float = 0.01) -> Profile:
     """Have the node measured before: calls that hold the interpreter's lock."""
     profile = graph._plan.nodes["w"].meter = Profile("w")
     for _ in range(100):
-        profile.note(cpu_s, cpu_s, 1.0)
+        profile.note(cpu_s, cpu_s)
+        profile.note_company(1.0)
     return profile
 
 

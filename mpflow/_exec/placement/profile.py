@@ -37,26 +37,37 @@ heavy: dict[int, Call] = {}
 
 
 class _Period:
-    """A time in which heavy calls follow one another without a gap: how many have ended in it, and what they computed."""
+    """A time in which heavy calls follow one another without a gap: how many have ended in it, what they computed, and whose."""
 
     def __init__(self) -> None:
         self.start(0.0)
 
     def start(self, at: float) -> None:
-        self._since = at
+        self._since = self._until = at
         self._ended = self._company = 0
         self._cpu_s = 0.0
+        self._members: set[Profile] = set()
 
-    def lanes(self, now: float, cpu_s: float, company: int, *, is_last: bool = False) -> float:
+    def end(self, profile: Profile, at: float, cpu_s: float, company: int, *, is_last: bool = False) -> float:
         """Take in an end, perhaps the last; how many processors were busy in the period, 0 while that cannot be said.
 
-        While others run, what has ended tells little of what they computed meanwhile, unless it was much more.
+        While others run, what has ended tells little of what they computed meanwhile, unless it was much more. The first
+        call of a node is taken for a heavy one: where it was none, it only makes the others harder to judge.
         """
-        self._ended += 1
-        self._cpu_s += cpu_s
         self._company = max(self._company, company)
+        if cpu_s >= HEAVY_S:
+            self._ended += 1
+            self._cpu_s += cpu_s
+            self._until = at
+            self._members.add(profile)
         is_known = self._ended > self._company > 0 if is_last else company and self._ended > 2 * company + 2
-        return self._cpu_s / (now - self._since) if is_known and now > self._since else 0.0
+        return self._cpu_s / (self._until - self._since) if is_known and self._until > self._since else 0.0
+
+    def close(self, lanes: float) -> None:
+        """It is over: what is known of the whole goes for each of the nodes that took part in it."""
+        for profile in self._members:
+            profile.note_company(lanes)
+        self._members.clear()
 
 
 period = _Period()
@@ -153,7 +164,7 @@ class Profile:
         """Perform an attempt between two looks at the clocks."""
         self.left = self.skip
         key = id(attempt)
-        is_heavy = self.is_heavy
+        is_heavy = self.is_heavy or not self.seen
         company = len(heavy) if is_heavy else 0
         cpu_s = thread_time()
         started = perf_counter()
@@ -169,28 +180,33 @@ class Profile:
             ended = perf_counter()
             cpu_s = thread_time() - cpu_s
             del running[key]
-            lanes = 0.0
+            self.note(ended - started, cpu_s)
             if is_heavy:
                 heavy.pop(key, None)
                 company = max(company, len(heavy))
-                lanes = period.lanes(ended, cpu_s, company, is_last=not heavy)
-                if lanes:
-                    self.best_lanes = max(self.best_lanes * _FADING, lanes)
-            self.note(ended - started, cpu_s, lanes)
+                is_last = not heavy
+                lanes = period.end(self, ended, cpu_s, company, is_last=is_last)
+                if lanes and is_last:
+                    period.close(lanes)
+                elif lanes:
+                    self.note_company(lanes)
 
-    def note(self, wall_s: float, cpu_s: float, lanes: float) -> None:
-        """Take in the figures of one call; `lanes` is 0 where no other heavy one ran beside it."""
+    def note(self, wall_s: float, cpu_s: float) -> None:
+        """Take in the figures of one call."""
         self.seen = seen = self.seen + 1
         self._sum_s += cpu_s
         self.calls += self.skip + 1
         weight = 1 / seen if seen < _EVERY else 0.125
         self.wall_s += (wall_s - self.wall_s) * weight
         self.cpu_s += (cpu_s - self.cpu_s) * weight
-        if lanes:
-            self.company += 1
-            self.last_lanes += (lanes - self.last_lanes) * max(0.125, 1 / self.company)
         self.settle()
         self.left = self.skip
+
+    def note_company(self, lanes: float) -> None:
+        """Take in how many processors it kept busy together with other heavy calls."""
+        self.company += 1
+        self.last_lanes += (lanes - self.last_lanes) * max(0.125, 1 / self.company)
+        self.best_lanes = max(self.best_lanes * _FADING, lanes)
 
     def settle(self) -> None:
         """Draw the conclusions for how often to measure."""

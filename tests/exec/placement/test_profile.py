@@ -72,7 +72,7 @@ def test_light_calls_are_measured_now_and_then_but_all_are_counted(clocks: Clock
 def test_lanes_are_the_processors_kept_busy_over_a_while(cores: int, lanes: float) -> None:
     period = profiles._Period()
     period.start(100.0)
-    found = [period.lanes(100.0 + ended * 0.1 / cores, 0.1, 3) for ended in range(1, 20)]
+    found = [period.end(Profile("n"), 100.0 + ended * 0.1 / cores, 0.1, 3) for ended in range(1, 20)]
     assert found[:8] == [0.0] * 8  # too few have ended to say
     assert found[8:] == pytest.approx([lanes] * 11)
 
@@ -81,22 +81,36 @@ def test_a_long_call_among_short_ones_counts_for_what_it_computed() -> None:
     period = profiles._Period()
     period.start(0.0)
     for ended in range(1, 11):
-        period.lanes(ended * 0.01, 0.01, 1)
-    assert period.lanes(1.1, 1.0, 1) == pytest.approx(1.0)
+        period.end(Profile("n"), ended * 0.01, 0.01, 1)
+    assert period.end(Profile("n"), 1.1, 1.0, 1) == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize(("cores", "lanes"), [(1, 1.0), (2, 2.0)])
 def test_of_a_burst_it_is_known_at_its_end(cores: int, lanes: float) -> None:
     period = profiles._Period()
     period.start(0.0)
-    assert [period.lanes(ended * 0.1 / cores, 0.1, 4 - ended) for ended in range(1, 4)] == [0.0] * 3
-    assert period.lanes(0.4 / cores, 0.1, 0, is_last=True) == pytest.approx(lanes)
+    assert [period.end(Profile("n"), ended * 0.1 / cores, 0.1, 4 - ended) for ended in range(1, 4)] == [0.0] * 3
+    assert period.end(Profile("n"), 0.4 / cores, 0.1, 0, is_last=True) == pytest.approx(lanes)
 
 
 def test_calls_that_follow_one_another_keep_nobody_company() -> None:
     period = profiles._Period()
     period.start(0.0)
-    assert period.lanes(0.1, 0.1, 0, is_last=True) == 0.0
+    assert period.end(Profile("n"), 0.1, 0.1, 0, is_last=True) == 0.0
+
+
+def test_nodes_that_ran_side_by_side_know_it_all_alike(clocks: Clocks) -> None:
+    first, second, third = (Profile(name) for name in "abc")
+    call(first, clocks, 0.1, 0.1, lambda: call(second, clocks, 0.1, 0.1, lambda: call(third, clocks, 0.1, 0.1)))
+    assert [profile.company for profile in (first, second, third)] == [1, 1, 1]
+    assert first.lanes == second.lanes == third.lanes > 0
+
+
+def test_a_first_call_that_only_waits_tells_nothing_of_those_beside_it() -> None:
+    period = profiles._Period()
+    period.start(0.0)
+    found = [period.end(Profile("n"), ended * 0.1, 0.1, 2) for ended in (1, 2)]
+    assert [*found, period.end(Profile("waits"), 0.5, 0.0, 0, is_last=True)] == [0.0, 0.0, 0.0]
 
 
 def test_of_crowds_the_best_lately_counts_until_calls_become_others() -> None:
@@ -149,7 +163,7 @@ def measured(wall_s: float, cpu_s: float, calls: int) -> tuple[list[int], Profil
         profile.left -= 1
         if profile.left < 0:
             found.append(call)
-            profile.note(wall_s, cpu_s, 0.0)
+            profile.note(wall_s, cpu_s)
     return found, profile
 
 
