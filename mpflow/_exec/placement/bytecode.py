@@ -20,6 +20,8 @@ _WITH = frozenset({"BEFORE_WITH", "SETUP_WITH"})
 _COPIES = frozenset({"COPY", "DUP_TOP"})
 _SWAPS = frozenset({"SWAP", "ROT_TWO"})
 _CALLS = frozenset({"CALL", "CALL_KW", "CALL_METHOD", "CALL_FUNCTION", "CALL_FUNCTION_KW"})
+OPENERS = frozenset({"open", "GzipFile", "BZ2File", "LZMAFile", "FileIO"})
+_MOVERS = frozenset({"rename", "replace"})
 _SKIPPED = frozenset({"CACHE", "EXTENDED_ARG", "NOP", "PRECALL", "RESUME", "NOT_TAKEN"})
 
 GLOBAL, FREE, IMPORTED = "global", "variable", "import"
@@ -58,14 +60,16 @@ class Report(NamedTuple):
     self_stores: list[Store]
     """Attributes set on the first parameter."""
     opens: list[Store]
-    """Calls of ``open`` that are not plainly for reading."""
+    """Calls of ``open``, whoever's, that are not plainly for reading."""
+    moves: list[Store]
+    """Calls that move a file if they are a path's: of ``rename`` and ``replace``, with one argument."""
     imports: list[Store]
     """Modules that are imported when the code runs."""
 
 
 def read(code: CodeType) -> Report:
     """Read a function's code, with the functions, comprehensions and classes written within it."""
-    report = Report([], [], frozenset(), frozenset(), [], [], [])
+    report = Report([], [], frozenset(), frozenset(), [], [], [], [])
     names: set[str] = set()
     strings: set[str] = set()
     _read(code, frozenset(code.co_freevars), report, names, strings, is_outermost=True)
@@ -84,7 +88,7 @@ def _read(
         line = _line(step) or line
         if name in _NAMES:
             report.uses.append(_use(GLOBAL, steps, at, line))
-            if step.argval == "open":
+            if step.argval in OPENERS:
                 _read_open(code, steps, at, line, report)
         elif name in _FREE and step.argval in outer:
             report.uses.append(_use(FREE, steps, at, line))
@@ -108,7 +112,14 @@ def _read(
         elif name in ("IMPORT_STAR", "LOAD_BUILD_CLASS_CELL"):
             report.stores.append(Store("imports with *", line))
         if name in _ATTRIBUTES or name == "LOAD_SUPER_ATTR":
-            names.add(step.argval if isinstance(step.argval, str) else str(step.argval))
+            attribute = str(step.argval)
+            names.add(attribute)
+            if attribute in OPENERS and not _is_of(steps[at - 1], ("os", "posix")):
+                _read_open(code, steps, at, line, report)
+            elif attribute in _MOVERS:
+                call = _read_call(code, steps, at)
+                if call is None or (len(call[0]) == 1 and not call[1]):
+                    report.moves.append(Store(f"calls '{attribute}', which moves a file if it is a path's", line))
     for constant in code.co_consts:
         if isinstance(constant, str):
             strings.add(constant)
@@ -116,6 +127,10 @@ def _read(
             # A name that is free in the inner code is ours, or free in ours as well.
             inner = frozenset(free for free in constant.co_freevars if free in outer and free not in code.co_cellvars)
             _read(constant, inner, report, names, strings, is_outermost=False)
+
+
+def _is_of(step: Any, names: tuple[str, ...]) -> bool:
+    return step.opname in _NAMES and step.argval in names
 
 
 def _line(step: Any) -> int | None:
@@ -213,11 +228,12 @@ def _target(steps: list[Any], at: int) -> Any:
 _READING = frozenset({"r", "rb", "rt", "br", "tr"})
 
 
-def _read_open(code: CodeType, steps: list[Any], at: int, line: int, report: Report) -> None:
-    """Note a call of ``open`` unless its mode is a constant for reading, or left out."""
+def _read_call(code: CodeType, steps: list[Any], at: int) -> tuple[list[Any], dict[str, Any]] | None:
+    """What pushed each argument of the call of what is loaded at `at`, by position and by name; None if that is not plain."""
     pushed: list[Any] = []  # for each value on the stack above the function, what pushed it
     names: tuple[str, ...] = ()
-    for step in steps[at + 1 :]:
+    start = at + 2 if at + 1 < len(steps) and steps[at + 1].opname == "PUSH_NULL" else at + 1
+    for step in steps[start:]:
         if step.opname == "KW_NAMES":
             names = code.co_consts[step.arg]
             continue
@@ -225,9 +241,8 @@ def _read_open(code: CodeType, steps: list[Any], at: int, line: int, report: Rep
             if step.opname in ("CALL_KW", "CALL_FUNCTION_KW"):
                 names = pushed.pop().argval
             if len(pushed) == step.arg:
-                if not _is_reading(pushed, names):
-                    break
-                return
+                plain = pushed[: len(pushed) - len(names)]
+                return plain, dict(zip(names, pushed[len(plain) :], strict=True))
             names = ()
             below = 1 if step.opname.startswith("CALL_FUNCTION") else 2
             del pushed[max(0, len(pushed) - step.arg - below) :]
@@ -236,24 +251,38 @@ def _read_open(code: CodeType, steps: list[Any], at: int, line: int, report: Rep
         try:
             effect = dis.stack_effect(step.opcode, step.arg, jump=False)
         except ValueError:
-            break
+            return None
         if effect > 0:
             pushed.extend([step] * effect)
         else:
             if len(pushed) < 1 - effect:
-                break
+                return None
             del pushed[len(pushed) - 1 + effect :]
             pushed.append(step)
-    report.opens.append(Store("opens a file that it may write", line))
+    return None
 
 
-def _is_reading(pushed: list[Any], names: tuple[str, ...]) -> bool:
-    plain = pushed[: len(pushed) - len(names)]
-    given = dict(zip(names, pushed[len(plain) :], strict=True))
-    mode = plain[1] if len(plain) > 1 else given.get("mode")
-    if "opener" in given or len(plain) > 6:
+def _read_open(code: CodeType, steps: list[Any], at: int, line: int, report: Report) -> None:
+    """Note a call of ``open`` unless its mode is a constant for reading, or left out."""
+    call = _read_call(code, steps, at)
+    if call is None or not _is_reading(*call, is_method=steps[at].opname in _ATTRIBUTES):
+        report.opens.append(Store("opens a file that it may write", line))
+
+
+def _is_reading(plain: list[Any], named: dict[str, Any], *, is_method: bool) -> bool:
+    if "opener" in named or len(plain) > 6:
         return False
-    return mode is None or (mode.opname.startswith(("LOAD_CONST", "RETURN_CONST")) and mode.argval in _READING)
+    modes = [*plain[1:2], *([named["mode"]] if "mode" in named else ())]
+    if is_method and plain and not modes:
+        # Of a module the file comes first, of a path the mode does: a constant tells which it is.
+        first = plain[0]
+        if _is_constant(first) and isinstance(first.argval, str) and set(first.argval) <= set("rwxabt+U"):
+            modes.append(first)
+    return all(_is_constant(mode) and mode.argval in _READING for mode in modes)
+
+
+def _is_constant(step: Any) -> bool:
+    return bool(step.opname.startswith(("LOAD_CONST", "RETURN_CONST")))
 
 
 def digest_of(code: CodeType) -> str:

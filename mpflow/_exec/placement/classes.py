@@ -73,6 +73,14 @@ def bases_of(kind: type) -> Iterator[type]:
             yield base
 
 
+def is_compiled(kind: type) -> bool:
+    """Whether methods of a class are no functions of Python: nobody can read them."""
+    return any(isinstance(value, _COMPILED) and value.__objclass__ is kind for value in kind.__dict__.values())
+
+
+_COMPILED = (types.MethodDescriptorType, types.WrapperDescriptorType, types.ClassMethodDescriptorType)
+
+
 def members_of(kind: type) -> Iterator[tuple[str, Any]]:
     """What the author of a class wrote into it, by name."""
     skipped = _ENUM_EXTRAS if issubclass(kind, enum.Enum) else _MODEL_EXTRAS

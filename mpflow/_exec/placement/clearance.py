@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from hashlib import blake2b
 from typing import Any
+
+from mpflow._exec.placement import surroundings
 
 MISSING: Any = object()
 
@@ -16,7 +18,7 @@ class Held(Exception):
 class Clearance:
     """What a walk found. ``held`` is the reason to stay, or None."""
 
-    __slots__ = ("_bindings", "_cells", "_names", "_sizes", "entries", "held", "imports", "reads_files")
+    __slots__ = ("_bindings", "_cells", "_names", "_sizes", "entries", "held", "imports", "moves", "settings")
 
     def __init__(self) -> None:
         self.held: str | None = None
@@ -24,7 +26,10 @@ class Clearance:
         """With each thing that was let through, text that a walk in another process must come to as well."""
         self.imports: dict[str, None] = {}
         """The modules that code imports while it runs; all of them are loaded here."""
-        self.reads_files = False
+        self.moves: str | None = None
+        """A call that moves a file, if what it is a method of is a path."""
+        self.settings: dict[str, Any] = {}
+        """What the code goes by without naming it (`surroundings`), as it was when the walk met it."""
         self._names: dict[str, int] = {}
         self._bindings: list[tuple[Mapping[str, Any], str, Any]] = []
         self._cells: list[tuple[Any, Any]] = []
@@ -45,12 +50,16 @@ class Clearance:
         """`name` must stay bound to `value`, or to nothing (`MISSING`)."""
         self._bindings.append((namespace, name, value))
 
+    def goes_by(self, settings: Iterable[str]) -> None:
+        """The code depends on these settings of the process, which must stay as they are."""
+        self.settings.update(surroundings.look(name for name in settings if name not in self.settings))
+
     def bind_cell(self, cell: Any, value: Any) -> None:
         """The variable of an outer function must stay bound to `value`."""
         self._cells.append((cell, value))
 
     def changed(self) -> str | None:
-        """The name of a global, attribute or variable that is another object than when the walk met it; else None."""
+        """What is another than when the walk met it: a global, attribute, variable or setting, by its name; else None."""
         for namespace, name, value in self._bindings:
             if namespace.get(name, MISSING) is not value:
                 return name
@@ -63,6 +72,9 @@ class Clearance:
                     return "a variable of an outer function"
             except ValueError:
                 return "a variable of an outer function"
+        for name, value in surroundings.look(self.settings).items():
+            if self.settings[name] != value:
+                return name
         return None
 
     def digest(self) -> str:

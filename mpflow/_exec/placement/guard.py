@@ -8,7 +8,7 @@ that the walk found did.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from time import thread_time_ns
 from typing import Any
 
@@ -51,11 +51,20 @@ class GuardedProgram:
         "inner",
         "metadata",
         "name",
+        "settings",
         "tags",
     )
 
-    def __init__(self, inner: NodeProgram, entries: dict[str, str], imports: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        inner: NodeProgram,
+        entries: dict[str, str],
+        imports: Iterable[str] = (),
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
         self.inner = inner
+        self.settings = settings or {}
+        """Those of the parent, which must be the same here as far as the code goes by them."""
         self.entries = entries
         self.imports = tuple(imports)
         """The modules that its code imports while it runs, which are loaded in the parent."""
@@ -74,7 +83,7 @@ class GuardedProgram:
         self._began_ns = 0
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.inner, self.entries, self.imports)
+        return type(self), (self.inner, self.entries, self.imports, self.settings)
 
     def run(self, input: Any, scope: TaskScope) -> Diff:
         """As the node's own program. Raises Stays where a thread might do otherwise."""
@@ -174,6 +183,7 @@ class GuardedProgram:
         different = clearance.difference(self.entries)
         if different is not None:
             raise Stays(f"{different} is another in a worker")
+        self._check_settings(clearance)
         self._clearance = clearance
 
     def _look_at(self, kind: type) -> None:
@@ -181,7 +191,13 @@ class GuardedProgram:
         clearance = walk(kind)
         if clearance.held is not None:
             raise Stays(clearance.held)
+        self._check_settings(clearance)
         self._classes[kind] = clearance
+
+    def _check_settings(self, clearance: Clearance) -> None:
+        for name, value in clearance.settings.items():
+            if self.settings.get(name, value) != value:
+                raise Stays(f"{name}: in a worker that is not what it is here")
 
 
 class _Unshared:

@@ -9,20 +9,29 @@ What it found is kept: as `entries`, to be compared with what a worker finds, an
 from __future__ import annotations
 
 import builtins
+import enum
 import functools
 import sys
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from operator import attrgetter
 from typing import Any
 
-from mpflow._exec.placement import bytecode, trusted
+from mpflow._exec.placement import bytecode, surroundings, trusted
 from mpflow._exec.placement.bytecode import FREE, GLOBAL, Report, Use
-from mpflow._exec.placement.classes import METACLASSES, bases_of, members_of
+from mpflow._exec.placement.classes import METACLASSES, bases_of, is_compiled, members_of
 from mpflow._exec.placement.clearance import MISSING, Clearance, Held
-from mpflow._exec.placement.values import token
+from mpflow._exec.placement.objects import fields_of, shown_by
+from mpflow._exec.placement.values import module_of, token
 
 MOST_FUNCTIONS = 2000
+_WAYS = {
+    "dict": "; a types.MappingProxyType of a dict that has no other name could move",
+    "list": "; a tuple could move",
+    "set": "; a frozenset could move",
+    "ndarray": "; after setflags(write=False) it could move",
+}
+"""What to do about values that are likely to be meant as constants."""
 _LOCKS = (type(__import__("threading").Lock()), type(__import__("threading").RLock()))
 
 
@@ -47,10 +56,13 @@ class _Walker:
         self.clearance = clearance
         self.todo: list[Callable[[], None]] = []
         self.seen: dict[int, Any] = {}
+        self.sees_paths = False
 
     def finish(self) -> None:
         while self.todo:
             self.todo.pop()()
+        if self.sees_paths and self.clearance.moves is not None:
+            raise Held(self.clearance.moves)
 
     def hold(self, what: str, reached: str) -> None:
         raise Held(f"{what}{reached}")
@@ -89,8 +101,8 @@ class _Walker:
     def _value(self, value: Any, what: str, reached: str) -> None:
         text = token(value)
         if text is not None:
-            if type(value).__module__ not in ("builtins", "typing"):
-                self._once(type(value), lambda: self._class(type(value), f"the class of {what}", reached))
+            if module_of(type(value)) not in ("builtins", "typing"):
+                self._class(type(value), f"the class of {what}", reached, is_outside=True)
             self.clearance.note(what, text)
             if isinstance(value, (tuple, frozenset)):
                 # A set's order is another in each process.
@@ -100,33 +112,54 @@ class _Walker:
                         self.look(part, f"a part of {what}", reached)
             return
         kind = type(value)
-        module = kind.__module__ or ""
+        module = module_of(kind)
         if type(value).__name__ == "ufunc" and module == "numpy":
             self.clearance.note(what, f"ufunc {value.__name__}")
+            self.clearance.goes_by((surroundings.NUMPY,))
             return
         if module == "numpy" and kind.__name__ in ("_ArrayFunctionDispatcher",):
             self._known(value, what, reached)
             return
-        if trusted.is_known(module) or not _has_plain_state(value):
-            self.hold(f"{what} is {_a(kind.__qualname__)}, which can change", reached)
-        self._instance(value, kind, what, reached)
+        if kind is types.MappingProxyType:
+            self._proxy(value, what, reached)
+            return
+        if isinstance(value, tuple) and not hasattr(value, "__dict__"):
+            self.clearance.note(what, f"{kind.__qualname__} of {len(value)}")
+            if kind is not tuple:
+                self._class(kind, f"the class of {what}", reached)
+            for index, part in enumerate(value):
+                self.look(part, f"part {index} of {what}", reached)
+            return
+        state = fields_of(value)
+        if state is None:
+            way = _WAYS.get(kind.__name__, "")
+            self.hold(f"{what} is {_a(kind.__qualname__)}, which can change{reached}{way}", "")
+        else:
+            self._instance(value, state, what, reached)
 
-    def _instance(self, value: Any, kind: type, what: str, reached: str) -> None:
+    def _proxy(self, value: types.MappingProxyType[Any, Any], what: str, reached: str) -> None:
+        """As good as a value, if it is the only way to its dict."""
+        shown = shown_by(value)
+        if shown is None:
+            self.hold(f"{what} is a mappingproxy of a dict that others hold too, and so can change", reached)
+        self.clearance.note(what, f"mappingproxy of {list(value)!r}")
+        for key, part in value.items():
+            self.look(key, f"a key of {what}", reached)
+            self.look(part, f"{what}[{key!r}]", reached)
+
+    def _instance(self, value: Any, state: Mapping[str, Any], what: str, reached: str) -> None:
         """An object of a class of the user's: as good as a value if nothing in it can change and no method sets anything."""
         if id(value) in self.seen:
             return
         self.seen[id(value)] = value
-        if "__setitem__" in kind.__dict__ or "__slots__" in kind.__dict__ or kind.__mro__[1:-1]:
-            if any(base.__module__ == "builtins" for base in kind.__mro__[:-1]):
-                self.hold(f"{what} is {_a(kind.__qualname__)}, which can change", reached)
-        state = value.__dict__
         self.clearance.watch(state)
         for name, part in state.items():
-            if token(part) is None and not isinstance(part, (type, types.FunctionType, types.BuiltinFunctionType)):
-                self.hold(f"{what} holds '{name}', {_a(type(part).__qualname__)}, which can change", reached)
+            if module_of(type(part)) == "builtins" and token(part) is None and not callable(part):
+                if not isinstance(part, (tuple, types.MappingProxyType)):
+                    self.hold(f"{what} holds '{name}', {_a(type(part).__qualname__)}, which can change", reached)
             self.look(part, f"'{name}' of {what}", reached)
             self.clearance.bind(state, name, part)
-        self._class(kind, f"the class of {what}", reached, is_outside=True)
+        self._class(type(value), f"the class of {what}", reached, is_outside=True)
 
     def _method(self, value: types.MethodType, what: str, reached: str) -> None:
         owner = value.__self__
@@ -158,9 +191,12 @@ class _Walker:
             self.hold(f"{what} is '{module}.{name}', compiled code that cannot be read", reached)
         elif not trusted.allows(module, name):
             self.hold(f"{what} is '{module}.{name}', which may keep or see state of this process", reached)
-        if module in ("os", "posix", "glob", "tokenize") or name == "open":
-            self.clearance.reads_files = True
+        self._goes_by(module, name)
         self.clearance.note(what, f"{module}.{name}")
+
+    def _goes_by(self, module: str, name: str) -> None:
+        self.clearance.goes_by(surroundings.of_code(module, name))
+        self.sees_paths = self.sees_paths or module.partition(".")[0] == "pathlib"
 
     def _known(self, value: Any, what: str, reached: str) -> None:
         self._by_name(value.__module__ or "", getattr(value, "__qualname__", None) or value.__name__, what, reached)
@@ -200,11 +236,18 @@ class _Walker:
             self.look(value, f"the default of '{key}' of {name}", "")
         for key, value in function.__dict__.items():
             self.look(value, f"the attribute '{key}' of {name}", "")
+            self.clearance.bind(function.__dict__, key, value)
         self.clearance.watch(function.__dict__)
         for use in report.uses:
             self._use(function, use, name, reached)
 
     def _check_names(self, report: Report, name: str) -> None:
+        for move in report.moves[:1]:
+            self.clearance.moves = f"{name} {move.what} (line {move.line})"
+        texts = report.strings if report.attributes & trusted.NAMING else ()
+        for word in trusted.REACHING | frozenset("@"):
+            if any(word in text for text in texts):
+                raise Held(f"{name} has names looked up in a text ('{word}')")
         for attribute in report.attributes:
             if attribute in trusted.REACHING:
                 raise Held(f"{name} looks at '{attribute}'")
@@ -239,6 +282,9 @@ class _Walker:
         else:
             what = f"the import '{use.name.replace(':', '.')}'"
             value = self._imported(use, name)
+        if not use.attributes and getattr(value, "__name__", None) in bytecode.OPENERS and value.__name__ != use.name:
+            if trusted.is_standard(value.__module__ or ""):
+                raise Held(f"{what}, which {name} uses (line {use.line}), is '{value.__name__}' by another name")
         self._chain(value, use, what, f", which {name} uses (line {use.line})")
 
     def _free(self, function: types.FunctionType, use: Use, name: str) -> Any:
@@ -292,8 +338,7 @@ class _Walker:
                     return
                 if trusted.allows(module.__name__, attribute):
                     self.clearance.note(what, "known")
-                    if module.__name__ in ("os", "posix", "glob", "os.path", "posixpath"):
-                        self.clearance.reads_files = True
+                    self._goes_by(module.__name__, attribute)
                     if attribute != "open":
                         return
         self.look(value, what, reached, in_with=use.in_with)
@@ -305,7 +350,7 @@ class _Walker:
         if key in self.seen:
             return
         self.seen[key] = kind
-        module = kind.__module__ or ""
+        module = module_of(kind)
         if module == "builtins":
             if kind.__name__ not in trusted.BUILTINS and not issubclass(kind, BaseException):
                 if not hasattr(types, kind.__name__) and kind.__name__ not in ("NoneType", "function", "module"):
@@ -315,6 +360,8 @@ class _Walker:
             if not _is_exception(kind):
                 self._by_name(module, kind.__qualname__, what, reached)
             return
+        if is_compiled(kind):
+            self.hold(f"{what} is compiled code that cannot be read", reached)
         if type(kind).__name__ not in METACLASSES:
             self.hold(f"{what} has the metaclass '{type(kind).__qualname__}'", reached)
         self.clearance.note(f"the class {kind.__qualname__}", f"{module}.{kind.__qualname__}")
@@ -325,6 +372,10 @@ class _Walker:
             self._class(base, f"a base of {kind.__qualname__}", "", is_outside=is_outside)
         namespace = kind.__dict__
         self.clearance.watch(namespace)
+        if issubclass(kind, enum.Enum):
+            is_outside = True  # its members are there already
+            for member in kind.__members__.values():
+                self._instance(member, member.__dict__, f"{kind.__qualname__}.{member.name}", "")
         for name, value in members_of(kind):
             self.clearance.bind(namespace, name, value)
             what = f"'{name}' of the class {kind.__qualname__}"
@@ -349,25 +400,19 @@ class _Walker:
             else:
                 self.look(value, what, "")
 
-    def _once(self, key: Any, do: Callable[[], None]) -> None:
-        if id(key) not in self.seen:
-            do()
-
 
 def _is_of_its_module(function: types.FunctionType) -> bool:
     """Whether a function that says it is of a known module is what that module has under its name."""
     module: Any = sys.modules.get(function.__module__ or "")
-    if module is None or function.__globals__ is not vars(module):
+    # Packages name the one that users import in the place of the one that holds the code.
+    written_in = str(function.__globals__.get("__name__"))
+    if module is None or written_in.partition(".")[0] != function.__module__.partition(".")[0]:
         return False
     try:
         found = attrgetter(function.__qualname__)(module)
     except AttributeError:  # a closure, or a function under another name
-        return True
+        return function.__globals__ is vars(module)
     return found is function
-
-
-def _has_plain_state(value: Any) -> bool:
-    return type(value).__module__ != "builtins" and type(getattr(value, "__dict__", None)) is dict
 
 
 def _name_of(value: Any) -> str:
@@ -379,7 +424,7 @@ def _is_exception(value: Any) -> bool:
 
 
 def _is_steady(value: Any) -> bool:
-    return type(value).__module__ not in ("builtins",) or type(value) in (frozenset, tuple)
+    return module_of(type(value)) != "builtins" or type(value) in (frozenset, tuple)
 
 
 def _a(name: str) -> str:

@@ -7,11 +7,13 @@ workers, for the result and the figures alone. Two workers that disagree hold th
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from mpflow._columns import Attempts, inputs_of
 from mpflow._exec.functions import Watched
+from mpflow._exec.placement import surroundings
 from mpflow._exec.placement.decide import THREAD, Verdict
 from mpflow._exec.placement.guard import GuardedProgram, Stays
 from mpflow._exec.placement.profile import Pace
@@ -98,7 +100,7 @@ class Standing:
             self._changes += 1
             self.proven = False
             if self._changes > MOST_CHANGES:
-                self.hold(f"'{changed}' is bound anew again and again")
+                self.hold(f"'{changed}' changes again and again")
                 return self.held
         self._clear(program)
         return self.held
@@ -109,7 +111,7 @@ class Standing:
         if reason is None:
             self._clearance = clearance = walk(program.callables.source)
             reason = clearance.held
-            self.guarded = GuardedProgram(program, clearance.entries, clearance.imports)
+            self.guarded = GuardedProgram(program, clearance.entries, clearance.imports, surroundings.look())
             self._heard = Watched()
             self.digest = clearance.digest()
             self.proven = reason is None and self.digest == self.profile.proven_as
@@ -139,6 +141,8 @@ class Standing:
             return False
         for kind in given.classes.difference(self._classes):
             clearance = self._classes[kind] = walk(kind)
+            if clearance.held is None and issubclass(kind, Path) and self._clearance is not None:
+                clearance.held = self._clearance.moves
             if clearance.held is not None:
                 self.hold(clearance.held)
                 return False

@@ -28,11 +28,17 @@ _PURE: Final = _words("""
     types typing unicodedata urllib.parse xml.sax.saxutils zlib zoneinfo zoneinfo._common typing_extensions
     """)
 
+_PATHS: Final = frozenset({"PurePath", "PurePosixPath", "PureWindowsPath", "Path", "PosixPath", "WindowsPath"})
+
 # Of other modules these names alone.
 _NAMES: Final = {
     "os": _words(
         "fspath fsencode fsdecode stat lstat listdir scandir walk access sep altsep linesep extsep pathsep curdir pardir "
         "name devnull PathLike DirEntry stat_result R_OK F_OK W_OK X_OK strerror cpu_count"
+    ),
+    "decimal": _words(
+        "Decimal Context localcontext DecimalTuple ROUND_UP ROUND_DOWN ROUND_CEILING ROUND_FLOOR ROUND_HALF_UP "
+        "ROUND_HALF_DOWN ROUND_HALF_EVEN ROUND_05UP MAX_PREC MAX_EMAX MIN_EMIN MIN_ETINY"
     ),
     "posix": _words("fspath stat lstat listdir scandir access DirEntry strerror cpu_count"),
     "time": _words("sleep time time_ns monotonic monotonic_ns perf_counter perf_counter_ns struct_time"),
@@ -40,7 +46,9 @@ _NAMES: Final = {
     "_random": frozenset({"Random"}),
     "uuid": frozenset({"UUID", "uuid3", "uuid5", "NAMESPACE_DNS", "NAMESPACE_URL", "NAMESPACE_OID", "NAMESPACE_X500"}),
     "sys": _words("maxsize byteorder float_info int_info hash_info version_info version platform maxunicode"),
-    "pathlib": frozenset({"PurePath", "PurePosixPath", "PureWindowsPath"}),
+    "pathlib": _PATHS,
+    "pathlib._local": _PATHS,
+    "xml.etree.ElementTree": _words("fromstring fromstringlist XML Element SubElement tostring QName ParseError"),
     "glob": frozenset({"glob", "iglob", "escape"}),
     "threading": frozenset({"Lock", "RLock"}),
     "_thread": frozenset({"lock", "RLock", "allocate_lock"}),
@@ -62,6 +70,8 @@ _EXCEPT: Final = {
     "_csv": frozenset({"register_dialect", "unregister_dialect", "field_size_limit"}),
     "calendar": frozenset({"setfirstweekday"}),
     "urllib.parse": frozenset({"clear_cache"}),
+    "posixpath": frozenset({"expanduser", "expandvars"}),
+    "ntpath": frozenset({"expanduser", "expandvars"}),
 }
 
 # Packages, by their first name: computing libraries without state of their own but for what is taken out.
@@ -71,6 +81,10 @@ _PACKAGES: Final = {
         "memmap errstate getbufsize geterr"
     ),
     "scipy": frozenset({"stats", "io"}),
+    "pandas": _words(
+        "set_option reset_option option_context options describe_option register_option _config set_eng_float_format "
+        "read_sql read_sql_query read_sql_table read_clipboard read_gbq plotting sql clipboard clipboards pytables excel testing HDFStore ExcelFile ExcelWriter eval tseries"
+    ),
     "regex": frozenset({"purge"}),
     "orjson": frozenset(),
     "msgpack": frozenset(),
@@ -93,14 +107,18 @@ BUILTINS: Final = _words("""
 REACHING: Final = _words("""
     __globals__ __dict__ __closure__ __code__ __defaults__ __kwdefaults__ __builtins__ __subclasses__
     __self__ __func__ __getattribute__ __reduce__ __reduce_ex__ f_globals f_locals f_back
-    gi_frame cr_frame tb_frame cell_contents __setattr__ __delattr__ __loader__ __spec__ __import__
+    gi_frame cr_frame tb_frame cell_contents expanduser expandvars __setattr__ __delattr__ __loader__ __spec__ __import__ __hash__ __annotations__
     """)
 """Attributes through which code gets at what it does not name."""
 
 WRITING: Final = _words("""
-    write_text write_bytes unlink mkdir rmdir touch symlink_to hardlink_to chmod to_csv to_parquet to_pickle to_sql to_excel tofile
+    write_text write_bytes unlink mkdir rmdir touch symlink_to hardlink_to link_to chmod lchmod to_csv to_parquet
+    to_pickle to_sql to_excel to_hdf to_feather to_orc to_stata to_gbq to_clipboard to_json to_html to_xml tofile register
     """)
-"""Methods that write outside the process, of whatever object."""
+"""Methods of whatever object that write outside the process, or into what all of it shares."""
+
+NAMING: Final = frozenset({"format", "format_map", "vformat", "query", "eval"})
+"""Methods that look up names in a text."""
 
 
 def is_standard(module: str) -> bool:
@@ -123,7 +141,7 @@ def allows(module: str, name: str) -> bool:
         parts = set(module.split(".")) | {first}
         if "random" in parts and root == "numpy":
             return first in _GENERATORS
-        return parts.isdisjoint(_PACKAGES[root])
+        return parts.isdisjoint(_PACKAGES[root]) and first.lstrip("_") not in _PACKAGES[root]
     if module in _NAMES:
         return first in _NAMES[module]
     if module in _EXCEPT and first in _EXCEPT[module]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import decimal
 import enum
 import fractions
 import re
@@ -16,9 +17,12 @@ import uuid
 import zoneinfo
 from collections import Counter, OrderedDict, deque
 from collections.abc import Sequence
+from hashlib import blake2b
 from itertools import chain
 from pathlib import PurePath
 from typing import Any
+
+from mpflow._exec.placement import tables
 
 ATOMS = frozenset({type(None), bool, int, float, complex, str, bytes, type(Ellipsis), type(NotImplemented)})
 _FROZEN = frozenset(
@@ -26,6 +30,7 @@ _FROZEN = frozenset(
         *ATOMS,
         range,
         slice,
+        decimal.Decimal,
         fractions.Fraction,
         uuid.UUID,
         datetime.datetime,
@@ -49,6 +54,7 @@ def token(value: Any) -> str | None:
     kind = type(value)
     if isinstance(value, type):
         return None
+    module = module_of(kind)
     if kind in _FROZEN:
         return f"{kind.__name__} {value!r}"
     if kind is tuple or (issubclass(kind, tuple) and hasattr(kind, "_fields") and _is_plain_tuple(kind)):
@@ -60,19 +66,30 @@ def token(value: Any) -> str | None:
     if issubclass(kind, PurePath):
         return f"{kind.__name__} {value}"
     if isinstance(value, enum.Enum):
-        return f"{kind.__qualname__}.{value.name}"
-    if isinstance(value, _GENERIC) or kind.__module__ in ("typing", "typing_extensions"):
+        return None if token(value._value_) is None else f"{kind.__qualname__}.{value.name}"
+    if isinstance(value, _GENERIC) or module in ("typing", "typing_extensions"):
         return f"typing {kind.__name__}"
-    if kind.__module__ in ("operator", "_operator"):
+    if module in ("operator", "_operator"):
         return repr(value)
     if dataclasses.is_dataclass(value) and kind.__dataclass_params__.frozen:
         fields = [(field.name, token(getattr(value, field.name, None))) for field in dataclasses.fields(value)]
         return _joined(kind.__qualname__, [None if text is None else f"{name}={text}" for name, text in fields])
-    if kind.__module__ == "numpy" and hasattr(value, "dtype") and not hasattr(value, "__setitem__"):
+    if kind.__name__ == "ndarray" and module == "numpy":
+        # Whoever makes it writable again sets an attribute, which is seen.
+        if value.flags.writeable or value.base is not None or value.dtype.kind in "OV":
+            return None
+        return f"ndarray {value.dtype} {value.shape} {blake2b(value.tobytes(), digest_size=16).hexdigest()}"
+    if module == "numpy" and hasattr(value, "dtype") and not hasattr(value, "__setitem__"):
         return f"{kind.__name__} {value!r}"
-    if kind.__module__.startswith("numpy") and kind.__name__.endswith("DType"):
+    if module.startswith("numpy") and kind.__name__.endswith("DType"):
         return f"dtype {value!r}"
     return None
+
+
+def module_of(kind: type) -> str:
+    """The name of the module that a class is of; "" where a compiled class has something else under that name."""
+    name: Any = kind.__module__
+    return name if isinstance(name, str) else ""
 
 
 def _inner(value: Any) -> str | None:
@@ -129,6 +146,12 @@ def survey(value: Any, where: str, seen: dict[int, Any] | None = None) -> Survey
             continue
         if kind in _FROZEN:
             found.size_bytes += 16
+            if kind is decimal.Decimal:
+                found.classes.add(kind)  # what it computes goes by the context
+            continue
+        if isinstance(item, PurePath):
+            found.size_bytes += 64
+            found.classes.add(kind)
             continue
         if isinstance(item, enum.Enum):
             found.classes.add(kind)
@@ -186,15 +209,24 @@ def _open(item: Any, kind: type, path: str, found: Survey, todo: list[tuple[Any,
 
 def _open_object(item: Any, kind: type, path: str, found: Survey, todo: list[tuple[Any, str]]) -> None:
     name = kind.__qualname__
-    module = kind.__module__
+    module = module_of(kind)
     if module == "numpy":
         if name == "ndarray" and item.dtype.kind not in "OV":
             found.size_bytes += item.nbytes
             found.arrays.append(item)
+            found.classes.add(kind)
+            return
+        if name == "ndarray" and item.dtype.kind == "O":
+            tables.open_objects(item, path, found)
             return
         if hasattr(item, "dtype") and item.dtype.kind not in "OV" and not hasattr(item, "__setitem__"):
             found.size_bytes += 16
             return
+    if module.partition(".")[0] == "pandas" and tables.is_known(item):
+        found.classes.add(kind)
+        if name in ("DataFrame", "Series"):
+            tables.open_table(item, path, found, todo)
+        return
     if getattr(kind, "__eq__", None) is object.__eq__:
         found.odd = f"{path} is a {name}, which is equal to itself alone"
         return

@@ -65,7 +65,7 @@ ARRAY = np.zeros(4)
         ((x for x in ()), "it is a generator"),
         ({"a": SHARED, "b": SHARED}, "is one object with another part of it"),
         ([ARRAY[:2], ARRAY], "is one object with another part of it"),
-        ([np.array([[1], None], dtype=object)], "is a ndarray"),
+        ([np.array([[1], None], dtype=object)], "holds objects, one of them a list"),
         (Row("a", [Tree(1)]), "it.cells[0] is a Tree"),
         (bytearray(b"a"), "it is a bytearray"),
     ],
