@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from mpflow.channels.binop import BinaryOperatorAggregate
 from mpflow.errors import EmptyChannelError, InvalidUpdateError, ReducerError
 
 if TYPE_CHECKING:
+    from mpflow._core.plan import Plan
     from mpflow._core.state import ChannelState
     from mpflow._core.task import Task
 
@@ -21,17 +22,26 @@ Explain = Callable[[str], str]
 
 
 _NOTHING: Mapping[str, Any] = {}
+_MOST_KNOWN = 1024
+"""The merges that a plan knows. Graphs write to the same few sets of channels all the time."""
 
 
 class Merge:
-    """What a merge did: channels that were written, those that have a new value, and unknown names among the writes."""
+    """What a merge did: channels that were written, those that have a new value, the nodes that these start, and unknown
+    names among the writes. Of those that are kept as bare values, some are ``lasting``, others ``passing``.
+    """
 
-    __slots__ = ("unknown", "updated", "written")
+    __slots__ = ("lasting", "passing", "started", "unknown", "updated", "written")
 
-    def __init__(self, written: Collection[str], updated: AbstractSet[str], unknown: Sequence[str]) -> None:
+    def __init__(
+        self, plan: Plan, written: Collection[str], updated: AbstractSet[str], bare: Iterable[str], unknown: Sequence[str]
+    ) -> None:
         self.written = written
         self.updated = updated
         self.unknown = unknown
+        self.started = plan.started_by(updated)
+        self.lasting = tuple([name for name in bare if name not in plan.passing])
+        self.passing = tuple([name for name in bare if name in plan.passing])
 
 
 def merge(
@@ -50,67 +60,71 @@ def merge(
     Raises InvalidUpdateError as the channels do, ReducerError when a reducer raised; the values are then what they were.
     """
     plan = state.plan
-    writes: Sequence[tuple[str, Any]] = ()
-    if grouped is None:
-        writes = tasks[0].writes if len(tasks) == 1 else [write for task in tasks for write in task.writes]
-        last = dict(writes)
-    else:
-        last = {name: values[-1] for name, values in grouped.items()}
     ends_step = tasks[0].ends_step
-    resetting = state.resetting
-    reset: dict[str, None] = {}
-    if ends_step:
-        for name in resetting:
-            if name not in last:
-                reset[name] = None
     version: Any = None
     if state.counted:
         version = state.next_version(state.counter)
         if ends_step:
             _note_seen(state, tasks)
-    bare = plan.bare
-    if (
-        folded
-        or grouped is not None
-        or not (
-            plan.simple and len(last) == len(writes) and bare.issuperset(last) and (not reset or bare.issuperset(reset))
-        )
-    ):
-        if grouped is None:
+    merged: Merge | None = None
+    if grouped is None:
+        writes = tasks[0].writes if len(tasks) == 1 else [write for task in tasks for write in task.writes]
+        last = dict(writes)
+        if plan.simple and len(last) == len(writes) and not folded and not (ends_step and state.resetting):
+            merged = _known_merge(plan, tuple(last))
+        if merged is None:
             grouped = _grouped(writes, last)
-        last, merged = _change_objects(
-            state, version, tasks if ends_step else (), grouped, last, reset, explain, folded
-        )
     else:
-        merged = Merge(last, last.keys(), ())
+        last = {name: values[-1] for name, values in grouped.items()}
+    if merged is None:
+        assert grouped is not None
+        ending = tasks if ends_step else ()
+        last, merged = _change_objects(state, version, ending, grouped, last, explain, folded)
 
     # What is kept as bare values cannot fail, so it comes last and needs no way back.
     values = state.values
     watchers = state.watchers
-    passing = plan.passing
-    for name, value in last.items():
-        if name in watchers:
-            if name in values:
-                for view in watchers[name]:
-                    view.values[name] = value
-            else:
-                state.appear(name)
-        values[name] = value
-        if name in passing:
-            resetting[name] = None
-    for name in reset:
-        if name in passing:
-            del resetting[name]
+    gone: list[str] = []
+    for name in state.passing if ends_step else ():
+        if name not in last:
+            gone.append(name)
             del values[name]
             if name in watchers:
-                state.disappear(name)
+                state.show_anew(name)
+    values.update(last)
+    for name in merged.lasting:
+        if name in watchers:
+            for view in watchers[name]:
+                if name in view.values:
+                    view.values[name] = last[name]
+                else:
+                    view.stale = True
+    for name in merged.passing:
+        if name in watchers:
+            state.show_anew(name)
+    state.passing = merged.passing if ends_step else tuple(dict.fromkeys((*state.passing, *merged.passing)))
     if state.counted:
         versions = state.versions
-        for name in (*last, *reset):
-            if name in bare:
-                versions[name] = version
+        for name in last:
+            versions[name] = version
+        for name in gone:
+            versions[name] = version
         state.counter = version
     return merged
+
+
+def _known_merge(plan: Plan, names: tuple[str, ...]) -> Merge | None:
+    """What one write to each of these channels comes to, if all of them are kept as bare values."""
+    try:
+        return plan.merges[names]  # type: ignore[no-any-return]
+    except KeyError:
+        merged = None
+        if plan.bare.issuperset(names):
+            written = dict.fromkeys(names)
+            merged = Merge(plan, written, written.keys(), names, ())
+        if len(plan.merges) < _MOST_KNOWN:
+            plan.merges[names] = merged
+        return merged
 
 
 def _note_seen(state: ChannelState, tasks: Sequence[Task | Fan]) -> None:
@@ -140,7 +154,6 @@ def _change_objects(
     tasks: Sequence[Task | Fan],
     grouped: Mapping[str, list[Any]],
     last: Mapping[str, Any],
-    reset: Collection[str],
     explain: Explain | None,
     folded: Mapping[str, BinaryOperatorAggregate[Any]],
 ) -> tuple[dict[str, Any], Merge]:
@@ -163,8 +176,8 @@ def _change_objects(
             bare[name] = last[name]
             if len(written) > 1:
                 _check_several(state, name, written, explain)
-    merged = Merge([*bare, *objects, *folded], set(bare), unknown)
-    change = _Change(state, version, merged.updated)  # type: ignore[arg-type]  # the set that was just made
+    updated = set(bare)
+    change = _Change(state, version, updated)
     name = ""
     try:
         consuming = state.plan.consuming
@@ -175,10 +188,9 @@ def _change_objects(
             change.update(name, grouped[name])
         for name, channel in folded.items():
             change.take_over(name, channel)
-        for name in [name for name in state.resetting if name in reset]:
-            if kinds[name] == OBJECT:
-                change.update(name, ())
-        if tasks and state.plan.finishing and merged.updated.isdisjoint(state.plan.trigger_to_nodes):
+        for name in [name for name in state.resetting if name not in grouped] if tasks else ():
+            change.update(name, ())
+        if tasks and state.plan.finishing and updated.isdisjoint(state.plan.trigger_to_nodes):
             # The step starts no node, so the run is about to end: channels give out what they held back for that moment.
             for name in state.plan.finishing:
                 change.finish(name)
@@ -189,7 +201,7 @@ def _change_objects(
         if isinstance(error, EmptyChannelError):
             raise
         raise ReducerError.around(name, error) from error
-    return bare, merged
+    return bare, Merge(state.plan, [*bare, *objects, *folded], updated, bare, unknown)
 
 
 class _Change:

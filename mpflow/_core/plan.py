@@ -122,14 +122,24 @@ class NodePlan:
         return twin
 
 
+class Known(dict[Any, Any]):
+    """What was found out about a plan, by what it depends on. Another process finds out for itself."""
+
+    __slots__ = ()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Known, ()
+
+
 class Plan:
     """A whole graph. ``channels`` are prototypes: each run copies them empty.
 
     ``starts`` has for each trigger the nodes that it starts, by name. ``bare`` are the channels that are kept as bare values,
     ``passing`` those of them whose value lasts for one step; ``fleeting`` all that may lose theirs in a step that does not
     write it. ``simple`` says that no channel does anything but take writes:
-    none notes that a task was triggered by it, and none gives something out when the run is about to end. ``routes`` are
-    the engine's, and no part of the plan: where its nodes run, by what that depends on, looked up once for all runs.
+    none notes that a task was triggered by it, and none gives something out when the run is about to end. ``merges`` and
+    ``routes`` are looked up once for all runs: what writes to the same channels come to (see `merge`), and, for the engine,
+    where the nodes run.
     """
 
     __slots__ = (
@@ -144,6 +154,7 @@ class Plan:
         "kinds",
         "leaves",
         "managed",
+        "merges",
         "name",
         "nodes",
         "output",
@@ -185,7 +196,8 @@ class Plan:
         self.output_keys = keys_of(output)
         self.stream_keys = keys_of(stream)
         self.strict = strict
-        self.routes: Any = None
+        self.merges = Known()
+        self.routes = Known()
         self.trigger_to_nodes = triggers_of(self.nodes.values())
         self.kinds = {key: _KINDS.get(type(channel), OBJECT) for key, channel in self.channels.items()}
         self.starts = self._starts()
@@ -226,14 +238,27 @@ class Plan:
         twin = copy(self)
         twin.nodes = nodes
         twin.starts = twin._starts()
-        twin.routes = None
+        twin.merges = Known()
+        twin.routes = Known()
         return twin
+
+    def started_by(self, channels: Iterable[str]) -> Sequence[NodePlan]:
+        """The nodes that a new value in one of these channels starts, by name."""
+        starts = self.starts
+        found = [starts[channel] for channel in channels if channel in starts]
+        if len(found) > 1:
+            return sorted({node for nodes in found for node in nodes}, key=_name)
+        return found[0] if found else ()
 
     def _starts(self) -> dict[str, tuple[NodePlan, ...]]:
         return {
             trigger: tuple(self.nodes[name] for name in sorted(names))
             for trigger, names in self.trigger_to_nodes.items()
         }
+
+
+def _name(node: NodePlan) -> str:
+    return node.name
 
 
 def keys_of(reads: Reads) -> frozenset[str]:

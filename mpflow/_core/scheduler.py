@@ -43,7 +43,7 @@ from mpflow._core.protocol import (
 )
 from mpflow._core.records import place_records
 from mpflow._core.resuming import is_breakpoint, keep
-from mpflow._core.steps import due_tasks, entering, is_idle, sent_tasks, triggered_tasks
+from mpflow._core.steps import due_tasks, entering, sent_tasks, triggered_tasks
 from mpflow._core.task import INTERRUPTED, READY, RUNNING, WAITING, Task
 from mpflow._messages import CANCELLED, CLOSED, CLOSED_MANY, FAILED, LOST, Attempt, StepFacts
 from mpflow._names import INTERRUPT, TASKS
@@ -90,13 +90,13 @@ class Scheduler:
         "recorded",
         "recursion_limit",
         "running",
+        "started",
         "state",
         "step",
         "stop",
         "tasks",
         "tells_ends",
         "unseen",
-        "updated",
         "warn",
     )
 
@@ -132,7 +132,7 @@ class Scheduler:
         self.unseen = not (tells_ends or pause_before or pause_after)  # nobody can tell where one step ends
         self.keeps_columns = keeps_columns if self.unseen and not max_concurrency else None
         self.facts: StepFacts | None = None
-        self.updated: Collection[str] | None = None
+        self.started: Sequence[NodePlan] | None = None  # the nodes that the last step's writes have started
         self.tasks: list[Any] = []  # each a `Task`, or the step's `Fan`
         self.open = 0  # tasks of the step that have not ended
         self.running = 0
@@ -233,16 +233,16 @@ class Scheduler:
     def _begin(self, stimulus: Stimulus, out: list[Instruction]) -> None:
         _, writes, given = stimulus
         state = self.state
-        changed: Collection[str] = merge(state, [_Source(given)]).updated if given else ()  # type: ignore[list-item]
+        merged = merge(state, [_Source(given)]) if given else None  # type: ignore[list-item]
         self.phase = BETWEEN
         if writes is None:  # resume: what changed until now is no reason to pause again
             state.seen[INTERRUPT] = dict(state.versions)
-            self.updated = None
+            self.started = None
             return
         # What was due before the input came is given up: its triggers count as seen (EX-11).
         dropped: list[Task] = []
-        if state.versions or changed:
-            before = None if state.counted else changed
+        if state.versions or merged is not None:
+            before = None if state.counted or merged is None else merged.started
             dropped = due_tasks(self.plan, state, self.step, self.stop, before, self.warn)
         self.step += 1
         passed = entering(self.plan, writes) if self.unseen and not dropped else None
@@ -255,14 +255,14 @@ class Scheduler:
             except Exception as error:
                 self._break(error, out)
                 return
-        self.updated = merged.updated
+        self.started = merged.started
         out.append((MERGED, (), merged))
 
     def _advance(self, stimulus: Stimulus, out: list[Instruction]) -> None:
         if self.step > self.stop:
             self._break(_recursion_error(self.recursion_limit), out)
             return
-        tasks: list[Any] = triggered_tasks(self.plan, self.state, self.step, self.stop, self.updated)
+        tasks: list[Any] = triggered_tasks(self.plan, self.state, self.step, self.stop, self.started)
         flow = None
         if TASKS in self.state.values:
             flow = self._take_sends(tasks, may_be_fan=not stimulus[2] and len(stimulus) == 3)
@@ -391,7 +391,7 @@ class Scheduler:
             return
         for name in merged.unknown:
             self.warn(f"{self._authors(name)}wrote to unknown channel {name}, ignoring it.")
-        self.updated = merged.updated
+        self.started = merged.started
         self.step += 1
         self.phase = BETWEEN
         out.append((MERGED, tasks, merged))
@@ -400,7 +400,7 @@ class Scheduler:
         if self.pause_after and is_breakpoint(self, self.pause_after):
             self.phase = FINAL
             out.append((PAUSED, ()))
-        elif self.unseen and self.step <= self.stop and is_idle(self.plan, self.state, merged.updated):
+        elif self.unseen and not merged.started and self.step <= self.stop and TASKS not in self.state.values:
             self.phase = FINAL
             out.append((OVER,))
         self.tasks = []

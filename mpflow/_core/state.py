@@ -7,7 +7,7 @@ the state.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mpflow._core.plan import EPHEMERAL, LAST, OBJECT
@@ -34,10 +34,11 @@ class View:
 class ChannelState:
     """The state of one run.
 
-    ``values`` has every channel that has a value. ``resetting`` are the channels with a value that a step without a write
-    to them may take away. ``versions`` counts each channel's changes on one common counter; ``seen`` holds, for each node,
-    the versions of its triggers when it last ran. Both are for those who come back to a step later (savers, breakpoints)
-    or know an earlier one (worker processes): a state that is not ``counted`` keeps neither.
+    ``values`` has every channel that has a value. A step without a write to them takes those that are ``passing`` away, and
+    may take those that are ``resetting``, which are kept as objects. ``versions`` counts each channel's changes on one
+    common counter; ``seen`` holds, for each node, the versions of its triggers when it last ran. Both are for those who
+    come back to a step later (savers, breakpoints) or know an earlier one (worker processes): a state that is not
+    ``counted`` keeps neither.
     """
 
     __slots__ = (
@@ -46,6 +47,7 @@ class ChannelState:
         "kinds",
         "next_version",
         "objects",
+        "passing",
         "plan",
         "resetting",
         "seen",
@@ -64,6 +66,7 @@ class ChannelState:
         self.seen: dict[str, dict[str, int]] = {}
         self.counter: Any = 0
         self.next_version: Callable[[Any], Any] = _count
+        self.passing: Sequence[str] = ()
         self.resetting: dict[str, None] = {}
         self.values: dict[str, Any] = {}
         # By the identity of their keys, which they hold: the hash of a tuple costs its length each time.
@@ -87,7 +90,7 @@ class ChannelState:
             elif kind is not None:
                 self.put(key, value)
                 if kind == EPHEMERAL:
-                    self.resetting[key] = None
+                    self.passing = (*self.passing, key)
 
     def checkpoint_values(self) -> dict[str, Any]:
         """What a checkpoint holds of the channels: for each that has something to keep, what restores it."""
@@ -130,22 +133,17 @@ class ChannelState:
             for view in self.watchers.get(key, ()):
                 view.values[key] = value
         else:
-            self.appear(key)
+            self.show_anew(key)
         self.values[key] = value
 
-    def appear(self, key: str) -> None:
-        """A channel is about to have a value: its place among the keys of a view is found by building that anew."""
-        for view in self.watchers.get(key, ()):
-            view.stale = True
-
-    def disappear(self, key: str) -> None:
-        """A channel's value has been taken away."""
+    def show_anew(self, key: str) -> None:
+        """A channel has got or lost its value: its place among the keys of a view is found by building that anew."""
         for view in self.watchers.get(key, ()):
             view.stale = True
 
     def drop(self, key: str) -> None:
         if self.values.pop(key, MISSING) is not MISSING:
-            self.disappear(key)
+            self.show_anew(key)
 
     def current(self, keys: tuple[str, ...]) -> View:
         """The view of `keys`, kept current from now on."""

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from collections.abc import Set as AbstractSet
-from itertools import chain
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mpflow._core.task import Task
@@ -24,41 +22,28 @@ def due_tasks(
     state: ChannelState,
     step: int,
     stop: int,
-    updated: Collection[str] | None,
+    started: Sequence[NodePlan] | None,
     warn: Callable[[str], None],
 ) -> list[Task]:
     """The tasks of the next step in path order (EX-2): triggered nodes by name, then the sends as they were queued."""
-    return triggered_tasks(plan, state, step, stop, updated) + sent_tasks(plan, state, warn)
+    return triggered_tasks(plan, state, step, stop, started) + sent_tasks(plan, state, warn)
 
 
 def triggered_tasks(
-    plan: Plan, state: ChannelState, step: int, stop: int, updated: Collection[str] | None
+    plan: Plan, state: ChannelState, step: int, stop: int, started: Sequence[NodePlan] | None
 ) -> list[Task]:
     """The tasks of nodes that were triggered.
 
-    `updated` are the channels to which the last step gave a new value; None looks at every node, as a resumed run must.
+    `started` are those that the last step gave a trigger a new value of, which nobody has seen; None looks at every node,
+    as a resumed run must.
     """
     tasks: list[Task] = []
-    values = state.values
-    nodes: Sequence[NodePlan] = ()
-    if updated is None:
-        nodes = _unseen(plan, state)
-    else:  # what the last step gave a new value to, nobody has seen
-        starts = plan.starts
-        found = []
-        for channel in updated:
-            if channel in starts:
-                found.append(starts[channel])
-        if len(found) == 1:
-            nodes = found[0]
-        elif found:
-            nodes = sorted(set(chain.from_iterable(found)), key=_name)
-    for node in nodes:
+    for node in _unseen(plan, state) if started is None else started:
         reads: Any = node.reads
         if type(reads) is str:
-            if reads not in values:
+            if reads not in state.values:
                 continue
-            input = values[reads]
+            input = state.values[reads]
         else:
             input = state.current(reads).values.copy()
             if plan.managed:
@@ -76,15 +61,6 @@ def entering(plan: Plan, writes: Sequence[tuple[str, Any]]) -> list[tuple[str, A
     channel, input = writes[0]
     nodes = plan.starts.get(channel, ())
     return nodes[0].passed(input) if len(nodes) == 1 else None
-
-
-def is_idle(plan: Plan, state: ChannelState, updated: AbstractSet[str]) -> bool:
-    """Whether a step that gave these channels a new value starts nothing."""
-    return plan.starts.keys().isdisjoint(updated) and TASKS not in state.values
-
-
-def _name(node: NodePlan) -> str:
-    return node.name
 
 
 def _unseen(plan: Plan, state: ChannelState) -> list[NodePlan]:

@@ -42,15 +42,6 @@ class Routes(dict["NodePlan", Any]):
         """The measured nodes that are bound to a place, while nothing was said about that."""
 
 
-class KnownRoutes(dict[tuple[Any, ...], Routes]):
-    """Where the nodes of a plan run, by what that depends on. Another process finds out for itself."""
-
-    __slots__ = ()
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return KnownRoutes, ()
-
-
 CALLING = "calling"
 """A thread too, never the driver's own: what runs there may call tasks, and wait for the driver to serve them."""
 
@@ -283,11 +274,8 @@ class Places:
 
 
 def _routes_of(plan: Plan, *circumstances: Any) -> Routes:
-    known: KnownRoutes | None = plan.routes
-    if known is None:
-        known = plan.routes = KnownRoutes()
-    found = known.get(circumstances)
-    return known.setdefault(circumstances, Routes()) if found is None else found
+    found: Routes | None = plan.routes.get(circumstances)
+    return plan.routes.setdefault(circumstances, Routes()) if found is None else found
 
 
 def _is_away(scope: TaskScope | None) -> bool:

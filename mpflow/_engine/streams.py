@@ -163,7 +163,7 @@ class Streams:
 
         scheduler = run.scheduler
         run.next_facts()
-        tasks = due_tasks(run.plan, run.state, scheduler.step, scheduler.stop, scheduler.updated, _ignore)
+        tasks = due_tasks(run.plan, run.state, scheduler.step, scheduler.stop, scheduler.started, _ignore)
         tasks.sort(key=_is_pulled)
         subgraphs = {} if self.owner is None else dict(self.owner.get_subgraphs())
         payload = checkpoint_saved(run, tasks, subgraphs)

@@ -106,9 +106,9 @@ def _discover(plan: Plan, declared: Mapping[str, Collection[tuple[str, str | Non
     for node in plan.nodes.values():
         if isinstance(node.reads, str):  # a bare value is what it waits for, and nothing here runs to give it one
             state.values.setdefault(node.reads, None)
-    updated = merge(state, [_ran("", [(channel, {}) for channel in inputs])]).updated
+    started = merge(state, [_ran("", [(channel, {}) for channel in inputs])]).started
     for step in range(-1, _ROUNDS):
-        tasks = due_tasks(plan, state, step, _ROUNDS, updated, _ignore)
+        tasks = due_tasks(plan, state, step, _ROUNDS, started, _ignore)
         if step >= 0 or not begins:
             _note(edges, ways, last, tasks)
         if not tasks:
@@ -134,7 +134,7 @@ def _discover(plan: Plan, declared: Mapping[str, Collection[tuple[str, str | Non
             last[task.name] = mine
             ran.append(_ran(task.name, writes, task.triggers))
         ways.update({name: set(mine) for name, mine in last.items()})
-        updated = merge(state, ran).updated
+        started = merge(state, ran).started
     return edges, next(iter(last)) if len(last) == 1 else None
 
 

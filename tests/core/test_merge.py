@@ -162,13 +162,13 @@ def test_a_merge_that_fails_leaves_everything_as_it_was(bad: str) -> None:
         state,
         [task(plan, [("first", [1]), ("topic", 1), ("barrier", 0), ("barrier", 1), ("last", 1), ("second", [1])])],
     )
-    before = dict(state.values), dict(state.versions), state.counter, dict(state.resetting)
+    before = dict(state.values), dict(state.versions), state.counter, dict(state.resetting), state.passing
     writes = [("first", [2]), ("topic", 2), ("last", 2)]
     writes += [("last", 3)] if bad == "update" else [("second", [0])]
     expected = {"reducer": ReducerError, "empty": EmptyChannelError, "update": InvalidUpdateError}[bad]
     with pytest.raises(expected):
         merge(state, [task(plan, writes, ["barrier"])])
-    assert (dict(state.values), dict(state.versions), state.counter, dict(state.resetting)) == before
+    assert (dict(state.values), dict(state.versions), state.counter, dict(state.resetting), state.passing) == before
     merge(state, [task(plan, [("first", [3])])])
     assert state.values["first"] == [1, 3]
 

@@ -38,7 +38,8 @@ def make_state(**values: Any) -> ChannelState:
 
 
 def due(state: ChannelState, updated: set[str] | None, warn: Any = lambda text: None) -> list[Any]:
-    return due_tasks(state.plan, state, 3, 10, updated, warn)
+    started = None if updated is None else state.plan.started_by(updated)
+    return due_tasks(state.plan, state, 3, 10, started, warn)
 
 
 def test_ex2_nodes_come_by_name_and_sends_as_they_were_queued() -> None:
