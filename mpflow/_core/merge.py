@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 Explain = Callable[[str], str]
 
 
-_NOTHING: Mapping[str, Any] = {}
+NOTHING: Mapping[str, Any] = {}
 _MOST_KNOWN = 1024
 """The merges that a plan knows. Graphs write to the same few sets of channels all the time."""
 
@@ -48,7 +48,7 @@ def merge(
     state: ChannelState,
     tasks: Sequence[Task | Fan],
     explain: Explain | None = None,
-    folded: Mapping[str, BinaryOperatorAggregate[Any]] = _NOTHING,
+    folded: Mapping[str, BinaryOperatorAggregate[Any]] = NOTHING,
     grouped: Mapping[str, list[Any]] | None = None,
 ) -> Merge:
     """Apply the writes of `tasks`, given in path order, to `state`; all or nothing.

@@ -19,7 +19,7 @@ from mpflow._core.calls import drop, ignore, refuse, spawn
 from mpflow._core.dispatch import dispatch
 from mpflow._core.fan import Fan, count, fan_of
 from mpflow._core.flow import flow_of
-from mpflow._core.merge import merge
+from mpflow._core.merge import NOTHING, merge
 from mpflow._core.protocol import (
     ADVANCE,
     BEGIN,
@@ -259,12 +259,14 @@ class Scheduler:
         out.append((MERGED, (), merged))
 
     def _advance(self, stimulus: Stimulus, out: list[Instruction]) -> None:
-        if self.step > self.stop:
+        step, stop, state = self.step, self.stop, self.state
+        if step > stop:
             self._break(_recursion_error(self.recursion_limit), out)
             return
-        tasks: list[Any] = triggered_tasks(self.plan, self.state, self.step, self.stop, self.started)
+        tasks: list[Any] = triggered_tasks(self.plan, state, step, stop, self.started)
         flow = None
-        if TASKS in self.state.values:
+        has_sends = TASKS in state.values
+        if has_sends:
             flow = self._take_sends(tasks, may_be_fan=not stimulus[2] and len(stimulus) == 3)
         if not tasks and flow is None:
             self.phase = FINAL
@@ -291,11 +293,11 @@ class Scheduler:
         elif len(stimulus) > 3:
             self.tasks = []
             self._break(stimulus[3], out)
-        elif len(tasks) == 1 and tasks[0].node.passes is not None and outcomes.passed_on(self, tasks[0], out):
+        elif self.open == 1 and tasks and tasks[0].node.passes is not None and outcomes.passed_on(self, tasks[0], out):
             self._end_step(out)
         else:
             # Sends are started first, although what triggered nodes write is merged before what they do.
-            self.ready += sorted(tasks, key=_is_pulled) if TASKS in self.state.values else tasks
+            self.ready += sorted(tasks, key=_is_pulled) if has_sends else tasks
             if flow is None:
                 dispatch(self, out)
             else:
@@ -365,9 +367,8 @@ class Scheduler:
     # -- the end of a step --------------------------------------------------------------------------------------------
 
     def _end_step(self, out: list[Instruction]) -> None:
-        failure = self.error or self.drained
-        if failure is not None:
-            self._break(failure, out)
+        if self.error is not None or self.drained is not None:
+            self._break(self.error or self.drained, out)  # type: ignore[arg-type]  # one of them is there
             return
         tasks = self.tasks
         if self.interrupted:
@@ -376,7 +377,7 @@ class Scheduler:
             # What a called task asked is asked by its caller too, unless that one would not hear of it.
             out.append((PAUSED, [task for task in asking if task.caller is None] or asking))
             return
-        folded: Mapping[str, Any] = {}
+        folded: Mapping[str, Any] = NOTHING
         try:
             if self.flow is not None:
                 self.flow.fold(self, out, all=True)

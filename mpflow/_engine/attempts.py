@@ -26,12 +26,8 @@ Diff = list[tuple[str, Any]]
 class AttemptScope(TaskScope):
     """The scope of an attempt that runs here. It fetches what it is asked for from the attempt: most nodes ask nothing."""
 
-    def __init__(self, attempt: Attempt, emit: Emit | None) -> None:
+    def __init__(self, attempt: Attempt) -> None:
         self.attempt: Attempt = attempt
-        if emit is not None:
-            self.emit = emit
-        if attempt.answers is not None:
-            self.answers = attempt.answers
 
     def __getattr__(self, name: str) -> Any:
         # Reached for what is on neither the object nor its class: fetched once, then the object's own.
@@ -43,6 +39,10 @@ class AttemptScope(TaskScope):
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         setattr(self, name, value)
         return value
+
+    @property
+    def answers(self) -> Any:  # type: ignore[override]
+        return self.attempt.answers
 
     @property
     def tags(self) -> Any:  # type: ignore[override]
@@ -81,20 +81,18 @@ class Performer:
         """Tells user callbacks of the tasks."""
         self.awaits = False
 
-    def perform(self, attempt: Attempt) -> Outcome:
+    def perform(self, attempt: Attempt, is_measured: bool = False) -> Outcome:
         """Run an attempt here and now, in a context of its own. Never raises: what the node raises is its outcome.
 
         In a run that ``awaits``, one with an async branch is only DONE: the event loop closes it.
         """
-        meter = attempt.task.node.meter
-        if meter is not None:
+        node = attempt.task.node
+        meter = node.meter
+        if meter is not None and not is_measured:
             meter.left -= 1
             if meter.left < 0:
-                return meter.measure(self._perform, attempt)  # type: ignore[no-any-return]
-        return self._perform(attempt)
-
-    def _perform(self, attempt: Attempt) -> Outcome:
-        opened = self.awaits and any(branch.is_async for branch in attempt.task.node.branches)
+                return meter.measure(self._perform_measured, attempt)  # type: ignore[no-any-return]
+        opened = self.awaits and any(branch.is_async for branch in node.branches)
         started = perf_counter()
         try:
             diff = self.context.copy().run(self._run, attempt, not opened)
@@ -102,11 +100,17 @@ class Performer:
             return FAILED, attempt, error, perf_counter() - started
         return DONE if opened else CLOSED, attempt, diff, perf_counter() - started
 
+    def _perform_measured(self, attempt: Attempt) -> Outcome:
+        return self.perform(attempt, is_measured=True)
+
     def _scope_of(self, attempt: Attempt) -> AttemptScope:
-        return AttemptScope(attempt, None if self.emit_for is None else self.emit_for(attempt))
+        scope = AttemptScope(attempt)
+        if self.emit_for is not None:
+            scope.emit = self.emit_for(attempt)
+        return scope
 
     def _run(self, attempt: Attempt, close: bool) -> Diff:
-        scope = AttemptScope(attempt, None if self.emit_for is None else self.emit_for(attempt))
+        scope = AttemptScope(attempt) if self.emit_for is None else self._scope_of(attempt)
         node = attempt.task.node
         program = node.program
         if program.is_async:
@@ -139,13 +143,11 @@ class Performer:
     def close(self, node: NodePlan, diff: Diff, scope: AttemptScope) -> Diff:
         """Complete a node's diff with where control goes next."""
         unknown = None
-        for write in diff:
-            if write[0] == UNKNOWN:
-                diff, unknown = self._open(node, diff)
-                break
+        if diff and diff[0][0] == UNKNOWN:
+            diff, unknown = self._open(node, diff)
         else:
             diff += node.writes
-        for index, branch in enumerate(node.branches):
+        for index, branch in enumerate(node.branches) if node.branches else ():
             question = self._question(branch, diff, unknown, scope)
             if self.teller is None:
                 diff += branch.run(question, scope)
@@ -183,7 +185,7 @@ class Performer:
         if not node.branches and type(diffs) is Diffs and diffs.channel != UNKNOWN:
             diffs.rest = node.writes
             return (CLOSED_MANY, attempts, diffs, seconds), []
-        if node.branches or any(name == UNKNOWN for diff in diffs for name, _ in diff):
+        if node.branches or any(diff[0][0] == UNKNOWN for diff in diffs if diff):
             each_s = seconds / len(attempts)
             singly = [(DONE, attempt, diff, each_s) for attempt, diff in zip(attempts, diffs, strict=True)]
             return (CLOSED_MANY, [], [], 0.0), singly
@@ -216,10 +218,9 @@ class Performer:
 
     def _open(self, node: NodePlan, diff: Diff) -> tuple[Diff, dict[str, Any] | None]:
         """The diff with the node's unconditional edges, and the keys it returned that no channel has (GB-18, D-10)."""
-        for write in diff:
-            if write[0] == UNKNOWN:
-                unknown = self._unknown(node, diff)
-                return [write for write in diff if write[0] != UNKNOWN] + node.writes, unknown
+        if diff and diff[0][0] == UNKNOWN:
+            unknown = self._unknown(node, diff)
+            return [write for write in diff if write[0] != UNKNOWN] + node.writes, unknown
         if node.writes:
             diff += node.writes
         return diff, None

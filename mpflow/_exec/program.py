@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mpflow.runnables.base import Callables
 
 UNKNOWN = "__unknown__"
-"""A mark in a diff, not a channel: the dict of returned keys that no channel has (GB-18, RT-2)."""
+"""A mark in a diff, not a channel: the dict of returned keys that no channel has (GB-18, RT-2). Marks come first."""
 
 Diff = list[tuple[str, Any]]
 
@@ -90,7 +90,7 @@ class NodeProgram:
             else:
                 result = func(input)
             diff = self.diff(result)
-            return diff if scope.writes is None else scope.writes + diff
+            return diff if scope.writes is None else _behind(scope.writes, diff)
         except ParentCommand as error:
             return self._addressed(error, scope)
 
@@ -104,7 +104,7 @@ class NodeProgram:
                 input = self.coerce(input)
             result = await callables.afunc(input, **callables.arguments(scope))
             diff = self.diff(result)
-            return diff if scope.writes is None else scope.writes + diff
+            return diff if scope.writes is None else _behind(scope.writes, diff)
         except ParentCommand as error:
             return self._addressed(error, scope)
 
@@ -120,12 +120,15 @@ class NodeProgram:
         if isinstance(result, Command):
             return self._command(result)
         if isinstance(result, (list, tuple)) and any(isinstance(item, Command) for item in result):
+            marks: Diff = []
             writes: Diff = []
             routes: Diff = []
             for item in result:
                 for write in self.diff(item):
-                    (routes if write[0] == TASKS or write[0].startswith(BRANCH_TO) else writes).append(write)
-            return writes + routes
+                    name = write[0]
+                    is_route = name == TASKS or name.startswith(BRANCH_TO)
+                    (marks if name == UNKNOWN else routes if is_route else writes).append(write)
+            return marks + writes + routes
         if self.rooted:
             return [(ROOT, result)]
         if isinstance(result, dict):
@@ -149,9 +152,7 @@ class NodeProgram:
                 writes.append((key, value))
             else:
                 unknown[key] = value
-        if unknown:
-            writes.append((UNKNOWN, unknown))
-        return writes
+        return [(UNKNOWN, unknown), *writes] if unknown else writes
 
     def _command(self, command: Command[Any]) -> Diff:
         if command.graph is not None:
@@ -176,6 +177,13 @@ class NodeProgram:
         if command.graph == Command.PARENT and around:
             raise ParentCommand(replace(command, graph=around)) from error
         raise error
+
+
+def _behind(earlier: Diff, diff: Diff) -> Diff:
+    """A diff with what was written before the node returned."""
+    if diff and diff[0][0] == UNKNOWN:
+        return [diff[0], *_behind(earlier, diff[1:])]
+    return earlier + diff
 
 
 def routes_to(goto: Any, node: str) -> Diff:
