@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mpflow._columns import Span
 from mpflow._core.fan import Fan
@@ -25,12 +25,12 @@ SLICE = 512
 def dispatch(scheduler: Scheduler, out: list[Instruction]) -> None:
     """Make attempts at what is ready. A fan goes as a whole: where it may be, there is no limit."""
     ready = scheduler.ready
-    facts = scheduler.facts
-    assert facts is not None
+    facts: Any = scheduler.facts
     limit = scheduler.max_concurrency
     running = scheduler.running
-    most = SLICE if running < SLICE else running
-    room = most if limit is None else min(most, limit - running)
+    room = most = SLICE if running < SLICE else running
+    if limit is not None:
+        room = min(most, limit - running)
     attempts: list[Attempt] = []
     spans: Sequence[Span] = ()
     while ready and room > 0:

@@ -34,7 +34,12 @@ class Merge:
     __slots__ = ("lasting", "passing", "started", "unknown", "updated", "written")
 
     def __init__(
-        self, plan: Plan, written: Collection[str], updated: AbstractSet[str], bare: Iterable[str], unknown: Sequence[str]
+        self,
+        plan: Plan,
+        written: Collection[str],
+        updated: AbstractSet[str],
+        bare: Iterable[str],
+        unknown: Sequence[str],
     ) -> None:
         self.written = written
         self.updated = updated
@@ -60,18 +65,23 @@ def merge(
     Raises InvalidUpdateError as the channels do, ReducerError when a reducer raised; the values are then what they were.
     """
     plan = state.plan
-    ends_step = tasks[0].ends_step
+    first = tasks[0]
+    ends_step = first.ends_step
+    counted = state.counted
     version: Any = None
-    if state.counted:
+    if counted:
         version = state.next_version(state.counter)
         if ends_step:
             _note_seen(state, tasks)
     merged: Merge | None = None
     if grouped is None:
-        writes = tasks[0].writes if len(tasks) == 1 else [write for task in tasks for write in task.writes]
+        writes = first.writes if len(tasks) == 1 else [write for task in tasks for write in task.writes]
         last = dict(writes)
-        if plan.simple and len(last) == len(writes) and not folded and not (ends_step and state.resetting):
-            merged = _known_merge(plan, tuple(last))
+        if len(last) == len(writes) and not folded and not state.resetting:
+            try:
+                merged = plan.merges[tuple(last)]
+            except KeyError:
+                merged = _merge_of(plan, tuple(last))
         if merged is None:
             grouped = _grouped(writes, last)
     else:
@@ -84,47 +94,46 @@ def merge(
     # What is kept as bare values cannot fail, so it comes last and needs no way back.
     values = state.values
     watchers = state.watchers
-    gone: list[str] = []
-    for name in state.passing if ends_step else ():
-        if name not in last:
-            gone.append(name)
-            del values[name]
-            if name in watchers:
-                state.show_anew(name)
-    values.update(last)
+    passing = merged.passing
+    if ends_step:
+        for name in state.passing:
+            if name not in last:
+                del values[name]
+                if counted:
+                    state.versions[name] = version
+                if name in watchers:
+                    state.show_anew(name)
+        state.passing = passing
+    elif passing:
+        state.passing = tuple(dict.fromkeys((*state.passing, *passing)))
+    values |= last
     for name in merged.lasting:
         if name in watchers:
             for view in watchers[name]:
-                if name in view.values:
-                    view.values[name] = last[name]
+                shown = view.values
+                if name in shown:
+                    shown[name] = last[name]
                 else:
                     view.stale = True
-    for name in merged.passing:
+    for name in passing:
         if name in watchers:
             state.show_anew(name)
-    state.passing = merged.passing if ends_step else tuple(dict.fromkeys((*state.passing, *merged.passing)))
-    if state.counted:
-        versions = state.versions
-        for name in last:
-            versions[name] = version
-        for name in gone:
-            versions[name] = version
+    if counted:
+        state.versions.update(dict.fromkeys(last, version))
         state.counter = version
     return merged
 
 
-def _known_merge(plan: Plan, names: tuple[str, ...]) -> Merge | None:
-    """What one write to each of these channels comes to, if all of them are kept as bare values."""
-    try:
-        return plan.merges[names]  # type: ignore[no-any-return]
-    except KeyError:
-        merged = None
-        if plan.bare.issuperset(names):
-            written = dict.fromkeys(names)
-            merged = Merge(plan, written, written.keys(), names, ())
-        if len(plan.merges) < _MOST_KNOWN:
-            plan.merges[names] = merged
-        return merged
+def _merge_of(plan: Plan, names: tuple[str, ...]) -> Merge | None:
+    """What one write to each of these channels comes to, if none of them is kept as an object, and none does anything
+    else than take writes."""
+    merged = None
+    if plan.simple and plan.bare.issuperset(names):
+        written = dict.fromkeys(names)
+        merged = Merge(plan, written, written.keys(), names, ())
+    if len(plan.merges) < _MOST_KNOWN:
+        plan.merges[names] = merged
+    return merged
 
 
 def _note_seen(state: ChannelState, tasks: Sequence[Task | Fan]) -> None:

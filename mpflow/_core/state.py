@@ -22,13 +22,19 @@ if TYPE_CHECKING:
 class View:
     """Some channels' values as one dict, in the order of the keys asked for; absent where a channel is empty."""
 
-    __slots__ = ("among", "keys", "stale", "values")
+    __slots__ = ("_among", "keys", "stale", "values")
 
     def __init__(self, keys: tuple[str, ...]) -> None:
         self.keys = keys
-        self.among = frozenset(keys)
         self.values: dict[str, Any] = {}
         self.stale = True
+        self._among: frozenset[str] | None = None
+
+    @property
+    def among(self) -> frozenset[str]:
+        if self._among is None:
+            self._among = frozenset(self.keys)
+        return self._among
 
 
 class ChannelState:
@@ -57,7 +63,7 @@ class ChannelState:
         "watchers",
     )
 
-    def __init__(self, plan: Plan, *, counted: bool = True) -> None:
+    def __init__(self, plan: Plan, counted: bool = True) -> None:
         self.plan = plan
         self.counted = counted
         self.kinds = plan.kinds
@@ -150,8 +156,12 @@ class ChannelState:
         view = self.views.get(id(keys))
         if view is None:
             view = self.views[id(keys)] = View(keys)
+            watchers = self.watchers
             for key in keys:
-                self.watchers.setdefault(key, []).append(view)
+                if key in watchers:
+                    watchers[key].append(view)
+                else:
+                    watchers[key] = [view]
         if view.stale:
             values = self.values
             view.values = {key: values[key] for key in keys if key in values}
@@ -167,6 +177,13 @@ class ChannelState:
         if isinstance(reads, str):
             return self.values.get(reads)
         return self.view(reads).copy()
+
+    def read_last(self, reads: Reads) -> Any:
+        """As `read`, for the last time: with no view made for it that would be kept current."""
+        if isinstance(reads, str) or id(reads) in self.views:
+            return self.read(reads)
+        values = self.values
+        return {key: values[key] for key in reads if key in values}
 
     def read_with(self, reads: Reads, writes: Iterable[tuple[str, Any]]) -> Any:
         """As `read`, with a task's own writes applied to it and nothing else changed (RT-1)."""

@@ -37,9 +37,10 @@ def drive(run: Run, input: Any) -> Iterator[Any]:
     saver = None if run.persistence is None else run.persistence.saver
     routes = places.routes
     scheduler = run.scheduler
-    helps = run.helps
+    setting = run.setting
+    helps = setting.helps
     alone_inline = not run.streams.wants_events and run.step_timeout_s is None
-    if run.lends:
+    if setting.lends and run.lends:
         run.local.lend = perform
     slow: dict[str, float] = {}
     reply: Any = None

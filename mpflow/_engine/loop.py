@@ -57,6 +57,7 @@ from mpflow.observe.trace import tracing
 
 if TYPE_CHECKING:
     from mpflow._core.merge import Merge
+    from mpflow._engine.persistence import Persistence
     from mpflow._engine.run import Run
     from mpflow._engine.suspicion import Ruling
     from mpflow.observe.trace import Trace
@@ -79,7 +80,12 @@ def run_loop(run: Run, input: Any) -> Generator[Effect, Any, None]:
     told = watched or persistence is not None
     prepares = run.cache is not None or run.may_be_answered or trace is not None or persistence is not None
     timers = Timers(run)
-    out, kept = yield from _begin(run, input)
+    kept = None
+    if persistence is None:
+        writes, given, _ = begin(run, input)
+        out = handle((BEGIN, writes, given))
+    else:
+        out, kept = yield from _begin_saved(run, persistence, input)
     while True:
         for instruction in out:  # outcomes that are there at once append what they lead to
             kind = instruction[0]
@@ -107,7 +113,10 @@ def run_loop(run: Run, input: Any) -> Generator[Effect, Any, None]:
                 if persistence is not None:
                     note_tried(run, instruction[1])
             elif kind is OVER or kind is PAUSED or kind is BROKEN:
-                yield from _end(run, instruction)
+                if told or kind is not OVER:
+                    yield from _end(run, instruction)
+                else:
+                    run.finish()
                 return
             else:
                 yield from _obey(run, instruction)
@@ -124,13 +133,13 @@ def run_loop(run: Run, input: Any) -> Generator[Effect, Any, None]:
 
 def _next_step(run: Run, kept: Any, timers: Timers) -> list[Instruction]:
     """Start what is due now; `kept` are the writes that are known by task from an earlier run."""
-    streams, control = run.streams, run.local.control
+    scheduler, streams, control = run.scheduler, run.streams, run.local.control
     if streams.watched:
         streams.checkpointed(run)
-    advance: tuple[Any, ...] = ADVANCE, run.next_facts(), kept
+    advance: tuple[Any, ...] = ADVANCE, run.next_facts(scheduler.step, scheduler.stop), kept
     if control is not None:
         advance += _draining(control)
-    out = run.scheduler.handle(advance)
+    out = scheduler.handle(advance)
     if streams.watched and not (out and out[-1][0] is PAUSED):
         streams.started(run)
     if run.step_timeout_s is not None:
@@ -186,25 +195,19 @@ def _prepare(run: Run, attempts: Sequence[Attempt], out: list[Instruction], trac
     return attempts
 
 
-def _begin(run: Run, input: Any) -> Effects:
+def _begin_saved(run: Run, persistence: Persistence, input: Any) -> Effects:
     """Up to the first step: load what is saved, take the input. The instructions, and the writes that are known by task."""
     scheduler = run.scheduler
-    persistence = run.persistence
-    if persistence is not None:
-        saved = yield from persistence.find()
-        scheduler.start_at(persistence.load(saved, run.state))
+    saved = yield from persistence.find()
+    scheduler.start_at(persistence.load(saved, run.state))
     writes, given, calls = begin(run, input)
-    if calls:
-        yield from _save(calls)
-    if persistence is not None:
-        persistence.note_beginning(writes or (), given, forks=run.forks)
+    yield from _save(calls)
+    persistence.note_beginning(writes or (), given, forks=run.forks)
     out = scheduler.handle((BEGIN, writes, given))
     if writes is None:
         run.note_result()
         if run.streams.watched:
             run.streams.values_now(run.state)
-    if persistence is None:
-        return out, None
     if run.forks:
         persistence.forget_questions()
         yield from _save(persistence.checkpoint(run.state, "fork", scheduler.step))

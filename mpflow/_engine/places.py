@@ -67,7 +67,8 @@ class Places:
         self.director: Director | None = None
         """Set once one of them is worth moving."""
         for node in self.auto:
-            if node.meter.is_heavy or node.meter.moves:
+            meter = node.meter
+            if meter.is_heavy or (meter.standing is not None and meter.moves):
                 self._direct()
                 break
 

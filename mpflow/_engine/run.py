@@ -68,12 +68,11 @@ class Run:
     _null: list[Any] | None = None
 
     def __init__(self, setting: Setting, config: Any = None, asked: Asked = NOTHING, owner: Any = None) -> None:
+        self.setting = setting
         self.plan = plan = setting.plan
         self.options = setting.options
         self.is_part = setting.is_part
-        self.helps = setting.helps
         self.step_timeout_s = setting.step_timeout_s
-        self._threaded = setting.threaded
         nest = nest_of(setting, config)
         self.user_config = nest.config
         self.depth = nest.depth
@@ -92,8 +91,8 @@ class Run:
         self.warn = Warnings(plan)
         self.stamps = plan.retries
         is_counted = saver is not None or setting.leaves or bool(asked.pause_before or asked.pause_after)
-        self.state = local.state = ChannelState(plan, counted=is_counted)
-        self.scheduler = self._schedule(setting, asked, saver)
+        self.state = local.state = ChannelState(plan, is_counted)
+        self.scheduler = self._schedule(setting, asked, tells_ends=saver is not None or self.cache is not None)
         if saver is not None:
             self.persistence = self._remembering(saver, local.durability)
             self.may_be_answered = True
@@ -137,19 +136,20 @@ class Run:
             saver = saver.for_types(owner._types)
         return saver
 
-    def _schedule(self, setting: Setting, asked: Asked, saver: Any) -> Scheduler:
+    def _schedule(self, setting: Setting, asked: Asked, *, tells_ends: bool) -> Scheduler:
         return Scheduler(
             self.plan,
             self.state,
-            recursion_limit=_PART_STEPS if setting.is_part else self.user_config["recursion_limit"],
-            max_concurrency=concurrency_of(self.user_config),
-            kill_on_failure=setting.kills_on_failure,
-            on_error=setting.on_error,
-            warn=self.warn,
-            pause_before=asked.pause_before,
-            pause_after=asked.pause_after,
-            tells_ends=saver is not None or self.cache is not None or self.streams.watched,
-            keeps_columns=setting.keeps_columns,
+            -1,
+            _PART_STEPS if setting.is_part else self.user_config["recursion_limit"],
+            concurrency_of(self.user_config),
+            setting.kills_on_failure,
+            setting.on_error,
+            self.warn,
+            asked.pause_before,
+            asked.pause_after,
+            tells_ends or self.streams.watched,
+            setting.keeps_columns,
         )
 
     def _let_tell(self, nest: Nest) -> None:
@@ -228,15 +228,14 @@ class Run:
 
     @property
     def lends(self) -> bool:
-        """Whether a caller that waits may perform what it called: where nothing of tasks is kept, shown, recorded or counted."""
+        """Whether, if its setting lends, a caller that waits may perform what it called: where nothing of tasks is kept,
+        shown, recorded or counted."""
         return (
             self.persistence is None
-            and not self.plan.call_retry
             and self.scheduler.max_concurrency is None
             and self.cache is None
             and not self.streams.watched
             and self.performer.enter is None
-            and self._threaded
             and tracing.get() is None
         )
 
@@ -278,12 +277,11 @@ class Run:
 
     def finish(self) -> None:
         if not self.result_is_open:
-            self.result = self.state.read(self.output)
+            self.result = self.state.read_last(self.output)
 
-    def next_facts(self) -> StepFacts:
+    def next_facts(self, step: int, stop: int) -> StepFacts:
         """The facts of the step that is about to start."""
-        scheduler = self.scheduler
-        self.facts = facts = StepFacts(self.user_config, scheduler.step, scheduler.stop, self.local)
+        self.facts = facts = StepFacts(self.user_config, step, stop, self.local)
         if self._has_more_facts:
             self._add_facts(facts)
         return facts

@@ -56,6 +56,7 @@ class Setting:
         "keeps_columns",
         "kills_on_failure",
         "leaves",
+        "lends",
         "on_error",
         "only_result",
         "options",
@@ -64,7 +65,6 @@ class Setting:
         "quiet",
         "step_timeout_s",
         "store",
-        "threaded",
     )
 
     def __init__(
@@ -90,7 +90,8 @@ class Setting:
         self.is_part = is_part
         self.helps = helps
         executor = options.get("executor")
-        self.threaded = executor in THREADED
+        self.lends = executor in THREADED and not plan.call_retry
+        """Whether its tasks can be lent to callers that wait for them, as far as the graph decides that."""
         self.leaves = plan.leaves or executor == "process"
         """Whether nodes run in other processes, which are told of a channel by its version."""
         self.keeps_columns = _unless_elsewhere if executor == "process" else _if_in_processes

@@ -162,7 +162,7 @@ class Streams:
         from mpflow._core.steps import due_tasks
 
         scheduler = run.scheduler
-        run.next_facts()
+        run.next_facts(scheduler.step, scheduler.stop)
         tasks = due_tasks(run.plan, run.state, scheduler.step, scheduler.stop, scheduler.started, _ignore)
         tasks.sort(key=_is_pulled)
         subgraphs = {} if self.owner is None else dict(self.owner.get_subgraphs())

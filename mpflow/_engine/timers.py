@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from heapq import heappop, heappush
-from itertools import count
 from typing import TYPE_CHECKING
 
 from mpflow._core.protocol import DUE, STOP, Stimulus
@@ -22,7 +21,7 @@ class Timers:
     def __init__(self, run: Run) -> None:
         self.run = run
         self._retries: list[tuple[float, int, Task, float]] = []
-        self._order = count()
+        self._order = 0
         self.any = False
         """Whether there has been anything to wait for."""
         self._deadline: float | None = None
@@ -30,7 +29,8 @@ class Timers:
     def add(self, task: Task, delay_s: float) -> None:
         """Let a task be due for its retry after the delay."""
         self.any = True
-        heappush(self._retries, (self.run.clock() + delay_s, next(self._order), task, delay_s))
+        self._order += 1
+        heappush(self._retries, (self.run.clock() + delay_s, self._order, task, delay_s))
 
     def take_only(self) -> tuple[Task, float] | None:
         """The task whose retry is all that the run waits for, and its whole interval, which is not to come due here."""
