@@ -1,18 +1,23 @@
-"""Twenty graphs of every kind of work, for the places that a node may run at: what `executor="auto"` is measured with."""
+"""Graphs of every kind of work, for the places that a node may run at: what `executor="auto"` is measured with."""
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import json
 import operator
+import random
+import re
 import socket
 import socketserver
+import subprocess
 import threading
 import time
 import zlib
 from collections.abc import Callable
 from typing import Annotated, Any, TypedDict
 
-from mpflow.graph import START, StateGraph
+from mpflow.graph import END, START, StateGraph
 from mpflow.types import Send
 
 Job = Callable[[], Any]
@@ -158,6 +163,160 @@ def batch(place: Any) -> Job:
     return lambda: app.batch([{"turns": 120_000}] * 24, {"max_concurrency": 6})
 
 
+# -- as people write them -----------------------------------------------------------------------------------------------
+
+WORD = re.compile(r"[a-z]+(?:'[a-z]+)?")
+
+
+def counts_words(task: Any) -> Any:
+    found: dict[str, int] = {}
+    for match in WORD.finditer(task["text"].lower()):
+        found[match.group()] = found.get(match.group(), 0) + 1
+    return {"total": max(found.values()) & 1}
+
+
+def parses(task: Any) -> Any:
+    return {"total": len(json.loads(task["text"])) & 1}
+
+
+def groups(task: Any) -> Any:
+    import numpy
+    import pandas
+
+    chance = numpy.random.default_rng(task["seed"])
+    table = pandas.DataFrame({"key": chance.integers(0, 50, 60_000).astype(str), "value": chance.normal(size=60_000)})
+    best = table.groupby("key")["value"].agg(["mean", "std", "max"]).sort_values("mean").index[-1]
+    return {"total": int(best) & 1}
+
+
+class Images(TypedDict, total=False):
+    images: Annotated[list[Any], operator.add]
+
+
+def blurs(task: Any) -> Any:
+    image = task["image"].astype("f4")
+    for _ in range(4):
+        image[1:-1, 1:-1] = (image[:-2, 1:-1] + image[2:, 1:-1] + image[1:-1, :-2] + image[1:-1, 2:]) / 4
+    return {"images": [image.astype("u1")]}
+
+
+def calls_a_program(task: Any) -> Any:
+    return {"total": subprocess.run(["sleep", "0.02"], check=True).returncode}
+
+
+def simulates(task: Any) -> Any:
+    chance = random.Random(task["seed"])
+    wealth = [100] * 50
+    for _ in range(task["turns"]):
+        giver, taker = chance.randrange(50), chance.randrange(50)
+        gift = min(wealth[giver], chance.randint(0, 9))
+        wealth[giver] -= gift
+        wealth[taker] += gift
+    return {"total": max(wealth) & 1}
+
+
+def fibonacci(n: int) -> int:
+    return n if n < 2 else fibonacci(n - 1) + fibonacci(n - 2)
+
+
+def recurs(task: Any) -> Any:
+    return {"total": fibonacci(task["n"]) & 1}
+
+
+class Steps(TypedDict, total=False):
+    step: int
+
+
+def steps(state: Any) -> Any:
+    burn(30_000)
+    return {"step": state.get("step", 0) + 1}
+
+
+def loop(place: Any) -> Job:
+    """One node after another, again and again: nothing could run beside it."""
+    graph = StateGraph(Steps).add_node("steps", steps, executor=place).add_edge(START, "steps")
+    graph.add_conditional_edges("steps", lambda state: "steps" if state["step"] < 50 else END)
+    app = graph.compile()
+    return lambda: app.invoke({}, {"recursion_limit": 100})
+
+
+class Parts(TypedDict, total=False):
+    parts: Annotated[list[int], operator.add]
+    totals: Annotated[list[int], operator.add]
+
+
+def maps(task: Any) -> Any:
+    return {"parts": [burn(task["turns"]) & 7]}
+
+
+def reduces(task: Any) -> Any:
+    return {"totals": [sum(task["parts"]) + burn(60_000) % 2]}
+
+
+def two_stages(place: Any) -> Job:
+    graph = StateGraph(Parts)
+    graph.add_node("maps", maps, executor=place).add_node("reduces", reduces, executor=place)
+    graph.add_node("gathers", lambda state: {}, executor="inline").add_edge("maps", "gathers")
+    graph.add_conditional_edges(START, lambda _: [Send("maps", {"turns": 60_000})] * 40, ["maps"])
+    shares = [Send("reduces", {"parts": [n, n + 1]}) for n in range(10)]
+    graph.add_conditional_edges("gathers", lambda _: shares, ["reduces"])
+    app = graph.compile()
+    return lambda: app.invoke({})
+
+
+def as_completed(place: Any) -> Job:
+    class Given(Total, total=False):
+        turns: int
+
+    app = StateGraph(Given).add_node("work", computes, executor=place).add_edge(START, "work").compile()
+    return lambda: list(app.batch_as_completed([{"turns": 120_000}] * 24, {"max_concurrency": 6}))
+
+
+def awaited(place: Any) -> Job:
+    graph = StateGraph(Total).add_node("work", computes, executor=place)
+    graph.add_conditional_edges(START, lambda _: [Send("work", {"turns": 120_000})] * 24, ["work"])
+    app = graph.compile()
+    return lambda: asyncio.run(app.ainvoke({}))
+
+
+def two_at_once(place: Any) -> Job:
+    """Two threads of the program, each with a run of its own."""
+    run = fan(computes, [{"turns": 120_000}] * 12)(place)
+
+    def both() -> None:
+        other = threading.Thread(target=run)
+        other.start()
+        run()
+        other.join()
+
+    return both
+
+
+def everyday() -> dict[str, Make]:
+    import numpy
+
+    text = " ".join(f"it's word {n % 997} of many" for n in range(4_000))
+    data = json.dumps([{"id": n, "name": f"n{n}", "tags": ["a", "b"], "at": n / 7} for n in range(8_000)])
+    image = numpy.arange(1_000_000, dtype="u1").reshape(1000, 1000)
+    return {
+        "words of texts, 24": fan(counts_words, [{"text": text}] * 24),
+        "JSON of 500 KB, 24": fan(parses, [{"text": data}] * 24),
+        "pandas groups, 24": fan(groups, [{"seed": n} for n in range(24)]),
+        "images of 1 MB, 16": fan(blurs, [{"image": image}] * 16, Images),
+        "a program of 20 ms, 24": fan(calls_a_program, [{"n": n} for n in range(24)]),
+        "a simulation by a seed, 24": fan(simulates, [{"seed": n, "turns": 8_000} for n in range(24)]),
+        "recursion, 24": fan(recurs, [{"n": 20}] * 24),
+        "some of 1 ms, some of 200 ms": fan(
+            computes, [{"turns": 2_400_000 if n % 16 == 7 else 12_000} for n in range(48)]
+        ),
+        "a loop of 50 steps of 3 ms": loop,
+        "two stages, 40 and 10": two_stages,
+        "as they are completed, 24": as_completed,
+        "awaited, 24 of 10 ms": awaited,
+        "two runs at once, 12 of 10 ms": two_at_once,
+    }
+
+
 class Slow(socketserver.BaseRequestHandler):
     def handle(self) -> None:
         self.request.recv(16)
@@ -200,6 +359,7 @@ def graphs(port: int) -> dict[str, Make]:
         "a chain of six nodes of 5 ms": chain,
         "graphs as nodes": nested,
         "a batch of 24 runs of 10 ms": batch,
+        **everyday(),
     }
 
 

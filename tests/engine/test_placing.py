@@ -6,6 +6,8 @@ import operator
 import os
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from time import monotonic
 from typing import Annotated, Any, TypedDict
 
 import pytest
@@ -15,6 +17,7 @@ from mpflow._columns import Span
 from mpflow._exec.placement.costs import book_of
 from mpflow._exec.placement.decide import PROCESS, THREAD, Verdict
 from mpflow._exec.placement.profile import Profile
+from mpflow._exec.placement.safety import walk
 from mpflow._exec.placement.standing import Trial
 from mpflow._exec.process import WorkerPool
 from mpflow.graph import START, StateGraph
@@ -24,6 +27,8 @@ from tests.colours import Run
 pytestmark = pytest.mark.warm_pool
 
 TASKS = 24
+PATIENCE_S = 60.0
+"""A pool may take its time to start, on a machine that others use."""
 
 
 class State(TypedDict, total=False):
@@ -91,7 +96,8 @@ def known(graph: Any, cpu_s: float = 0.01) -> Profile:
 def until_moved(run: Run, graph: Any) -> Profile:
     """Run until the node is trusted and its tasks are sent."""
     profile = profile_of(graph) or known(graph)
-    for _ in range(100):
+    until_s = monotonic() + PATIENCE_S
+    while monotonic() < until_s:
         result = run.invoke(graph, {})
         assert result["log"] == list(range(TASKS))
         if profile.sent > 2 or (profile.standing is not None and profile.standing.held):
@@ -314,6 +320,27 @@ def test_waiting_calls_stay_in_threads(run: Run, pool: WorkerPool) -> None:
     for _ in range(2):
         assert run.invoke(graph, {})["log"] == list(range(TASKS))
     assert not profile_of(graph).is_heavy
+
+
+def test_runs_of_several_threads_look_through_a_node_one_after_the_other(
+    pool: WorkerPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph = fan(busy, pool)
+    standing = placing.standing_of(known(graph))
+    together, walks = threading.Barrier(2), []
+
+    def slow(source: Any) -> Any:
+        walks.append(source)
+        return walk(source)
+
+    def looks(_: int) -> tuple[str | None, bool]:
+        together.wait(30)
+        return standing.reason_to_stay(graph._plan.nodes["w"].program), standing.guarded is not None
+
+    monkeypatch.setattr("mpflow._exec.placement.standing.walk", slow)
+    with ThreadPoolExecutor(2) as threads:
+        assert list(threads.map(looks, range(2))) == [(None, True)] * 2
+    assert len(walks) == 1
 
 
 def test_a_closed_pool_fails_no_run(run: Run) -> None:

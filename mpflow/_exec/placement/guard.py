@@ -43,6 +43,7 @@ class GuardedProgram:
         "_calls",
         "_classes",
         "_clearance",
+        "_is_new",
         "_left",
         "_own_ns",
         "_pauses",
@@ -74,6 +75,8 @@ class GuardedProgram:
         self._clearance: Clearance | None = None
         self._classes: dict[type, Clearance] = {}
         self._pauses: Pauses | None = None
+        self._is_new = True
+        """No call of it has ended in this worker."""
         self._calls = 0
         """Those since `figures` were last asked for."""
         self._left = 0
@@ -108,7 +111,7 @@ class GuardedProgram:
                     parts = {}
                     survey(input, "its input", parts)
                 self._check_result(channel, value, parts)
-        self._calls += 1
+        self._end_call()
         return diff
 
     def _run_surveyed(self, input: Any, scope: TaskScope) -> Diff:
@@ -127,7 +130,7 @@ class GuardedProgram:
             raise Stays("it changes its input")
         for channel, value in diff:
             self._check_result(channel, value, parts)
-        self._calls += 1
+        self._end_call()
         return diff
 
     def _measured(self, input: Any, scope: TaskScope) -> Diff:
@@ -137,6 +140,15 @@ class GuardedProgram:
         self._own_ns = cpu_ns if cpu_ns > 4 * self._own_ns else self._own_ns + (cpu_ns - self._own_ns) * 0.25
         self._left = _EVERY - 1 if self._own_ns < _LIGHT_NS else 0
         return diff
+
+    def _end_call(self) -> None:
+        if self._is_new:
+            # The first one here loads and fills what those after it find: it says nothing of them.
+            self._is_new = False
+            self._own_ns = 0.0
+            self._left = 0
+        else:
+            self._calls += 1
 
     def _check_result(self, channel: str, value: Any, parts: dict[int, Any]) -> None:
         returned = survey(value, f"what it returns for '{channel}'", parts)
@@ -154,7 +166,7 @@ class GuardedProgram:
         return None
 
     def figures(self) -> tuple[int, int, int, int] | None:
-        """Of the calls since this was last asked: how many, and in nanoseconds their own CPU time, that of all that the
+        """Of the calls since this was last asked, the very first one apart: how many, and in nanoseconds their own CPU time, that of all that the
         worker did for them, and how long they waited for something. None if there were none. For the thread that runs them."""
         calls, self._calls = self._calls, 0
         if not calls or self._pauses is None:

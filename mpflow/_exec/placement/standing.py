@@ -59,6 +59,7 @@ class Standing:
         self.returned = 0
         """Tasks that came back from a worker to be run in a thread."""
         self._changes = 0
+        self._clearing = threading.Lock()
         self._clearance: Any = None
         self._classes: dict[type, Any] = {}
         self._heard = Watched()
@@ -90,6 +91,10 @@ class Standing:
 
     def reason_to_stay(self, program: NodeProgram) -> str | None:
         """Why the node must not move, as of now; None if it may. Walks where it must, and notices what was bound anew."""
+        with self._clearing:  # a run of another thread may look at the same moment
+            return self._reason_to_stay(program)
+
+    def _reason_to_stay(self, program: NodeProgram) -> str | None:
         if self.held is not None:
             return self.held
         if self._clearance is not None:
@@ -200,8 +205,11 @@ class Trial:
             standing.hold(f"its input cannot travel: {error}")
             return False
         self._costs.note_bytes(len(data), perf_counter() - started)
+        with standing.lock:
+            if standing.trial is not None:  # a run of another thread has just begun one
+                return True
+            standing.trial = self
         standing.profile.input_bytes = float(len(data))
-        standing.trial = self
         standing.missed_s = 0.0
         standing.trial_at_s = max(self._costs.start_s, 2 * standing.trial_at_s)
         self._pool = pool
