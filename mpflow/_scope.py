@@ -52,13 +52,12 @@ class Answers:
     question, and is shared with the tasks of graphs within this one; ``by_id`` has those that name their question.
     """
 
-    __slots__ = ("asked", "by_id", "given", "null", "took_by_id")
+    __slots__ = ("by_id", "given", "null", "took_by_id")
 
     def __init__(self, given: list[Any], null: list[Any], by_id: dict[str, Any]) -> None:
         self.given = given
         self.null = null
         self.by_id = by_id
-        self.asked = 0
         self.took_by_id = False
 
     def take(self, question_id: str, first_id: Callable[[], str]) -> Any:
@@ -90,6 +89,9 @@ class TaskScope:
     started_at: float | None = None
     """When the first attempt began, in seconds since the epoch; None if this is the first and nobody asked yet."""
     answers: Answers | None = None
+    """None where there is none to be taken."""
+    asked = 0
+    """How many questions it asked, in this attempt."""
     writes: list[tuple[str, Any]] | None = None
     """What the node wrote to the state before it returned."""
     patience: Any = None
@@ -235,13 +237,11 @@ class TaskScope:
 
             response_schema, check = answer_schema(response_schema)
         answers = self.answers
-        index = 0
-        if answers is not None:
-            index = answers.asked
-            answers.asked += 1
-            if index < len(answers.given):
-                answer = answers.given[index]
-                return answer if check is None else check(answer)
+        index = self.asked
+        self.asked += 1
+        if answers is not None and index < len(answers.given):
+            answer = answers.given[index]
+            return answer if check is None else check(answer)
         question = Interrupt.from_ns(value, self.question_namespace(index), response_schema=response_schema)
         if answers is None:
             raise GraphInterrupt((question,))

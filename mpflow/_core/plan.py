@@ -145,6 +145,7 @@ class Plan:
     __slots__ = (
         "__weakref__",
         "bare",
+        "begins_once",
         "call_retry",
         "channels",
         "consuming",
@@ -209,6 +210,8 @@ class Plan:
         self.leaves = any(node.executor == "process" for node in self.nodes.values())
         """Some of its nodes run in other processes, which are told of a channel by its version."""
         self.retries = bool(self.call_retry) or any(node.retry for node in self.nodes.values())
+        self.begins_once = any(not node.rerun_on_loss for node in self.nodes.values())
+        """Some of its nodes must not run twice."""
         self.finishing = [key for key, channel in self.channels.items() if channel.finishes]
         self.fleeting = frozenset(
             key

@@ -33,6 +33,8 @@ class Task:
     """
 
     ends_step = True
+    pulled = False
+    """Its node was due by a trigger, and not sent or called."""
     state = READY
     attempt: Attempt | None = None
     failures = 0
@@ -70,13 +72,10 @@ class Task:
         self.path = path
         self.input = input
         self.triggers = triggers
+        if triggers is not PUSHED:
+            self.pulled = True
         self.plain = True
         """It was not called and has not called, and nothing has befallen its attempts."""
-
-    @property
-    def pulled(self) -> bool:
-        """Whether its node was due by a trigger, and not sent or called."""
-        return self.triggers is not PUSHED
 
     @property
     def timeout_s(self) -> float | None:

@@ -27,15 +27,13 @@ class DeltaCounts:
     leaves the checkpoint it began at to others that may go on from it.
     """
 
-    __slots__ = ("_channels", "_counts", "_due")
+    __slots__ = ("_channels", "_counts", "_due", "any")
 
     def __init__(self, channels: Mapping[str, BaseChannel[Any, Any, Any]]) -> None:
         self._channels = {name: channel for name, channel in channels.items() if isinstance(channel, DeltaChannel)}
         self._counts: dict[str, tuple[int, int]] = {}
         self._due: set[str] = set()
-
-    def __bool__(self) -> bool:
-        return bool(self._channels)
+        self.any = bool(self._channels)
 
     def __contains__(self, name: object) -> bool:
         return name in self._channels

@@ -26,6 +26,7 @@ class Frames:
         self._own_metadata = own
         self._keeps = keeps
         self._known: dict[Any, Frame] = {}
+        self._last: tuple[Any, Frame | None] = None, None
 
     def of(
         self,
@@ -38,6 +39,9 @@ class Frames:
     ) -> Frame:
         """What the step has in common with others; the very same frame for such a one."""
         key = (about.get("source"), names, saw, updated, ops, parts)
+        last, frame = self._last
+        if key == last and frame is not None:  # without a hash of all that
+            return frame
         frame = self._known.get(key)
         if frame is None:
             packed = {**self._own_metadata, **about}
@@ -49,6 +53,8 @@ class Frames:
                 if len(self._known) >= _MOST_KNOWN:
                     self._known.clear()
                 self._known[key] = frame
+        if self._keeps:
+            self._last = key, frame
         return frame
 
 

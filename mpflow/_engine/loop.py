@@ -57,8 +57,10 @@ from mpflow.observe.trace import tracing
 
 if TYPE_CHECKING:
     from mpflow._core.merge import Merge
+    from mpflow._core.task import Task
     from mpflow._engine.persistence import Persistence
     from mpflow._engine.run import Run
+    from mpflow._engine.saving import Call
     from mpflow._engine.suspicion import Ruling
     from mpflow.observe.trace import Trace
 
@@ -77,8 +79,7 @@ def run_loop(run: Run, input: Any) -> Generator[Effect, Any, None]:
     watched = streams.watched
     trace = tracing.get()
     persistence = run.persistence
-    told = watched or persistence is not None
-    prepares = run.cache is not None or run.may_be_answered or trace is not None or persistence is not None
+    tells_ends = watched or run.cache is not None
     timers = Timers(run)
     kept = None
     if persistence is None:
@@ -86,12 +87,13 @@ def run_loop(run: Run, input: Any) -> Generator[Effect, Any, None]:
         out = handle((BEGIN, writes, given))
     else:
         out, kept = yield from _begin_saved(run, persistence, input)
+    prepares = run.cache is not None or run.may_be_answered or trace is not None
     while True:
         for instruction in out:  # outcomes that are there at once append what they lead to
             kind = instruction[0]
             if kind is DISPATCH:
                 attempts = instruction[1]
-                if prepares or run.stamps:
+                if prepares or run.stamps or (persistence is not None and persistence.comes_first):
                     attempts = yield from _prepare(run, attempts, out, trace)
                 outcomes = yield START, attempts
                 if trace is not None:
@@ -104,8 +106,18 @@ def run_loop(run: Run, input: Any) -> Generator[Effect, Any, None]:
             elif kind is MERGED:
                 if run.result_is_open:
                     run.note_written(instruction[2].written)
-                if told:
-                    yield from _merged(run, instruction[1], instruction[2])
+                if persistence is not None:
+                    for call in _checkpoint(run, instruction[1], instruction[2]):
+                        yield SAVER, *call
+                if watched and instruction[1] and not run.stream_keys.isdisjoint(instruction[2].written):
+                    streams.values_now(run.state)
+            elif kind is ENDED_TASK:
+                for task in instruction[1:]:
+                    if persistence is not None and (not task.cached or task.from_cache):
+                        for call in ended_task(run, task):
+                            yield SAVER, *call
+                    if tells_ends or task.caller is not None:
+                        yield from _tell_end(run, task)
             elif kind is MORE:
                 handle((GO_ON,), out)
             elif kind is RETRY:
@@ -113,7 +125,7 @@ def run_loop(run: Run, input: Any) -> Generator[Effect, Any, None]:
                 if persistence is not None:
                     note_tried(run, instruction[1])
             elif kind is OVER or kind is PAUSED or kind is BROKEN:
-                if told or kind is not OVER:
+                if watched or persistence is not None or kind is not OVER:
                     yield from _end(run, instruction)
                 else:
                     run.finish()
@@ -184,8 +196,14 @@ def _prepare(run: Run, attempts: Sequence[Attempt], out: list[Instruction], trac
     """What comes before attempts are started in a run that keeps or tells something. Those that must run."""
     if trace is not None or run.stamps:
         attempts = list(attempts)
-    if run.cache is not None or run.may_be_answered:
-        attempts = yield from _dress(run, attempts, out)
+    if run.may_be_answered:
+        give_answers(run, attempts)
+    if run.persistence is not None:
+        attempts = yield from _permitted(run, attempts, out)
+    if run.cache is not None:
+        attempts, hits = yield from take_cached(run, attempts)
+        for outcome in hits:
+            run.scheduler.handle(outcome, out)
     if run.stamps:
         _stamp(attempts)
     if trace is not None:
@@ -222,24 +240,17 @@ def _tell(event: Any) -> Effects:
         yield TELL, event
 
 
-def _save(calls: Iterable[tuple[str, tuple[Any, ...]]]) -> Effects:
+def _save(calls: Iterable[Call]) -> Effects:
     for call in calls:
         yield SAVER, *call
 
 
-def _dress(run: Run, attempts: Sequence[Attempt], out: list[Instruction]) -> Effects:
-    """Give attempts what they were answered, and answer those whose writes are cached. Those that must run."""
-    if run.may_be_answered:
-        give_answers(run, attempts)
-    if run.persistence is not None:
-        if run.persistence.ledger is not None:
-            attempts = yield from _allowed(run, carry_on(run, attempts), out)
-        if not all(attempt.rerun_on_loss for attempt in attempts):
-            attempts = yield from _allowed(run, begin_once(run, attempts), out)
-    if run.cache is not None:
-        attempts, hits = yield from take_cached(run, attempts)
-        for outcome in hits:
-            run.scheduler.handle(outcome, out)
+def _permitted(run: Run, attempts: Sequence[Attempt], out: list[Instruction]) -> Effects:
+    """Those that may start, by what the saver knows of attempts before them."""
+    if run.persistence.ledger is not None:  # type: ignore[union-attr]
+        attempts = yield from _allowed(run, carry_on(run, attempts), out)
+    if run.plan.begins_once and not all(attempt.rerun_on_loss for attempt in attempts):
+        attempts = yield from _allowed(run, begin_once(run, attempts), out)
     return attempts
 
 
@@ -252,38 +263,35 @@ def _allowed(run: Run, ruling: Ruling, out: list[Instruction]) -> Effects:
     return allowed
 
 
-def _merged(run: Run, tasks: Sequence[Any], merged: Merge) -> Effects:
-    """After a step: save, and stream the values, if the step wrote any of their keys (SM-3)."""
-    streams = run.streams
+def _checkpoint(run: Run, tasks: Sequence[Task], merged: Merge) -> Iterable[Call]:
+    """What saves the step of these tasks, or the input."""
     persistence = run.persistence
-    if persistence is not None:
-        source = "input"
-        if tasks:
-            source = "loop"
-            run.resuming = None  # what is called in a later step starts anew
-            if persistence.ledger is not None:
-                relax(run)
-        yield from _save(persistence.checkpoint(run.state, source, run.scheduler.step - 1, merged, tasks))
-    if tasks and streams.wants("values") and not run.stream_keys.isdisjoint(merged.written):
-        streams.values_now(run.state)
+    assert persistence is not None
+    source = "input"
+    if tasks:
+        source = "loop"
+        run.resuming = None  # what is called in a later step starts anew
+        if persistence.ledger is not None:
+            relax(run)
+    return persistence.checkpoint(run.state, source, run.scheduler.step - 1, merged, tasks)
+
+
+def _tell_end(run: Run, task: Task) -> Effects:
+    """A task has ended, and its result is given to the saver: tell whoever waits for it."""
+    if run.cache is not None:
+        yield from put_cached(task)
+    if task.caller is not None:
+        if run.persistence is not None and run.persistence.unsaved:  # the caller builds on it
+            yield SAVER, *run.persistence.commit()
+        answer(task)
+    if run.streams.watched:
+        run.streams.ended(run, task)
 
 
 def _obey(run: Run, instruction: Instruction) -> Effects:
     """What few steps are told."""
     kind = instruction[0]
-    if kind is ENDED_TASK:
-        for task in instruction[1:]:
-            if run.persistence is not None and (not task.cached or task.from_cache):
-                yield from _save(ended_task(run, task))
-            if run.cache is not None:
-                yield from put_cached(task)
-            if task.caller is not None:
-                if run.persistence is not None and run.persistence.unsaved:  # the caller builds on it
-                    yield SAVER, *run.persistence.commit()
-                answer(task)
-            if run.streams.watched:
-                run.streams.ended(run, task)
-    elif kind is SPAWNED:
+    if kind is SPAWNED:
         if run.streams.watched:
             run.streams.called(run, instruction[1])
     elif kind is ANSWER:

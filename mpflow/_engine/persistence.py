@@ -133,7 +133,7 @@ class Persistence:
         if self.is_time_travel:
             self.pending = [write for write in self.pending if write[1] != RESUME]
         forks = resumes and self.is_time_travel and (source not in ("update", "fork") or self.superseded)
-        if self.deltas and not (resumes and not self.repeats):
+        if self.deltas.any and not (resumes and not self.repeats):
             self.deltas.keep_whole([name for _, name, _ in self.pending])
         self.replay_from = self.parent_id if source in ("update", "fork") and self.parent_id else self.checkpoint_id
         return forks
@@ -185,7 +185,7 @@ class Persistence:
         `merged` is what the step did to the channels, `tasks` are those that it was made of.
         """
         self.metadata = {"source": source, "step": step, "parents": dict(self.parents)}
-        if self.deltas:
+        if self.deltas.any:
             self._count_step(state, merged, tasks)
         self.checkpoint_id = new_checkpoint_id(step)
         if source != "fork":
@@ -221,6 +221,11 @@ class Persistence:
     unsaved: Sequence[Any] = ()
     """What is saved together with more, by `commit`, at the latest before anybody hears or builds on it."""
 
+    @property
+    def comes_first(self) -> bool:
+        """Whether something is to be saved, or ruled by what is, before any task starts."""
+        return bool(self.unsaved) or self.ledger is not None or self.plan.begins_once
+
     def commit(self) -> Call:
         raise NotImplementedError
 
@@ -230,7 +235,7 @@ class Persistence:
 
     def note_beginning(self, input: Writes, given: Writes, *, forks: bool) -> None:
         """What the run writes before its first step: its input, and what belongs to no task."""
-        if self.deltas:
+        if self.deltas.any:
             self.deltas.keep_replaced(input)
             if self.durability != "exit" and (self.addressed or not self.known):
                 self.deltas.keep_whole([name for name, _ in input])

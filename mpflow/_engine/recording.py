@@ -69,7 +69,7 @@ class Recording(Persistence):
         self._making = Making(Packing(self._changes, plan.kinds), self.untracked, self._tracked)
         own = get_checkpoint_metadata(config, {})  # type: ignore[arg-type]
         # Counters of deltas are part of the metadata.
-        self._frames = Frames(saver.coder, own, keeps=not self.deltas)
+        self._frames = Frames(saver.coder, own, keeps=not self.deltas.any)
         self._saved_seen: dict[str, dict[str, Any]] = {}
         self._number = new_number()
         self._put_off_results: list[tuple[str, str, Writes, str]] = []
@@ -120,7 +120,7 @@ class Recording(Persistence):
         self._versions_made += 1
         self._version_count += 1
         # One random part for all of a run's: it tells branches apart.
-        self._version = f"{self._version_count:032}{self._mark}"
+        self._version = str(self._version_count).zfill(32) + self._mark
         return self._version
 
     def kept(self) -> dict[str, list[tuple[str, Any]]]:

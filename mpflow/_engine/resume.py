@@ -75,6 +75,7 @@ def begin(run: Run, input: Any) -> tuple[Writes | None, Writes, Iterable[Call]]:
     run.note_resuming(resuming)
     if resuming:
         if persistence is not None:
+            run.may_be_answered = bool(run.answers_by_id or persistence.pending or run.null_answer())
             check_graph(
                 run.plan,
                 persistence.saved_values,
@@ -219,7 +220,7 @@ def ended_task(run: Run, task: Task) -> Iterable[Call]:
     if (
         task.state == FINISHED
         and not (answers is not None and answers.given)
-        and not persistence.deltas
+        and not persistence.deltas.any
         and persistence.defers(task, run.task_id)
     ):
         return ()
@@ -229,7 +230,7 @@ def ended_task(run: Run, task: Task) -> Iterable[Call]:
     if not task.node.rerun_on_loss and not isinstance(task.error, OutcomeUnknown) and task.state != FINISHED:
         answered.append((SCHEDULED, 0))  # how it ended is known: it may begin again
     if task.state == FINISHED:
-        if persistence.deltas:  # what is merged has the ids of what is saved
+        if persistence.deltas.any:  # what is merged has the ids of what is saved
             task.writes = [
                 (name, with_message_ids(value) if name in persistence.deltas else value) for name, value in task.writes
             ]

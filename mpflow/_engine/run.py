@@ -60,7 +60,7 @@ class Run:
     resuming: bool | None = None
     forks = False
     may_be_answered = False
-    """Whether its tasks may find answers: saved ones, or, where nothing of it is saved, those to the run around it."""
+    """Whether its tasks may find answers: saved ones, those it is resumed with, or those to the task around it."""
     result: Any = None
     result_is_open = True
     clock: Callable[[], float] = staticmethod(time.monotonic)
@@ -95,7 +95,6 @@ class Run:
         self.scheduler = self._schedule(setting, asked, tells_ends=saver is not None or self.cache is not None)
         if saver is not None:
             self.persistence = self._remembering(saver, local.durability)
-            self.may_be_answered = True
         self.performer = Performer(plan, self.state, copy_context(), self.warn)
         if not silent or nest.called_back:
             self._let_tell(nest)

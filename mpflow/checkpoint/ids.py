@@ -24,13 +24,10 @@ def new_checkpoint_id(step: int = -2) -> str:
         if tick <= _last_tick:
             tick = _last_tick + 1
         _last_tick = tick
-    return "%08x-%04x-6%03x-%04x-%012x" % (  # noqa: UP031 - the quicker way, once a step
-        tick >> 28 & 0xFFFFFFFF,
-        tick >> 12 & 0xFFFF,
-        tick & 0xFFF,
-        step & 0x3FFF | 0x8000,
-        getrandbits(48),
-    )
+    time_part = tick >> 12 << 16 | 0x6000 | tick & 0xFFF
+    rest = (step & 0x3FFF | 0x8000) << 48 | getrandbits(48)
+    digits = (time_part << 64 | rest).to_bytes(16, "big").hex()
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
 def tick_of(checkpoint_id: str) -> int | None:

@@ -131,11 +131,9 @@ class _Scratchpad:
     def interrupt_counter(self) -> int:
         """The number of this question. The answer that it may have by now is taken, for `get_null_resume` to give."""
         scope, answers = self._scope, self._scope.answers
-        if answers is None:
-            return self._next()
-        index = answers.asked
-        answers.asked += 1
-        if index >= len(answers.given):
+        index = scope.asked
+        scope.asked += 1
+        if answers is not None and index >= len(answers.given):
             question = Interrupt.from_ns(None, scope.question_namespace(index)).id
             answer = answers.take(question, lambda: Interrupt.from_ns(None, scope.namespace).id)
             self._answer = None if answer is NO_ANSWER else answer
@@ -245,8 +243,7 @@ def _our_error(error: Exception, scope: TaskScope | None) -> Exception:
     if cls.__module__.partition(".")[0] != _THEIRS:
         return error
     if scope is not None and any(base.__name__ == "GraphInterrupt" for base in cls.__mro__):
-        asked = 1 if scope.answers is None else scope.answers.asked
-        first = max(asked - 1, 0)
+        first = max(scope.asked - 1, 0)
         return GraphInterrupt(
             tuple(
                 Interrupt.from_ns(
