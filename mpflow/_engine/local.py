@@ -72,10 +72,16 @@ class Local:
     def luggage(self) -> Luggage:
         """What tasks in workers are told of this; made once a run."""
         if self._luggage is None:
+            log_types = None
+            if self.saver is not None:
+                from mpflow.checkpoint.log.far import types_to_tell
+
+                log_types = types_to_tell(self.saver)
             self._luggage = Luggage(
                 durability=self.durability,
                 has_saver=self.saver is not None,
                 counts_versions=self.saver is None or _counts_versions(self.saver),
+                log_types=log_types,
                 has_store=self.store is not None,
                 has_cache=self.cache is not None,
                 answers_by_id=self.answers_by_id,
@@ -142,6 +148,10 @@ def _serve(local: Local, target: str, request: tuple[Any, ...], done: Done) -> N
             from mpflow._engine.saving import call_saver
 
             value = call_saver(local.saver, method, _taken(local.saver, method, arguments))
+        elif target == "log":
+            from mpflow.checkpoint.log import far
+
+            value = far.serve(local.saver, method, arguments)
         else:
             value = getattr(getattr(local, target), method)(*arguments)
     except Exception as error:
@@ -159,6 +169,10 @@ async def _aserve(local: Local, target: str, request: tuple[Any, ...], done: Don
             from mpflow._engine.saving import acall_saver
 
             value = await acall_saver(local.saver, method, _taken(local.saver, method, arguments))
+        elif target == "log":
+            from mpflow.checkpoint.log import far
+
+            value = await far.aserve(local.saver, method, arguments)
         else:
             value = await getattr(getattr(local, target), "a" + method)(*arguments)
     except Exception as error:

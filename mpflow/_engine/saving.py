@@ -37,7 +37,7 @@ async def acall_saver(saver: Any, method: str, arguments: tuple[Any, ...]) -> An
 
 def takes_path(saver: Any) -> bool:
     """Whether a saver is told the path of a task: those written before there were paths are not (D-9)."""
-    return "task_path" in inspect.signature(saver.put_writes).parameters
+    return getattr(saver, "keeps_log", False) or "task_path" in inspect.signature(saver.put_writes).parameters
 
 
 def leave(persistence: Persistence | None) -> None:

@@ -6,7 +6,7 @@ Loaded with the first task that asks for its run's saver, store, cache or contro
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from mpflow._messages import Luggage
@@ -29,8 +29,8 @@ class Away:
     over = False
 
     def __init__(self, luggage: Luggage, ask: Ask, ask_later: Ask, control: Callable[[], Any]) -> None:
-        self._luggage = luggage
-        self._ask = ask
+        self.luggage = luggage
+        self.ask = ask
         self.ask_later = ask_later
         self._control = control
         self.durability = luggage.durability
@@ -39,19 +39,24 @@ class Away:
 
     @cached_property
     def saver(self) -> Any:
-        return FarSaver(self._ask, self._luggage.counts_versions) if self._luggage.has_saver else None
+        luggage = self.luggage
+        if luggage.log_types is not None:
+            from mpflow.checkpoint.log.far import FarLog
+
+            return FarLog(partial(self.ask, "log"), luggage.log_types)
+        return FarSaver(self.ask, luggage.counts_versions) if luggage.has_saver else None
 
     @cached_property
     def store(self) -> Any:
-        return FarStore(self._ask) if self._luggage.has_store else None
+        return FarStore(self.ask) if self.luggage.has_store else None
 
     @cached_property
     def cache(self) -> Any:
-        return FarCache(self._ask) if self._luggage.has_cache else None
+        return FarCache(self.ask) if self.luggage.has_cache else None
 
     @cached_property
     def replay(self) -> Any:
-        return None if self._luggage.replay is None else FarReplay(self._luggage.replay, self._ask)
+        return None if self.luggage.replay is None else FarReplay(self.luggage.replay, self.ask)
 
     @cached_property
     def control(self) -> Any:

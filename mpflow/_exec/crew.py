@@ -143,14 +143,14 @@ class Worker:
             number = group[2]
             if number not in self.facts:
                 self.facts[number] = None
-                if len(self.facts) > facts.KEPT:
-                    del self.facts[next(iter(self.facts))]
                 writer.add(link.FACTS, number.to_bytes(8, "little"), parcels.facts_data[number])
         ticket = self._ticket(lease)
         parts = batches.join((logs.is_replaced(), logs.level(), ticket, inputs.whole, groups), large)
         self.next_number = first + len(attempts)
         self.window.add(first, attempts)
         writer.add(link.TASKS, *parts)
+        facts.drop_oldest(self.facts)
+        parcels.drop_oldest_facts()
         shipment.traffic.bytes_out += writer.queued - queued_bytes
         self.given += len(attempts)
         shipment.batches += 1

@@ -11,7 +11,7 @@ from typing import Any
 from mpflow._messages import Luggage, StepFacts
 
 KEPT = 32
-"""How many steps' facts a worker keeps. Both sides count alike, so no word is needed about what was dropped."""
+"""How many steps' facts a worker keeps between batches. Both sides count alike, so no word is needed about what was dropped."""
 
 _PARENT_ONLY = frozenset({"callbacks"})
 _PLAIN, _ENTERED = b"\0", b"\1"
@@ -19,6 +19,12 @@ _ATOMS = frozenset({int, float, str, bytes, bool, type(None)})
 _CONTAINERS = (dict, list)
 
 Encode = Callable[..., bytes]
+
+
+def drop_oldest(held: dict[int, Any]) -> None:
+    """After a batch, which may need more of them at once: keep the last few."""
+    while len(held) > KEPT:
+        del held[next(iter(held))]
 
 
 class LeftBehind:

@@ -101,12 +101,15 @@ class Parcels:
             self._facts_count += 1
             number = self._facts_count
             self.facts_data[number] = encode_facts(facts, self.codec.encode)
-            # Held, so that the identity is never that of another; the oldest go first.
+            # Held, so that the identity is never that of another.
             known = self._facts[id(facts)] = (facts, number)
-            if len(self._facts) > _KEPT_FACTS:
-                _, old = self._facts.pop(next(iter(self._facts)))
-                del self.facts_data[old]
         return known[1]
+
+    def drop_oldest_facts(self) -> None:
+        """A batch was sent, which may have needed more of them at once."""
+        while len(self._facts) > _KEPT_FACTS:
+            _, old = self._facts.pop(next(iter(self._facts)))
+            del self.facts_data[old]
 
     def rest(self) -> None:
         """Nothing is under way: hold on to no run's facts."""

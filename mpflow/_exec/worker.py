@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 
 from mpflow._exec import batches, link, logs, slots
 from mpflow._exec.errands import Errands
-from mpflow._exec.facts import KEPT
+from mpflow._exec.facts import drop_oldest
 from mpflow._exec.gauge import LONG_NS, Gauge
 from mpflow._exec.kept import Kept
 from mpflow._exec.lookout import Lookout
@@ -159,13 +159,12 @@ class Worker:
             kind, body = frame
             if kind == link.TASKS:
                 self._run_batch(body)
+                drop_oldest(self._facts)
             elif kind == link.PROGRAM:
                 # Not unpickled yet: if that kills us, it must be while the page names a task.
                 self._programs[int.from_bytes(body[:8], "little")] = body[8:]
             elif kind == link.FACTS:
                 self._facts[int.from_bytes(body[:8], "little")] = bytes(body[8:])
-                if len(self._facts) > KEPT:
-                    del self._facts[next(iter(self._facts))]
             elif kind == link.VALUE:
                 number, ticket = int.from_bytes(body[:8], "little"), int.from_bytes(body[8:16], "little")
                 self._kept.add(number, ticket, body[16:])

@@ -37,7 +37,7 @@ def _failure(graph: CompiledGraph, return_exceptions: bool) -> Failure:
 
 
 def _parts(
-    graph: CompiledGraph, items: Indexed, limit: int | None, parallel: str, kwargs: dict[str, Any]
+    graph: CompiledGraph, items: Indexed, limit: int | None, parallel: str, prefix: str | None, kwargs: dict[str, Any]
 ) -> Iterator[Part]:
     """One part of the batch after the other, with the way to run it. Raises ValueError for what is no way."""
     if parallel not in ("auto", "items", "nodes"):
@@ -46,25 +46,27 @@ def _parts(
         return iter([(parallel, items, None)])
     from mpflow.pregel.spreading import parts_of
 
-    return parts_of(graph, items, limit, kwargs)
+    return parts_of(graph, items, limit, prefix, kwargs)
 
 
-def _runnable(
-    graph: CompiledGraph, inputs: Iterable[Any], config: Any, parallel: str, prefix: str | None
-) -> tuple[Any, Indexed, str]:
-    """What is called for each item, the items, and how they are spread: here, where each has a thread to go on with."""
-    items = configured(inputs, config)
+def _indexed(graph: CompiledGraph, inputs: Iterable[Any], config: Any, prefix: str | None) -> Indexed:
+    """The inputs with their number and config. Raises ValueError for a prefix that makes no sense here."""
+    if prefix is not None:
+        from mpflow.pregel.resumable import check_is_saved
+
+        check_is_saved(graph)
+        if isinstance(config, (list, tuple)):
+            raise ValueError("batch(thread_id_prefix=...) takes one config; a list of configs names its threads itself")
+    return configured(inputs, config)
+
+
+def _driven(graph: CompiledGraph, items: Indexed, prefix: str | None) -> tuple[Any, Indexed]:
+    """What is called here for each item, and the items as it takes them."""
     if prefix is None:
-        return graph, items, parallel
+        return graph, items
     from mpflow.pregel.resumable import Resumable, on_threads
 
-    if isinstance(config, (list, tuple)):
-        raise ValueError("batch(thread_id_prefix=...) takes one config; a list of configs names its threads itself")
-    if parallel == "items":
-        raise ValueError(
-            "batch(thread_id_prefix=...) goes with parallel='nodes': the saver is here, not in the workers"
-        )
-    return Resumable(graph), on_threads(items, prefix), "nodes"
+    return Resumable(graph), on_threads(items, prefix)
 
 
 def _batch_as_completed(
@@ -77,15 +79,17 @@ def _batch_as_completed(
     thread_id_prefix: str | None = None,
     **kwargs: Any,
 ) -> Iterator[tuple[int, Any]]:
-    failure, limit = _failure(graph, return_exceptions), limit_of(graph, config)
-    runnable, indexed, parallel = _runnable(graph, inputs, config, parallel, thread_id_prefix)
-    for way, items, guard in _parts(graph, indexed, limit, parallel, kwargs):
+    failure, limit, prefix = _failure(graph, return_exceptions), limit_of(graph, config), thread_id_prefix
+    indexed = _indexed(graph, inputs, config, prefix)
+    for way, items, guard in _parts(graph, indexed, limit, parallel, prefix, kwargs):
         if way == "nodes":
-            yield from as_completed(runnable, items, limit, failure, **kwargs)
+            runnable, numbered = _driven(graph, items, prefix)
+            yield from as_completed(runnable, numbered, limit, failure, **kwargs)
         else:
             from mpflow.pregel.items import Items, items_as_completed
 
-            yield from items_as_completed(Items(graph, items, limit=limit, failure=failure, guard=guard, **kwargs))
+            within: Any = {"limit": limit, "failure": failure, "guard": guard, "thread_id_prefix": prefix}
+            yield from items_as_completed(Items(graph, items, **within, **kwargs))
 
 
 async def _abatch_as_completed(
@@ -100,16 +104,18 @@ async def _abatch_as_completed(
 ) -> AsyncIterator[tuple[int, Any]]:
     from contextlib import aclosing
 
-    failure, limit = _failure(graph, return_exceptions), limit_of(graph, config)
+    failure, limit, prefix = _failure(graph, return_exceptions), limit_of(graph, config), thread_id_prefix
     found: Any
-    runnable, indexed, parallel = _runnable(graph, inputs, config, parallel, thread_id_prefix)
-    for way, items, guard in _parts(graph, indexed, limit, parallel, kwargs):
+    indexed = _indexed(graph, inputs, config, prefix)
+    for way, items, guard in _parts(graph, indexed, limit, parallel, prefix, kwargs):
         if way == "nodes":
-            found = aas_completed(runnable, items, limit, failure, **kwargs)
+            runnable, numbered = _driven(graph, items, prefix)
+            found = aas_completed(runnable, numbered, limit, failure, **kwargs)
         else:
             from mpflow.pregel.items import Items, aitems_as_completed
 
-            found = aitems_as_completed(Items(graph, items, limit=limit, failure=failure, guard=guard, **kwargs))
+            within: Any = {"limit": limit, "failure": failure, "guard": guard, "thread_id_prefix": prefix}
+            found = aitems_as_completed(Items(graph, items, **within, **kwargs))
         async with aclosing(found) as settled:
             async for item in settled:
                 yield item

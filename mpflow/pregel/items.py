@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from contextvars import copy_context
 from copy import copy
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,9 @@ from mpflow.errors import NodeCancelledError, OutcomeUnknown, PoisonTaskError
 if TYPE_CHECKING:
     from mpflow._exec.process import WorkerPool
     from mpflow.pregel.compiled import CompiledGraph
+    from mpflow.pregel.far import Far
     from mpflow.pregel.spreading import Checks, Guard
+    from mpflow.pregel.threads import Threads
 
 Item = tuple[int, Any, Any]
 """The number of an input, the input, and its config."""
@@ -39,14 +42,30 @@ MOST_AHEAD = 1024
 class ItemProgram:
     """A run of the graph as a worker sees it: a node whose function is the graph's `invoke`.
 
-    The graph comes without saver, store and cache; those that it has are the scope's.
+    The graph comes without saver, store and cache; those that it has are the scope's. With `resumes` an input whose
+    thread has finished is not run but gives its stored output.
     """
 
-    __slots__ = ("__weakref__", "checks", "graph", "kwargs", "memory_bytes", "metadata", "name", "tags")
+    __slots__ = (
+        "__weakref__",
+        "_far",
+        "checks",
+        "graph",
+        "kwargs",
+        "memory_bytes",
+        "metadata",
+        "name",
+        "resumes",
+        "tags",
+    )
 
-    def __init__(self, graph: CompiledGraph, kwargs: dict[str, Any], checks: Checks | None = None) -> None:
+    def __init__(
+        self, graph: CompiledGraph, kwargs: dict[str, Any], checks: Checks | None = None, *, resumes: bool = False
+    ) -> None:
         self.graph = graph
         self.kwargs = kwargs
+        self.resumes = resumes
+        self._far: Far | None = None
         self.checks = checks
         """What its functions must be in the worker; None where nobody minds, or once that was seen."""
         self.name = graph.name
@@ -57,25 +76,25 @@ class ItemProgram:
         self.metadata = None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return ItemProgram, (self.graph, self.kwargs, self.checks)
+        return partial(ItemProgram, resumes=self.resumes), (self.graph, self.kwargs, self.checks)
 
     def run(self, input: Any, scope: Any) -> list[tuple[str, Any]]:
         """Run the graph on `input`. Its config is the scope's; the run itself is nested in nothing."""
         facts = scope.facts
         current.set(None)
-        graph = self.graph
         if self.checks is not None:
             from mpflow.pregel.spreading import check
 
-            check(graph, self.checks)
+            check(self.graph, self.checks)
             self.checks = None
         local = facts.local
-        if local is not None and (local.saver, local.store, local.cache) != (None, None, None):
-            graph = graph.copy({"store": local.store, "cache": local.cache})
-            if local.saver is not None:
-                graph.checkpointer = local.saver
-        output = graph.invoke(input, facts.config, context=facts.context, **self.kwargs)
-        return [("output", output)]
+        if local is None:
+            return [("output", self.graph.invoke(input, facts.config, context=facts.context, **self.kwargs))]
+        if self._far is None:
+            from mpflow.pregel.far import Far
+
+            self._far = Far(self.graph, resumes=self.resumes)
+        return [("output", self._far.output(input, facts, local, self.kwargs))]
 
 
 class _Task:
@@ -119,15 +138,23 @@ class Items:
         limit: int | None,
         failure: Failure,
         guard: Guard | None = None,
+        thread_id_prefix: str | None = None,
         context: Any = None,
         **kwargs: Any,
     ) -> None:
         self.local = _local(graph, kwargs.get("durability"), entrances_from(copy_context()))
+        self.threads = _threads(self.local, thread_id_prefix)
+        """Where the graph's saver lets workers make what it keeps."""
         self.pool: WorkerPool = graph._options.get("pool") or default_pool()
         self.mailbox = Mailbox()
-        self._program = ItemProgram(_portable(graph), kwargs, None if guard is None else guard.checks)
+        checks = None if guard is None else guard.checks
+        self._program = ItemProgram(_portable(graph), kwargs, checks, resumes=thread_id_prefix is not None)
         self._guard = guard
         self._reruns = all(node.rerun_on_loss for node in graph._plan.nodes.values())
+        if thread_id_prefix is not None and self.threads is None:
+            from mpflow.pregel.resumable import on_threads
+
+            items = on_threads(items, thread_id_prefix)
         self._items = items
         self._failure = failure
         self._context = context
@@ -136,23 +163,50 @@ class Items:
         self._running: dict[int, _Chunk | Attempt] = {}
         """By number, what the item is under way in."""
         self._facts: dict[int, tuple[Any, StepFacts]] = {}
+        self._ended: list[int] = []
+        """Those that ended without an output since results were last kept."""
+        self._again: list[Attempt] = []
         self._error: BaseException | None = None
         self._mean_s = 0.0
 
-    def fill(self) -> bool:
-        """Submit inputs for as long as the window has room. False when the batch is over; raises its first failure."""
+    def wanted(self) -> list[Item]:
+        """The inputs that the window has room for."""
         room = self._window - len(self._running)
         # Little by little, each few would be a frame of their own.
-        if room * 4 >= self._window and self._error is None:
-            self._take_in(islice(self._items, room))
+        return list(islice(self._items, room)) if room * 4 >= self._window and self._error is None else []
+
+    def submit(self, items: Sequence[Item]) -> None:
+        """Give items to the workers. Blocks while the saver is asked for their threads."""
+        if self.threads is not None:
+            items, refused = self.threads.given(items)
+            for index, input, error in refused:
+                attempt = self._attempt(_Task(index, (input, None, None)), self._facts_of(None))
+                self._running[index] = attempt
+                self.mailbox.post((FAILED, attempt, error, 0.0))
+        self._take_in(items)
+
+    def goes_on(self) -> bool:
+        """False when the batch is over; raises its first failure."""
         if self._running:
             return True
         if self._error is not None:
             raise self._error
         return False
 
+    def keep(self, settled: list[tuple[int, Any]]) -> list[tuple[int, Any]]:
+        """Have what the saver keeps of settled items durable, then tell their outputs. Blocks."""
+        if self.threads is not None and (settled or self._ended):
+            ended, self._ended = self._ended, []
+            settled, refused = self.threads.keep(settled, ended)
+            for index, input, error in refused:
+                self._settle_failure(index, input, error, settled)
+        if self._again:
+            again, self._again = self._again, []
+            self._submit_singly(again)
+        return settled
+
     def settle(self) -> list[tuple[int, Any]]:
-        """The items that ended since it was last called, with their outputs."""
+        """The items that ended since it was last called, with their outputs, for `keep`."""
         settled: list[tuple[int, Any]] = []
         spent_s, count = 0.0, 0
         for kind, attempt, payload, seconds in self.mailbox.take():
@@ -174,6 +228,8 @@ class Items:
         """Cancel what has not ended: what is queued is dropped, workers that run an item are killed."""
         if self._running:
             self.pool.cancel(self._under_way(), kill=True)
+        if self.threads is not None:
+            self.threads.leave()
         close = getattr(self._items, "close", None)
         if close is not None:
             close()
@@ -181,9 +237,11 @@ class Items:
     def _settle_ended(self, kind: int, attempt: Attempt, payload: Any, settled: list[tuple[int, Any]]) -> None:
         """Take in an attempt that ended without an output."""
         task: _Task = attempt.task
+        input = task.input if self.threads is None else task.input[0]
         error: BaseException | None = None
         if kind is FAILED and self._guard is not None:
-            self._guard.give_back((task.index, task.input, attempt.facts.config), payload)
+            self._ended.append(task.index)
+            self._guard.give_back((task.index, input, attempt.facts.config), payload)
             return
         if kind is FAILED:
             error = payload
@@ -191,18 +249,23 @@ class Items:
             task.deaths = (*task.deaths, payload)
             error = self._given_up(task)
             if error is None and self._error is None:
-                self._submit_singly([self._attempt(task, attempt.facts)])
+                if self.threads is not None:  # it goes on from what it had saved
+                    task.input = (*task.input[:2], None)
+                attempt = self._attempt(task, attempt.facts)
+                self._running[task.index] = attempt
+                self._again.append(attempt)
                 return
         elif self._error is None:
             error = NodeCancelledError(self._program.name)
+        self._ended.append(task.index)
         if error is not None:
-            self._settle_failure(task, error, settled)
+            self._settle_failure(task.index, input, error, settled)
 
-    def _settle_failure(self, task: _Task, error: BaseException, settled: list[tuple[int, Any]]) -> None:
+    def _settle_failure(self, index: int, input: Any, error: BaseException, settled: list[tuple[int, Any]]) -> None:
         try:
             if not isinstance(error, Exception):
                 raise error
-            settled.append((task.index, self._failure(task.index, task.input, error)))
+            settled.append((index, self._failure(index, input, error)))
         except BaseException as raised:
             if self._error is None:
                 self._error = raised
@@ -309,31 +372,57 @@ def _portable(graph: CompiledGraph) -> CompiledGraph:
     return twin
 
 
+def _threads(local: Local | None, prefix: str | None) -> Threads | None:
+    if local is None or local.saver is None:
+        return None
+    from mpflow.checkpoint.log.far import types_to_tell
+
+    if types_to_tell(local.saver) is None:
+        return None
+    from mpflow.pregel.threads import Threads
+
+    return Threads(local.saver, prefix)
+
+
 def items_as_completed(items: Items) -> Iterator[tuple[int, Any]]:
     """The outputs with the number of their input, as they come, from the calling thread."""
     try:
-        while items.fill():
+        while True:
+            if wanted := items.wanted():
+                items.submit(wanted)
+            if not items.goes_on():
+                return
             items.pool.wait(items.mailbox)
-            yield from items.settle()
+            yield from items.keep(items.settle())
     finally:
         items.close()
 
 
 async def aitems_as_completed(items: Items) -> AsyncGenerator[tuple[int, Any], None]:
     """As `items_as_completed`, on the running event loop."""
+    import asyncio
+
     from mpflow._exec.aio import LoopBell, unwatch, watch
 
     bell = LoopBell(items.mailbox)
     if items.local is not None:
         items.local.loop = bell.loop
+
+    async def blocking(call: Callable[..., Any], *arguments: Any) -> Any:
+        return call(*arguments) if items.threads is None else await asyncio.to_thread(call, *arguments)
+
     watch(items.pool)
     try:
-        while items.fill():
+        while True:
+            if wanted := items.wanted():
+                await blocking(items.submit, wanted)
+            if not items.goes_on():
+                return
             if not items.mailbox.items:
                 await bell.wait(None)
-            for settled in items.settle():
+            for settled in await blocking(items.keep, items.settle()):
                 yield settled
     finally:
-        items.close()
+        await blocking(items.close)
         unwatch(items.pool)
         items.mailbox.notify = None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from mpflow._names import CONF
@@ -10,26 +9,33 @@ from mpflow.config import merge_configs
 
 if TYPE_CHECKING:
     from mpflow.pregel.compiled import CompiledGraph
+    from mpflow.runnables.batching import Indexed
 
 
-def on_threads(items: Iterable[tuple[int, Any, Any]], prefix: str) -> Iterator[tuple[int, Any, Any]]:
+def on_threads(items: Indexed, prefix: str) -> Indexed:
     """Numbered inputs with their configs, each of which names a thread: number 7 runs on ``<prefix>7``."""
-    for number, input, config in items:
-        yield number, input, merge_configs(config, {CONF: {"thread_id": f"{prefix}{number}"}})
+    try:
+        for number, input, config in items:
+            yield number, input, merge_configs(config, {CONF: {"thread_id": f"{prefix}{number}"}})
+    finally:
+        close = getattr(items, "close", None)
+        if close is not None:
+            close()
+
+
+def check_is_saved(graph: CompiledGraph) -> None:
+    """Raises ValueError for a graph without a saver of its own."""
+    if graph.checkpointer in (None, False, True):
+        raise ValueError(
+            f"batch(thread_id_prefix=...) resumes what was saved, but graph '{graph.name}' has no checkpointer: "
+            "compile(checkpointer=SqliteSaver(...))"
+        )
 
 
 class Resumable:
-    """A graph as batches call it: an input whose thread has finished gives its stored output.
-
-    Raises ValueError for a graph without a checkpointer.
-    """
+    """A graph as batches call it: an input whose thread has finished gives its stored output."""
 
     def __init__(self, graph: CompiledGraph) -> None:
-        if graph.checkpointer in (None, False, True):
-            raise ValueError(
-                f"batch(thread_id_prefix=...) resumes what was saved, but graph '{graph.name}' has no checkpointer: "
-                "compile(checkpointer=SqliteSaver(...))"
-            )
         self._graph = graph
         self.config = graph.config
 

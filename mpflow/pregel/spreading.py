@@ -109,11 +109,16 @@ class Trial:
         return BUSY[0] <= share <= BUSY[1]
 
 
-def parts_of(graph: CompiledGraph, items: Iterator[Item], limit: int | None, kwargs: dict[str, Any]) -> Iterator[Part]:
-    """One part of the batch after the other, to be taken to its end before the next is asked for."""
+def parts_of(
+    graph: CompiledGraph, items: Iterator[Item], limit: int | None, prefix: str | None, kwargs: dict[str, Any]
+) -> Iterator[Part]:
+    """One part of the batch after the other, to be taken to its end before the next is asked for.
+
+    With a `prefix` each item has a thread to go on with, wherever it runs.
+    """
     feed = Feed(items)
     try:
-        if limit != 1 and reason_to_drive(graph, kwargs) is None:
+        if limit != 1 and reason_to_drive(graph, kwargs, goes_on=prefix is not None) is None:
             trial = Trial(graph)
             yield "nodes", feed.until(trial.is_over), None
             if trial.is_over() and trial.is_busy() and not feed.is_over():
@@ -141,12 +146,17 @@ class Guard:
             self._feed.stays = True
 
 
-def reason_to_drive(graph: CompiledGraph, kwargs: dict[str, Any]) -> str | None:
-    """What is plain to see that keeps the runs of a graph here; None if nothing is."""
+def reason_to_drive(graph: CompiledGraph, kwargs: dict[str, Any], *, goes_on: bool = False) -> str | None:
+    """What is plain to see that keeps the runs of a graph here; None if nothing is.
+
+    With `goes_on` a run that was begun elsewhere goes on here: a saver whose log workers can write is no reason then.
+    """
     if in_worker() or not has_gil() or cpu_count() == 1:
         return "no other process would be of use"
     for what in ("checkpointer", "store", "cache", "step_timeout"):
-        if getattr(graph, what) not in (None, False):
+        if getattr(graph, what) not in (None, False) and not (
+            what == "checkpointer" and goes_on and _is_written_by_workers(graph.checkpointer)
+        ):
             return f"the graph has a {what}"
     for name, value in kwargs.items():
         if value is not None:
@@ -156,6 +166,12 @@ def reason_to_drive(graph: CompiledGraph, kwargs: dict[str, Any]) -> str | None:
     if (graph.config or {}).get("callbacks"):
         return "the graph's config has callbacks"
     return next((reason for reason in map(_reason_of, graph._plan.nodes.values()) if reason is not None), None)
+
+
+def _is_written_by_workers(saver: Any) -> bool:
+    from mpflow.checkpoint.log.far import types_to_tell
+
+    return types_to_tell(saver) is not None
 
 
 def _reason_of(node: NodePlan) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from copy import deepcopy
+from functools import lru_cache
 from typing import Any, Protocol
 
 from mpflow._seal import seal
@@ -49,7 +50,7 @@ class DataCoder:
         self.learns = True
 
     def knowing(self, types: Collection[type]) -> DataCoder:
-        return self if self.types.issuperset(types) else DataCoder(self.types.union(types))
+        return self if self.types.issuperset(types) else coder_of(self.types.union(types))
 
     def pack(self, value: Any, path: str) -> bytes:
         return self._encode(value, path=path)
@@ -59,6 +60,12 @@ class DataCoder:
 
     def unpack(self, packed: Packed) -> Any:
         return deepcopy(packed) if type(packed) is dict else self._decode(packed)
+
+
+@lru_cache(maxsize=64)
+def coder_of(types: frozenset[type]) -> DataCoder:
+    """The coder that knows these classes."""
+    return DataCoder(types)
 
 
 class SerdeCoder:

@@ -98,6 +98,11 @@ def new_number() -> int:
     return getrandbits(62)
 
 
+def one(method: str, *arguments: Any) -> Calls:
+    """A single call of the driver; its answer."""
+    return (yield method, *arguments)
+
+
 # -- reading ----------------------------------------------------------------------------------------------------------
 
 

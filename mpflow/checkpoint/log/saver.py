@@ -21,7 +21,7 @@ from mpflow.checkpoint.base import (
 from mpflow.checkpoint.ids import next_version
 from mpflow.checkpoint.log import envelope, operations, pruning, putting
 from mpflow.checkpoint.log.coding import Coder, DataCoder, SerdeCoder
-from mpflow.checkpoint.log.driver import STEP, Driver, Row
+from mpflow.checkpoint.log.driver import STEP, Batch, Driver, Row
 from mpflow.checkpoint.log.operations import Calls, Known, Loaded
 from mpflow.checkpoint.log.records import Result, Step
 from mpflow.checkpoint.log.writer import GroupWriter
@@ -118,6 +118,22 @@ class LogSaver(BaseCheckpointSaver[str]):
     def append(self, thread_id: str, rows: Sequence[Row]) -> None:
         """Add rows, in one commit with those posted before; durable when it returns."""
         self.writer.write(thread_id, rows)
+
+    def commit(self, batches: Sequence[Batch]) -> dict[str, BaseException]:
+        """Add rows of many threads, in one commit with those posted before; durable when it returns. What failed, by thread."""
+        return self.writer.write_all(batches)
+
+    async def acommit(self, batches: Sequence[Batch]) -> dict[str, BaseException]:
+        """`commit`, for asyncio."""
+        return await asyncio.to_thread(self.commit, batches)
+
+    def reach(self, method: str, *arguments: Any) -> Any:
+        """Call the driver, after all that was posted, for somebody who is not in this process."""
+        return self._perform(operations.one(method, *arguments))
+
+    async def areach(self, method: str, *arguments: Any) -> Any:
+        """`reach`, for asyncio."""
+        return await self._aperform(operations.one(method, *arguments))
 
     def post(self, thread_id: str, rows: Sequence[Row]) -> None:
         """Add rows soon, in order. Raises what went wrong with those posted before for this thread."""

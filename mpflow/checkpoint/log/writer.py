@@ -55,17 +55,26 @@ class GroupWriter:
         """Commit the rows in the calling thread, with all that waits before them; they are durable on return."""
         if self._failures:
             self._raise(thread_id)
+        self._write(((thread_id, rows),))
+        if self._failures:
+            self._raise(thread_id)
+
+    def write_all(self, batches: Sequence[Batch]) -> dict[str, BaseException]:
+        """As `write`, rows of many threads; what failed, by thread, now or before."""
+        self._write(batches)
+        failures = self._failures
+        return {thread_id: failures[thread_id] for thread_id, _ in batches if thread_id in failures} if failures else {}
+
+    def _write(self, batches: Sequence[Batch]) -> None:
         if self._committing.acquire(blocking=False):
             try:
-                self._commit_waiting(((thread_id, rows),))
+                self._commit_waiting(batches)
             finally:
                 self._committing.release()
         else:  # whoever comes next commits what has gathered
             with self._changed:
-                self._waiting.append((thread_id, rows))
+                self._waiting.extend(batches)
             self._drain()
-        if self._failures:
-            self._raise(thread_id)
 
     def flush(self, thread_id: str | None = None) -> None:
         """Commit all that waits. Raises what failed for this thread."""
