@@ -142,10 +142,12 @@ class BatchedGraph:
         ``parallel="auto"`` runs the first inputs here and measures them; the rest go whole to workers if that is sooner
         and nothing could tell. ``parallel="nodes"`` drives every run here and places its nodes one by one. ``parallel="items"`` runs each input
         as a whole within one worker process, where its nodes run in place: the best way for very many short runs. The
-        graph must be able to travel (NodeNotPicklableError); its checkpointer, store and cache stay here and are asked.
+        graph must be able to travel (NodeNotPicklableError); its checkpointer, store and cache stay here and are asked. What
+        our own savers keep is made in the workers and written here, many runs in one commit, before their outputs are told.
 
         ``thread_id_prefix="job/"`` gives each input a thread of its own, ``job/0`` and so on: a batch that was cut short
-        goes on when it is given the same inputs again. What has finished is not run again but gives its stored output.
+        goes on when it is given the same inputs again. What has finished is not run again but gives its stored output. A
+        thread that another process runs fails its input alone (RunOwnedElsewhere).
         """
         return in_order(
             self.batch_as_completed(inputs, config, return_exceptions=return_exceptions, parallel=parallel, **kwargs)
