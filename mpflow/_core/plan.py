@@ -228,10 +228,11 @@ class Plan:
     def placed(self, executor: Any, stay: Collection[str] = ()) -> Plan:
         """This plan with every node at `executor`, but for those that run inline or at an executor of the user's own.
 
-        The nodes named by `stay` go to threads.
+        The nodes named by `stay` go to threads. What was measured of this plan's nodes is not known of theirs.
         """
         nodes = {name: copy(node) for name, node in self.nodes.items()}
         for node in nodes.values():
+            node.meter = None
             if node.name in stay:
                 node.executor = "thread"
             elif node.executor in (None, "auto", "process", "thread"):

@@ -45,11 +45,17 @@ def _explained(node: NodePlan, default: Any, pool: Any) -> NodePlacement:
         here, cpu_s, wall_s = profile.calls, profile.cpu_s, profile.wall_s
         sent, away_s = profile.sent, profile.away_s
     used = pool or _default_pool()
+    memory_bytes = 0
+    if used is not None and place == "process":
+        moved = None if profile is None or profile.standing is None else profile.standing.guarded
+        memory_bytes = used.memory(moved or node.program)
     if place == "process" and not sent and used is not None:
         sent, away_s, _ = used.measured(node.program)
         if sent:
             reason += f"; {ms(away_s)} a call in a worker"
-    return NodePlacement(node.name, name, place, reason, can_move, held, here, sent, cpu_s, wall_s, away_s)
+    return NodePlacement(
+        node.name, name, place, reason, can_move, held, here, sent, cpu_s, wall_s, away_s, memory_bytes
+    )
 
 
 def _default_pool() -> Any:
@@ -91,7 +97,7 @@ def _light(profile: Profile, held: str | None, pool: Any) -> str:
     from mpflow._engine.placing import figures_of
     from mpflow._exec.placement.costs import CostBook, book_of
 
-    if profile.company:
+    if profile.company and profile.is_heavy:
         busy = (
             f"{ms(profile.cpu_s)} of CPU time a call; side by side they keep {profile.lanes:.1f} cores busy in threads"
         )

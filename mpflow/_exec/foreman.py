@@ -130,6 +130,10 @@ class Foreman:
         shipment = self._floor.parcels.shipments.of(program)
         return shipment.seen, shipment.mean_s, shipment.batches
 
+    def memory(self, program: Any) -> int:
+        """See `WorkerPool.memory`."""
+        return self._floor.parcels.shipments.of(program).appetite.need_bytes(True)
+
     def watched(self, program: Any) -> Watched:
         """See `WorkerPool.watched`."""
         return self._floor.parcels.shipments.of(program).watched

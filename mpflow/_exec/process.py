@@ -146,6 +146,10 @@ class WorkerPool:
         batches they were sent."""
         return self._foreman.measured(program)
 
+    def memory(self, program: Any) -> int:
+        """The peak in bytes by which a task of a program is expected to grow its worker; 0 if that is nothing worth counting."""
+        return self._foreman.memory(program)
+
     def used(self) -> tuple[float, int]:
         """The CPU seconds that this process has spent on the pool's tasks, and how many of them have ended, since it was
         made."""

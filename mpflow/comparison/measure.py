@@ -26,6 +26,9 @@ from mpflow.pregel.compiled import CompiledGraph
 
 PLACES: tuple[Literal["thread", "process"], ...] = ("thread", "process")
 
+AUTO_WARM_UPS = 4
+"""So many runs a graph is given to find the places of its nodes by itself: to be measured, to be tried, and to move."""
+
 Tell = Callable[[str], None]
 
 
@@ -38,12 +41,13 @@ def compare(
     repeat: int = 3,
     tell: Tell | None = None,
 ) -> Comparison:
-    """Run `graph` on `input` in threads and in worker processes and say what each costs, node by node.
+    """Run `graph` on `input` in threads, in worker processes, and where it would go by itself; say what each costs, node by node.
 
     `workers` are the numbers of workers to try, by default 1, 2, 4, ... up to the processors this process may use; 1 is
     always among them. Each setting is run once to warm up and `repeat` times to be measured, both places in turn. Nodes that name a place
     run elsewhere all the same, but for inline ones; async functions stay on their event loop. A node that cannot travel
-    stays in threads, and the comparison says why. `tell` is called after each run with the setting's name. Blocks; raises what a
+    stays in threads, and the comparison says why. At last, with the most workers, the nodes find their places by themselves
+    (``executor="auto"``), those that name one too; what was decided of each is part of the comparison. `tell` is called after each run with the setting's name. Blocks; raises what a
     node raises.
     """
     if repeat < 1:
@@ -72,6 +76,16 @@ def compare(
                     if tell is not None:
                         tell(setting.name)
             measurements += (setting.measurement() for setting in settings)
+    with unsaid(), ExitStack() as stack:
+        by_itself = _Setting(plain, "auto", counts[-1], config, {}, stack)
+        for run in range(AUTO_WARM_UPS + repeat):
+            if run < AUTO_WARM_UPS:
+                outputs.append(by_itself.warm_up(input))
+            else:
+                by_itself.measure(input)
+            if tell is not None:
+                tell(by_itself.name)
+        auto, decisions = by_itself.measurement(), by_itself.placed.explain().nodes
     return Comparison(
         graph=graph.name,
         machine=machine(),
@@ -79,12 +93,14 @@ def compare(
         measurements=tuple(measurements),
         kept=kept,
         same_result=all(_equal(outputs[0], output) for output in outputs[1:]),
+        auto=auto,
+        decisions=decisions,
     )
 
 
 def runs_of(workers: Sequence[int] | None, repeat: int) -> int:
     """How many runs `compare` will make."""
-    return len({1, *(workers or _doubling(cpu_count()))}) * len(PLACES) * (repeat + 1)
+    return len({1, *(workers or _doubling(cpu_count()))}) * len(PLACES) * (repeat + 1) + AUTO_WARM_UPS + repeat
 
 
 class _Setting:
@@ -93,7 +109,7 @@ class _Setting:
     def __init__(
         self,
         graph: CompiledGraph,
-        place: Literal["thread", "process"],
+        place: Literal["thread", "process", "auto"],
         workers: int,
         config: Any,
         kept: dict[str, str],
@@ -102,9 +118,10 @@ class _Setting:
         self.place = place
         self.workers = workers
         self.name = f"{place}, {workers} at a time"
-        self.config = {**(config or {}), "max_concurrency": workers}
+        # By itself it has as many threads as ever: what waits is not to take turns with what computes.
+        self.config = dict(config or {}) if place == "auto" else {**(config or {}), "max_concurrency": workers}
         self.kept = kept
-        self.pool = stack.enter_context(WorkerPool(workers)) if place == "process" else None
+        self.pool = None if place == "thread" else stack.enter_context(WorkerPool(workers))
         self.graph = graph
         self.placed = self._place()
         self.runs: list[_Run] = []

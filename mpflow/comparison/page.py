@@ -26,7 +26,7 @@ def page(comparison: Comparison) -> str:
     """The document. Raises ImportError with the install line where no plot can be drawn."""
     svg = draw(comparison, "svg").decode()
     figures = json.dumps(comparison.to_json(), default=str).replace("</", "<\\/")
-    best = ["best" if measurement is comparison.fastest else "" for measurement in comparison.measurements]
+    best = ["best" if measurement is comparison.fastest else "" for measurement in comparison.settings]
     gains = ["gains" if verdict.gains else "" for verdict in comparison.verdicts]
     title = escape(comparison.graph)
     facts = ", ".join(f"{escape(key)}: {escape(str(value))}" for key, value in comparison.machine.items())

@@ -6,6 +6,8 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
+from mpflow.observe.explain import NodePlacement
+
 GAIN = 0.05
 """A place must save this share of a node's time to be said to gain: less is noise."""
 
@@ -84,7 +86,8 @@ class Comparison:
     """All measurements of one graph on one input.
 
     ``kept`` are the nodes that could not go to processes, each with the reason; they ran in threads throughout.
-    ``same_result`` says whether every setting gave the same output. ``has_gil`` is False on a free-threaded Python.
+    ``same_result`` says whether every setting gave the same output. ``has_gil`` is False on a free-threaded Python. ``auto`` is
+    the graph whose nodes found their places by themselves, with the most workers, and ``decisions`` what was decided of each.
     """
 
     graph: str
@@ -93,6 +96,8 @@ class Comparison:
     measurements: tuple[Measurement, ...]
     kept: dict[str, str]
     same_result: bool
+    auto: Measurement | None = None
+    decisions: tuple[NodePlacement, ...] = ()
 
     @property
     def serial(self) -> Measurement:
@@ -102,6 +107,11 @@ class Comparison:
     @property
     def fastest(self) -> Measurement:
         return min(self.measurements, key=lambda measurement: measurement.best_s)
+
+    @property
+    def settings(self) -> tuple[Measurement, ...]:
+        """All that was measured, "auto" last."""
+        return self.measurements if self.auto is None else (*self.measurements, self.auto)
 
     def of(self, place: str) -> list[Measurement]:
         """The measurements at one place, by the number of workers."""
@@ -175,7 +185,7 @@ class Comparison:
                     "efficiency": self.efficiency(measurement),
                     "cores": measurement.cores,
                 }
-                for measurement in self.measurements
+                for measurement in self.settings
             ],
             "break_even_s": self.break_even_s,
             "verdicts": [dataclasses.asdict(verdict) for verdict in self.verdicts],
@@ -191,6 +201,8 @@ class Comparison:
         if other:
             rival = min(other, key=lambda measurement: measurement.best_s)
             said += f" and {rival.best_s / fastest.best_s:.2f} times as fast as {setting(rival)}"
+        if self.auto is not None:
+            said += f". Left to itself it takes {duration(self.auto.best_s)}"
         if not self.has_gil:
             said += ". This Python has no GIL: threads use all cores too"
         if not self.same_result:
@@ -199,7 +211,9 @@ class Comparison:
 
 
 def setting(measurement: Measurement) -> str:
-    """``2 processes``, ``1 thread``."""
+    """``2 processes``, ``1 thread``, ``auto``."""
+    if measurement.place == "auto":
+        return "auto"
     plural = {"thread": "threads", "process": "processes"}[measurement.place]
     return f"{measurement.workers} {measurement.place if measurement.workers == 1 else plural}"
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from mpflow.comparison.records import Comparison, duration, setting, size
+from mpflow.observe.explain import runs_in
 
 SETTINGS = ("setting", "time", "speed-up", "efficiency", "cores", "out", "in")
-NODES = ("node", "tasks", "each", "saves", "in processes")
-TEXTS = frozenset({"setting", "node", "in processes"})
+NODES = ("node", "tasks", "each", "saves", "in processes", "auto")
+TEXTS = frozenset({"setting", "node", "in processes", "auto"})
 """The columns that are no numbers."""
 LEGEND = (
-    "cores: how many were busy; out, in: bytes to the workers and back; saves: of a run's time, with the most workers."
+    "cores: how many were busy; out, in: bytes to the workers and back; saves: of a run's time, with the most workers; auto: where "
+    "the node goes by itself, and why."
 )
 
 
@@ -25,12 +27,13 @@ def settings_rows(comparison: Comparison) -> list[tuple[str, ...]]:
             size(measurement.bytes_out) if measurement.bytes_out else "",
             size(measurement.bytes_in) if measurement.bytes_in else "",
         )
-        for measurement in comparison.measurements
+        for measurement in comparison.settings
     ]
 
 
 def node_rows(comparison: Comparison) -> list[tuple[str, ...]]:
     """One row of `NODES` for each verdict, in their order."""
+    decided = {placement.node: f"{runs_in(placement)}: {placement.reason}" for placement in comparison.decisions}
     return [
         (
             verdict.node,
@@ -38,6 +41,7 @@ def node_rows(comparison: Comparison) -> list[tuple[str, ...]]:
             duration(verdict.mean_s),
             duration(verdict.saved_s) if verdict.gains else "",
             f"{'a gain' if verdict.gains else 'no gain'}: {verdict.reason}",
+            decided.get(verdict.node, ""),
         )
         for verdict in comparison.verdicts
     ]

@@ -27,8 +27,8 @@ def _settings(comparison: Comparison) -> Table:
     gil = "" if comparison.has_gil else " without a GIL"
     title = f"{comparison.graph}: {facts['processors']} processors, {facts['python']}{gil}"
     table = _table(title, *SETTINGS, "")
-    most = max(map(comparison.speed_up, comparison.measurements))
-    for measurement, row in zip(comparison.measurements, settings_rows(comparison), strict=True):
+    most = max(map(comparison.speed_up, comparison.settings))
+    for measurement, row in zip(comparison.settings, settings_rows(comparison), strict=True):
         bar = "\N{FULL BLOCK}" * max(1, round(BAR * comparison.speed_up(measurement) / most))
         table.add_row(*map(Text, row), Text(bar), style="bold" if measurement is comparison.fastest else None)
     return table
@@ -44,7 +44,7 @@ def _nodes(comparison: Comparison) -> Table:
 def _table(title: str, *columns: str) -> Table:
     table = Table(title=Text(title), title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for column in columns:
-        wraps = column in ("node", "in processes")
+        wraps = column in ("node", "in processes", "auto")
         table.add_column(
             column, justify="left" if column in (*TEXTS, "") else "right", overflow="fold", no_wrap=not wraps
         )

@@ -13,7 +13,9 @@ class NodePlacement:
 
     ``asked`` is what the user said: "auto" if nothing. ``reason`` is one sentence with the numbers. ``can_move`` tells of
     nodes that were not bound to a place whether workers may be used, None where nobody has looked. The counts and means are
-    of all runs of the graph so far, times in seconds; those of calls in workers are of nodes that were moved.
+    of all runs of the graph so far, times in seconds; those of calls in workers are of nodes that were moved. ``memory_bytes`` is
+    the peak by which a task is expected to grow its worker, as those before it did: what admission goes by. 0 where that is
+    nothing worth counting, or nothing ran in workers.
     """
 
     node: str
@@ -27,6 +29,7 @@ class NodePlacement:
     cpu_s: float
     wall_s: float
     worker_s: float
+    memory_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,17 +67,23 @@ class Explanation:
 
         table = Table(title=f"Where the nodes of graph '{self.graph}' run", title_justify="left")
         for name in _HEAD:
-            table.add_column(name, justify="right" if name.startswith("calls") else "left")
+            table.add_column(name, justify="right" if name.startswith(("calls", "memory")) else "left")
         for placement in self.nodes:
             table.add_row(*_row(placement))
         return table
 
 
-_HEAD = ("node", "asked", "runs in", "calls here", "calls in workers", "why")
+_HEAD = ("node", "asked", "runs in", "calls here", "calls in workers", "memory", "why")
 _PLACES = {"thread": "threads", "process": "workers", "loop": "event loop"}
 
 
+def runs_in(placement: NodePlacement) -> str:
+    """Where a node runs, in words: "threads", "workers"."""
+    return _PLACES.get(placement.place, placement.place)
+
+
 def _row(placement: NodePlacement) -> tuple[str, ...]:
-    place = _PLACES.get(placement.place, placement.place)
+    place = runs_in(placement)
     counts = str(placement.calls_here), str(placement.calls_in_workers)
-    return placement.node, placement.asked, place, *counts, placement.reason
+    memory = f"{placement.memory_bytes / 1e6:,.0f} MB" if placement.memory_bytes else ""
+    return placement.node, placement.asked, place, *counts, memory, placement.reason

@@ -14,6 +14,8 @@ from mpflow.checkpoint.memory import InMemorySaver
 from mpflow.comparison.measure import runs_of
 from mpflow.graph import START, StateGraph
 
+SEEN: list[int] = []
+
 
 class State(TypedDict, total=False):
     x: Any
@@ -38,11 +40,24 @@ def test_all_settings_are_measured_on_the_same_input() -> None:
         ("thread", 2, 2),
         ("process", 2, 2),
     ]
-    assert len(told) == runs_of([2], 2) == 12
+    assert len(told) == runs_of([2], 2) == 18
     assert done.same_result
     for measurement in done.measurements:
         assert {(times.node, times.tasks, times.beside) for times in measurement.nodes} == {("a", 1, 2), ("b", 1, 2)}
         assert (measurement.bytes_out > 0) == (measurement.bytes_in > 0) == (measurement.place == "process")
+
+
+def test_it_tells_where_nodes_go_by_themselves() -> None:
+    graph = graph_of(a=lambda state: {"x": len(SEEN)}).add_node("b", lambda state: {"y": 1}, executor="process")
+    app = graph.add_edge(START, "b").compile()
+    done = mpflow.compare(app, {"x": 1}, workers=[2], repeat=1)
+    assert done.auto is not None and done.auto.place == "auto"
+    assert [(node.node, node.asked, node.place) for node in done.decisions] == [
+        ("a", "auto", "thread"),
+        ("b", "auto", "thread"),
+    ]
+    assert "the global 'SEEN' is a list" in str(done.decisions[0].held_by)
+    assert app.explain()["a"].calls_here == 0  # the graph itself has learnt nothing
 
 
 def test_a_node_that_cannot_travel_stays_in_threads() -> None:

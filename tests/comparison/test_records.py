@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from mpflow.comparison import Comparison, Measurement, NodeTimes
 from mpflow.comparison.records import duration, size
+from mpflow.comparison.rows import node_rows, settings_rows
+from mpflow.observe.explain import NodePlacement
 
 
 def measured(place: str, workers: int, wall_s: float, *nodes: NodeTimes) -> Measurement:
@@ -82,6 +84,17 @@ def test_it_is_plain_json() -> None:
     told = json.loads(json.dumps(ALL.to_json()))
     assert len(told["settings"]) == len(told["measurements"]) == 4
     assert told["verdicts"][0]["node"] == "busy"
+    assert "Left to itself" not in ALL.summary
+
+
+def test_what_auto_decided_is_shown_beside_each_node() -> None:
+    placement = NodePlacement("busy", "auto", "process", "it computes", True, None, 2, 6, 0.1, 0.1, 0.1)
+    told = replace(ALL, auto=measured("auto", 2, 0.83, BUSY, WAITING, TINY), decisions=(placement,))
+    assert [row[0] for row in settings_rows(told)][-1] == "auto"
+    assert next((row[0], row[-1]) for row in node_rows(told)) == ("busy", "workers: it computes")
+    assert "Left to itself it takes 830 ms" in told.summary
+    assert json.loads(json.dumps(told.to_json()))["decisions"][0]["place"] == "process"
+    assert told.fastest == ALL.fastest
 
 
 @given(st.floats(min_value=1e-9, max_value=1e5))

@@ -69,7 +69,19 @@ def test_a_place_that_was_asked_for_is_named(run: Run) -> None:
 def test_it_prints_as_a_table_and_gives_plain_data() -> None:
     found = graph_of(first=corpus.computes).explain()
     lines = str(found).split("\n")
-    assert lines[1].split() == ["node", "asked", "runs", "in", "calls", "here", "calls", "in", "workers", "why"]
+    assert lines[1].split() == [
+        "node",
+        "asked",
+        "runs",
+        "in",
+        "calls",
+        "here",
+        "calls",
+        "in",
+        "workers",
+        "memory",
+        "why",
+    ]
     assert lines[2].split()[:3] == ["first", "auto", "threads"]
     assert found.to_dicts()[0]["node"] == "first"
     out = StringIO()
@@ -131,3 +143,18 @@ def test_calls_that_were_sent_as_asked_are_counted(run: Run) -> None:
     run.invoke(graph, {})
     placement = graph.explain()["a"]
     assert (placement.asked, placement.place, placement.calls_in_workers) == ("process", "process", 1)
+
+
+def eats(state: Any) -> None:
+    taken = bytearray(64 << 20)
+    time.sleep(0.02)
+    assert taken
+
+
+@pytest.mark.warm_pool
+def test_what_a_task_takes_of_memory_is_told(run: Run) -> None:
+    graph = StateGraph(dict).add_node("a", eats, executor="process").add_edge(START, "a").compile()
+    run.invoke(graph, {})
+    found = graph.explain()["a"]
+    assert found.memory_bytes >= 32 << 20
+    assert f"{found.memory_bytes / 1e6:,.0f} MB" in str(graph.explain())

@@ -29,6 +29,7 @@ _WAYS = {
     "dict": "; a types.MappingProxyType of a dict that has no other name could move",
     "list": "; a tuple could move",
     "set": "; a frozenset could move",
+    "Logger": "; executor='process' moves it, and what it logs there is handled here",
     "ndarray": "; after setflags(write=False) it could move",
 }
 """What to do about values that are likely to be meant as constants."""
