@@ -12,11 +12,10 @@ from mpflow._engine.caching import CACHE, call_cache
 from mpflow._engine.loop import CLOSE, EMIT, PAUSE, START, TELL, WAIT, run_loop
 from mpflow._engine.places import INLINE, THREAD, Places
 from mpflow._engine.saving import SAVER, call_saver, leave
+from mpflow._exec.interrupts import Uninterrupted, from_outside, pass_on
 from mpflow._messages import CANCELLED, DONE, FAILED, Attempt, Outcome
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from mpflow._engine.run import Run
 
 QUICK_S = 0.001
@@ -45,73 +44,69 @@ def drive(run: Run, input: Any) -> Iterator[Any]:
     slow: dict[str, float] = {}
     reply: Any = None
     try:
-        while True:
-            try:
-                effect = loop.send(reply)
-            except StopIteration:
-                return
-            kind = effect[0]
-            reply = None
-            if kind is START:
-                attempts: Sequence[Attempt] = effect[1]
-                if len(attempts) == 1:
-                    attempt = attempts[0]
-                    node = attempt.task.node
-                    route = routes[node] if node in routes else places.route(node)
-                    if alone_inline and (route is INLINE or (route is THREAD and scheduler.running == 1)):
-                        if places.director is None or places.director.keeps(attempt):
-                            reply = (perform(attempt),)
+        try:
+            while True:
+                try:
+                    effect = loop.send(reply)
+                except StopIteration:
+                    return
+                kind = effect[0]
+                reply = None
+                if kind is START:
+                    attempts: Sequence[Attempt] = effect[1]
+                    if len(attempts) == 1:
+                        attempt = attempts[0]
+                        node = attempt.task.node
+                        route = routes[node] if node in routes else places.route(node)
+                        if alone_inline and (route is INLINE or (route is THREAD and scheduler.running == 1)):
+                            if places.director is None or places.director.keeps(attempt):
+                                reply = (perform(attempt),)
+                            else:
+                                reply = ()
+                        elif route is INLINE:
+                            reply = perform_all(run, attempts)
                         else:
+                            places.submit(route, attempts)
                             reply = ()
-                    elif route is INLINE:
-                        reply = perform_all(run, attempts)
                     else:
-                        places.submit(route, attempts)
-                        reply = ()
-                else:
-                    reply = _start(run, places, attempts)
-            elif kind is WAIT:
-                if places.portions is not None:
-                    places.portions.hand_out()
-                if helps and not mailbox.items and (untaken := places.untaken()) is not None:
-                    mailbox.post(perform(untaken))  # behind what it said
-                elif not mailbox.items:
-                    pool = places.pool
-                    timeout_s = places.patience_s(effect[1]) if places.auto else effect[1]
-                    if pool is None:
-                        mailbox.wait(timeout_s)
-                    else:
-                        pool.wait(mailbox, timeout_s)
-                reply = places.take()
-            elif kind is PAUSE:
-                time.sleep(effect[1])
-            elif kind is CLOSE:
-                reply = _close(run, places, effect[1], effect[2], slow)
-            elif kind is SAVER:
-                reply = call_saver(saver, effect[1], effect[2])
-            elif kind is CACHE:
-                reply = call_cache(run, effect[1], effect[2])
-            elif kind is TELL:
-                run.performer.teller.tell(effect[1])  # type: ignore[union-attr]
-            elif kind is EMIT:
-                while queue:
-                    yield queue.popleft()
-            elif kind is CANCEL:
-                places.cancel(effect[1], kill=effect[2])
-    except KeyboardInterrupt as interrupt:  # where of ours it came helps nobody; in which node it came does
-        raise interrupt.with_traceback(_outside(interrupt.__traceback__)) from None
-    finally:
-        loop.close()
-        abandon(run, places)
-        if run.persistence is not None:
-            leave(run.persistence)
-
-
-def _outside(traceback: TracebackType | None) -> TracebackType | None:
-    """A traceback from its first frame on that is not ours."""
-    while traceback is not None and traceback.tb_frame.f_globals.get("__name__", "").startswith("mpflow."):
-        traceback = traceback.tb_next
-    return traceback
+                        reply = _start(run, places, attempts)
+                elif kind is WAIT:
+                    if places.portions is not None:
+                        places.portions.hand_out()
+                    if helps and not mailbox.items and (untaken := places.untaken()) is not None:
+                        mailbox.post(perform(untaken))  # behind what it said
+                    elif not mailbox.items:
+                        pool = places.pool
+                        timeout_s = places.patience_s(effect[1]) if places.auto else effect[1]
+                        if pool is None:
+                            mailbox.wait(timeout_s)
+                        else:
+                            pool.wait(mailbox, timeout_s)
+                    reply = places.take()
+                elif kind is PAUSE:
+                    time.sleep(effect[1])
+                elif kind is CLOSE:
+                    reply = _close(run, places, effect[1], effect[2], slow)
+                elif kind is SAVER:
+                    reply = call_saver(saver, effect[1], effect[2])
+                elif kind is CACHE:
+                    reply = call_cache(run, effect[1], effect[2])
+                elif kind is TELL:
+                    run.performer.teller.tell(effect[1])  # type: ignore[union-attr]
+                elif kind is EMIT:
+                    while queue:
+                        yield queue.popleft()
+                elif kind is CANCEL:
+                    places.cancel(effect[1], kill=effect[2])
+        finally:
+            loop.close()
+            was_interrupted = abandon(run, places)
+            if run.persistence is not None:
+                leave(run.persistence)
+            if was_interrupted:
+                pass_on()
+    except KeyboardInterrupt as interrupt:
+        raise from_outside(interrupt) from None
 
 
 def _start(run: Run, places: Places, attempts: Sequence[Attempt]) -> list[Outcome]:
@@ -162,14 +157,22 @@ def _close(run: Run, places: Places, attempt: Attempt, diff: Any, slow: dict[str
     return None
 
 
-def abandon(run: Run, places: Places) -> None:
-    """Cancel whatever of the run is still on its way, without waiting for it."""
+def abandon(run: Run, places: Places) -> bool:
+    """Cancel whatever of the run is still on its way, without waiting for it.
+
+    A second Ctrl-C does not stop this in the middle, where workers are killed and the tasks of other runs move: whether
+    one came, and must be passed on.
+    """
     local = run.local
     local.over = True
     if local.calls:  # threads wait for these, and nobody will answer
         for future in tuple(local.calls):
             future.cancel()
     scheduler = run.scheduler
-    if scheduler.tasks and (running := scheduler.running_attempts()):
-        places.cancel(running, kill=True)
+    if scheduler.running:
+        with Uninterrupted() as ending:
+            places.cancel(scheduler.running_attempts(), kill=True)
+            places.close()
+        return ending.came
     places.close()
+    return False

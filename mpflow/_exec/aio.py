@@ -9,6 +9,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
+from mpflow._exec.interrupts import from_outside
 from mpflow._messages import CANCELLED, CLOSED, FAILED, Attempt, Outcome
 from mpflow.errors import NodeCancelledError
 
@@ -154,7 +155,10 @@ class _Listener:
         asyncio.get_running_loop().add_reader(self._descriptor, self._read)
 
     def _read(self) -> None:
-        self._pool.drain()
+        try:
+            self._pool.drain()
+        except KeyboardInterrupt as interrupt:
+            raise from_outside(interrupt) from None
         if calm_s := self._pool.calm_s():
             loop = asyncio.get_running_loop()
             loop.remove_reader(self._descriptor)

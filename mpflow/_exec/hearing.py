@@ -85,6 +85,9 @@ class Hearing:
                 pass
         except Exception as error:
             self._condemn(worker, f"{type(error).__name__}: {error}")
+        except BaseException:  # as in `serve`
+            self._floor.roster.kill(worker, "cancel")
+            raise
 
     def _condemn(self, worker: Worker, detail: str) -> None:
         """What it sends cannot be trusted any more."""

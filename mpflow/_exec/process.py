@@ -11,13 +11,12 @@ when nobody attends, the pool's own thread (`spawn.Spawner`). Decisions about wo
 from __future__ import annotations
 
 import atexit
-import contextlib
 import os
 import signal
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from time import monotonic, thread_time
 from typing import Any
@@ -26,6 +25,7 @@ from mpflow._columns import Attempts
 from mpflow._exec.cpu import cpu_count, thread_limits
 from mpflow._exec.foreman import Foreman
 from mpflow._exec.functions import Watched
+from mpflow._exec.interrupts import Uninterrupted, pass_on
 from mpflow._exec.mailbox import Mailbox
 from mpflow._exec.place import in_worker
 from mpflow._exec.polling import Events, Polling
@@ -386,26 +386,12 @@ def shutdown_default_pool(*, kill: bool = False) -> None:
 
 
 def _close_all() -> None:
-    with _uninterrupted():
+    with Uninterrupted() as ending:
         for pool in list(_pools):
             pool.close(kill=True)
-
-
-@contextlib.contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Let Ctrl-C pass meanwhile. For the end of the program alone: what it would end is being ended, in bounded time, and it
-    would leave workers and a traceback behind."""
-    is_ours = threading.current_thread() is threading.main_thread()
-    handler = signal.getsignal(signal.SIGINT) if is_ours else None
-    if handler is not signal.default_int_handler:
-        yield
-        return
-    # One that does nothing: what comes before it is ignored is said aloud by Python.
-    signal.signal(signal.SIGINT, lambda number, frame: None)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, handler)
+    # What KeyboardInterrupt would end is ended.
+    if ending.came and signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        pass_on()
 
 
 def _forget_all() -> None:
