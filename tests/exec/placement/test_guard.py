@@ -33,7 +33,7 @@ def test_a_node_that_keeps_to_itself_gives_its_diff_and_its_figures() -> None:
     run(program, {})  # the first one tells nothing of those after it
     assert program.figures() is None
     for _ in range(3):
-        assert run(program, {})[0][0] == "out"
+        assert "out" in dict(run(program, {}))
     assert program.objection() is None
     calls, own_ns, cpu_ns, waited_ns = program.figures() or (0, 0, 0, 0)
     assert calls == 3
