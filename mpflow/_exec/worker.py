@@ -12,7 +12,6 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
 from socket import socket
 from time import monotonic_ns
 from typing import Any, NoReturn
@@ -185,9 +184,14 @@ class Worker:
         self._held = self._mappings.hold(ticket) if ticket else None
         self._voice.tune(forward, log_level)
         # Plain data: no code of anybody's runs here, so nothing can die of it before a task is named.
-        values = iter(self._codec.decode(whole)) if whole else None
+        values = self._codec.decode(whole) if whole else None
         for group in groups:
-            self._run_group(tail, values, *group)
+            ended = self._run_group(tail, values, *group)
+            if values is not None:
+                del values[:ended]
+            if self._watched is not None:
+                self._flush()  # the next may be of another node, and what this one did is to be judged by itself
+                self._watched = None
         self._lookout.end()
         if self._held is not None:
             self._held.close()
@@ -197,7 +201,7 @@ class Worker:
     def _run_group(
         self,
         tail: batches.Tail,
-        values: Iterator[Any] | None,
+        values: list[Any] | None,
         first: int,
         program_number: int,
         facts_number: int,
@@ -207,8 +211,11 @@ class Worker:
         answers: bytes | None,
         columns: tuple[Any, ...],
         inputs: tuple[bytes | int, ...],
-    ) -> None:
-        """Run tasks that differ in path and input alone. This loop is the cost of a tiny task: keep it short."""
+    ) -> int:
+        """Run tasks that differ in path and input alone, those of the first `values`; how many they were.
+
+        This loop is the cost of a tiny task: keep it short.
+        """
         results = self._results
         numbers, times, payloads = results.numbers, results.times_ns, results.payloads
         words, books = self._words, self._books
@@ -248,7 +255,9 @@ class Worker:
                     words[slots.HAS_WORKED] = 1
                     program = self._program(program_number)
                     self._node = program.name
-                    self._watched = program if getattr(program, "is_moved", False) else None
+                    if getattr(program, "is_moved", False):
+                        self._watched = program
+                        program.given(None if values is None else values[: columns[0] or len(columns) - 1])
                     group = Group(
                         facts_data, program, triggers, attempt, first_at, self._codec.decode, self._emit, self._errands
                     )
@@ -287,6 +296,7 @@ class Worker:
             started = ended
             number += 1
         self._means[program_number] = mean_ns
+        return number - first
 
     def _forget(self, values: tuple[int, ...], programs: tuple[int, ...]) -> None:
         for number in programs:

@@ -24,7 +24,7 @@ from mpflow._wire.codec import Codec
 
 _LARGE_BYTES = 1 << 16
 _LIGHT_NS = 200_000
-_EVERY = 8
+_EVERY = 16
 """Of calls that take less than that, one in so many is measured by itself."""
 
 
@@ -43,6 +43,9 @@ class GuardedProgram:
         "_calls",
         "_classes",
         "_clearance",
+        "_given",
+        "_given_data",
+        "_is_changed",
         "_is_new",
         "_left",
         "_own_ns",
@@ -74,6 +77,10 @@ class GuardedProgram:
         self.metadata = inner.metadata
         self._clearance: Clearance | None = None
         self._classes: dict[type, Clearance] = {}
+        self._given: list[Any] | None = None
+        self._given_data = b""
+        """What they were at first."""
+        self._is_changed = False
         self._pauses: Pauses | None = None
         self._is_new = True
         """No call of it has ended in this worker."""
@@ -88,8 +95,38 @@ class GuardedProgram:
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.inner, self.entries, self.imports, self.settings)
 
+    def given(self, inputs: list[Any] | None) -> None:
+        """The calls to come are of these inputs, which are plain data: that they stay as they are is seen of all together,
+        when results are sent. None: of inputs that are to be looked at one by one."""
+        self._is_changed = self._is_changed or self._have_changed()
+        self._given = None
+        if inputs is None:
+            return
+        try:
+            self._given_data = _packer.pack(inputs)
+        except (TypeError, ValueError, OverflowError):  # not plain data after all, or too large or too deep for it
+            return
+        if len(self._given_data) <= _LARGE_BYTES:
+            self._given = inputs
+
+    def _have_changed(self) -> bool:
+        return self._given is not None and not _is_still(self._given, self._given_data)
+
     def run(self, input: Any, scope: TaskScope) -> Diff:
-        """As the node's own program. Raises Stays where a thread might do otherwise."""
+        """As the node's own program. Raises Stays where a thread might do otherwise. A tiny call pays for each line here."""
+        if self._given is None or not self._calls:
+            return self._run_singly(input, scope)
+        self._left -= 1
+        diff = self._measured(input, scope) if self._left < 0 else self.inner.run(input, scope)
+        for _, value in diff:
+            if type(value) not in ATOMS:
+                self._check_results(diff, input)
+                break
+        self._calls += 1
+        return diff
+
+    def _run_singly(self, input: Any, scope: TaskScope) -> Diff:
+        """A call that begins a batch, or whose input is to be looked at by itself."""
         if self._clearance is None:
             self._look_again()
         if not self._calls:
@@ -100,10 +137,15 @@ class GuardedProgram:
             return self._run_surveyed(input, scope)
         self._left -= 1
         diff = self._measured(input, scope) if self._left < 0 else self.inner.run(input, scope)
-        if _packer.pack(input) != before:
+        if not _is_still(input, before):
             raise Stays("it changes its input")
         if len(before) > _LARGE_BYTES:
             _forget_buffer()
+        self._check_results(diff, input)
+        self._end_call()
+        return diff
+
+    def _check_results(self, diff: Diff, input: Any) -> None:
         parts: dict[int, Any] | None = None
         for channel, value in diff:
             if type(value) not in ATOMS:
@@ -111,8 +153,6 @@ class GuardedProgram:
                     parts = {}
                     survey(input, "its input", parts)
                 self._check_result(channel, value, parts)
-        self._end_call()
-        return diff
 
     def _run_surveyed(self, input: Any, scope: TaskScope) -> Diff:
         parts: dict[int, Any] = {}
@@ -159,6 +199,8 @@ class GuardedProgram:
 
     def objection(self) -> Stays | None:
         """Why what was run since the last results were sent must not count; None if it may."""
+        if self._is_changed or self._have_changed():
+            return Stays("it changes its input")
         for seen in (self._clearance, *self._classes.values()):
             changed = None if seen is None else seen.changed()
             if changed is not None:
@@ -224,6 +266,14 @@ class _Unshared:
 _seal = Codec(trust=True, arena=_Unshared())
 _packer = msgpack.Packer(strict_types=True)
 """What it takes is plain data: a copy cannot be told from it."""
+
+
+def _is_still(value: Any, data: bytes) -> bool:
+    """Whether plain data is what it was when it was packed."""
+    try:
+        return bool(_packer.pack(value) == data)
+    except Exception:  # it became what cannot be packed, or a call that has not ended changes it at this moment
+        return False
 
 
 def _forget_buffer() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 from contextvars import copy_context
 from typing import Any
 
@@ -152,3 +153,53 @@ def test_what_a_node_imports_is_loaded_before_its_walk_is_repeated(monkeypatch: 
     )
     monkeypatch.delitem(sys.modules, "colorsys")
     assert run(program, {}) == [("out", colorsys.ONE_THIRD)]
+
+
+# -- a batch at once ------------------------------------------------------------------------------------------------------
+
+
+def changes_an_even_number(state: Any) -> Any:
+    if state["n"] % 2 == 0:
+        state["n"] += 1
+    return {"out": state["n"]}
+
+
+def given(node: Any, *inputs: Any) -> GuardedProgram:
+    program = guarded(node)
+    program.given(list(inputs))
+    for state in inputs:
+        run(program, state)
+    return program
+
+
+@pytest.mark.parametrize("numbers", [(1, 3, 5, 4), (2, 3, 5, 7), (1, 3, 5, 7)])
+def test_inputs_of_a_batch_are_seen_to_before_results_are_sent(numbers: tuple[int, ...]) -> None:
+    inputs = [{"n": n} for n in numbers]
+    with pytest.raises(Stays) if numbers[0] == 2 else nullcontext():  # the first call is looked at by itself
+        objection = given(changes_an_even_number, *inputs).objection()
+        assert (objection is None) == all(n % 2 for n in numbers)
+        if objection is not None:
+            assert str(objection) == "it changes its input"
+
+
+def test_a_batch_that_follows_does_not_hide_what_was_changed() -> None:
+    program = given(changes_an_even_number, {"n": 1}, {"n": 3}, {"n": 2})
+    program.given([{"n": 3}])
+    run(program, {"n": 3})
+    assert "it changes its input" in str(program.objection())
+
+
+def test_a_batch_whose_input_becomes_no_plain_data_is_refused() -> None:
+    def spoils(state: Any) -> Any:
+        if state["n"] > 2:
+            state["n"] = object()
+
+    program = given(spoils, {"n": 1}, {"n": 2}, {"n": 3})
+    assert "it changes its input" in str(program.objection())
+    with pytest.raises(Stays, match="it changes its input"):
+        given(spoils, {"n": 3})
+
+
+def test_results_of_a_batch_are_looked_at_one_by_one() -> None:
+    with pytest.raises(Stays, match="is an object of the input itself"):
+        given(gives_its_input_back, {"items": [1]}, {"items": [2]})
