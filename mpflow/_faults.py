@@ -255,21 +255,25 @@ class ProtocolError(WorkerLost):
 
 
 class StorageError(Fielded):
-    """Base: what keeps checkpoints failed. ``where`` names the file or the server, ``detail`` says what it said.
+    """Base: what keeps checkpoints failed. ``where`` names the file or the server, ``detail`` says what it said, and
+    ``advice``, if there is any, what to do.
 
     What was saved before is whole; the run that needed the storage has failed.
     """
 
-    _fields: ClassVar[tuple[str, ...]] = ("where", "detail")
+    _fields: ClassVar[tuple[str, ...]] = ("where", "detail", "advice")
 
-    def __init__(self, where: str, detail: str) -> None:
+    def __init__(self, where: str, detail: str, advice: str = "") -> None:
         self.where = where
         self.detail = detail
-        super().__init__(f"{where}: {detail}; the last commit is whole, and the thread can be resumed from it")
+        self.advice = advice
+        super().__init__(f"{where}: {detail}; {advice}" if advice else f"{where}: {detail}")
 
 
 class DatabaseDamagedError(StorageError):
     """A database file is not as it was written: a disk or another program has changed it. Nothing was made of it."""
+
+    _fields = ("where", "detail")
 
     def __init__(self, where: str, detail: str) -> None:
         self.where = where

@@ -14,13 +14,14 @@ from typing import Any, TypedDict
 
 import pytest
 
+from mpflow._sqlite import open_private
 from mpflow._wire.codec import DecodeError
 from mpflow.checkpoint.base import empty_checkpoint
 from mpflow.checkpoint.serde.jsonplus import JsonPlusSerializer
 from mpflow.checkpoint.sqlite import SqliteSaver
 from mpflow.checkpoint.sqlite.aio import AsyncSqliteSaver
 from mpflow.checkpoint.sqlite.driver import MIGRATIONS
-from mpflow.errors import CheckpointVersionError, RunOwnedElsewhere, StorageError
+from mpflow.errors import CheckpointVersionError, DatabaseDamagedError, RunOwnedElsewhere, StorageError
 from mpflow.graph import END, START, StateGraph
 
 
@@ -202,11 +203,30 @@ def test_row_35_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
             value_of(saver, at())
 
 
+def test_a_path_that_leads_to_something_else_is_told_as_such(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text("name,age\n" * 500)
+    with SqliteSaver.from_conn_string(str(path)) as saver, pytest.raises(StorageError) as caught:
+        value_of(saver, at())
+    assert "no SQLite database: it begins with b'name,age" in str(caught.value)
+    assert not isinstance(caught.value, DatabaseDamagedError)
+    with pytest.raises(StorageError) as caught:
+        open_private(str(tmp_path))
+    assert "can be resumed" not in str(caught.value)
+
+
+def test_a_saver_used_after_its_block_says_so(tmp_path: Path) -> None:
+    with SqliteSaver.from_conn_string(str(tmp_path / "db")) as saver:
+        save(saver, at(), 1)
+    with pytest.raises(StorageError, match="connection is closed; use the saver before"):
+        value_of(saver, at())
+
+
 def test_row_34_a_full_disk_is_named_and_the_last_commit_stays(tmp_path: Path, saver: SqliteSaver) -> None:
     where = save(saver, at(), "small")
     pages = saver.conn.execute("PRAGMA page_count").fetchone()[0]
     saver.conn.execute(f"PRAGMA max_page_count = {pages}")
-    with pytest.raises(StorageError, match=r"db.*full"):
+    with pytest.raises(StorageError, match=r"db.*full.*the last commit is whole"):
         save(saver, where, "x" * 100_000)
     saver.conn.execute(f"PRAGMA max_page_count = {pages + 1000}")
     assert value_of(saver, at()) == "small"

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple, Protocol
 
 STEP, RESULT = 0, 1
 """Kinds of row."""
+RESUMABLE = "the last commit is whole, and the thread can be resumed from it"
+"""What to say of a storage that was at work and failed."""
 NEAR = 4
 """How many steps after a checkpoint are looked at for results beside it: a run's next step carries them along, and others
 have hardly got between."""

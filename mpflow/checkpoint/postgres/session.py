@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Generator
 from typing import Any, Final
 
+from mpflow.checkpoint.log.driver import RESUMABLE
 from mpflow.checkpoint.postgres import connecting, statements
 from mpflow.errors import CheckpointVersionError, RunOwnedElsewhere, StorageError
 
@@ -109,7 +110,7 @@ class Session:
                 deadline = now + RETRY_S if deadline is None else deadline
                 if not lost or not self.hands.can_reopen or now >= deadline:
                     detail = f"{type(error).__name__}: {str(error).strip() or 'no details'}"
-                    raise StorageError(self.where, detail) from error
+                    raise StorageError(self.where, detail, RESUMABLE if self.is_set_up else "") from error
             yield "sleep", wait_s
             wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
 

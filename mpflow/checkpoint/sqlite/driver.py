@@ -7,10 +7,11 @@ import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from operator import eq
 from typing import Any, Final
 
 from mpflow._sqlite import BUSY_S
-from mpflow.checkpoint.log.driver import NEAR, Batch, Drop, Row
+from mpflow.checkpoint.log.driver import NEAR, RESUMABLE, Batch, Drop, Row
 from mpflow.checkpoint.sqlite.ownership import Ownership
 from mpflow.errors import CheckpointVersionError, DatabaseDamagedError, StorageError
 
@@ -58,6 +59,7 @@ CHECKED_BYTES: Final = 16 << 20
 """A database up to this size is checked as a whole when a process first opens it: some 2 ms a MiB."""
 
 _checked: set[tuple[str, int, int]] = set()
+_MAGIC: Final = b"SQLite format 3\0"
 _DAMAGE: Final = ("malformed", "not a database", "Could not decode", "no such column", "no such table")
 
 
@@ -179,12 +181,31 @@ class SqliteDriver:
     def _meaning_of(self, error: Exception) -> StorageError:
         if isinstance(error, UnicodeDecodeError):  # of what SQLite says is wrong
             return DatabaseDamagedError(self.where, "its schema is malformed")
-        detail = f"{type(error).__name__}: {error}"
-        if any(sign in str(error) for sign in _DAMAGE):
+        text = str(error)
+        if "not a database" in text and (begin := self._foreign_begin()):
+            return StorageError(
+                self.where,
+                f"it is no SQLite database: it begins with {begin!r}",
+                "give the path of a new file or of a database; if it was one, restore it from a backup",
+            )
+        if "closed database" in text:
+            return StorageError(self.where, "its connection is closed", "use the saver before its `with` block ends")
+        detail = f"{type(error).__name__}: {text}"
+        if any(sign in text for sign in _DAMAGE):
             return DatabaseDamagedError(self.where, detail)
-        if "locked" in str(error) or "busy" in str(error):
+        if "locked" in text or "busy" in text:
             detail += f" (another connection has been writing for {BUSY_S:.0f} s)"
-        return StorageError(self.where, detail)
+        return StorageError(self.where, detail, RESUMABLE if self.is_set_up else "")
+
+    def _foreign_begin(self) -> bytes:
+        """What the file begins with, if that never was the beginning of a database; else nothing."""
+        try:
+            with open(self.path, "rb") as file:
+                begin = file.read(16)
+        except OSError:
+            return b""
+        is_like = sum(map(eq, begin, _MAGIC)) >= len(_MAGIC) // 2
+        return b"" if is_like or not begin.strip(b"\0") else begin
 
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Cursor]:
