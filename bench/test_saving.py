@@ -47,28 +47,29 @@ def appending(name: str, saver: Any, steps: int) -> Callable[..., Any]:
 
 
 @contextmanager
-def _in_sqlite(name: str) -> Any:
+def in_sqlite(name: str) -> Any:
+    """A saver of this library in a new file, and the folder that it is in."""
     with tempfile.TemporaryDirectory() as folder:
         module = import_module(f"{name}.checkpoint.sqlite")
         with module.SqliteSaver.from_conn_string(os.path.join(folder, "db")) as saver:
             yield saver, folder
 
 
-def in_sqlite(race: Race, name: str, steps: int = STEPS) -> tuple[Callable[..., Any], str]:
-    saver, folder = race.stack.enter_context(_in_sqlite(name))
+def loop_in_sqlite(race: Race, name: str, steps: int = STEPS) -> tuple[Callable[..., Any], str]:
+    saver, folder = race.stack.enter_context(in_sqlite(name))
     return appending(name, saver, steps), folder
 
 
 @cpu_time
 def test_async_in_sqlite(race: Race) -> None:
-    ours, _ = in_sqlite(race, "mpflow")
+    ours, _ = loop_in_sqlite(race, "mpflow")
     ours()
-    against = Against("LangGraph", lambda: in_sqlite(race, "langgraph")[0], wanted=40, rounds=1)
+    against = Against("LangGraph", lambda: loop_in_sqlite(race, "langgraph")[0], wanted=40, rounds=1)
     race(f"a step of {STEPS} that append 1 KB, SQLite async", ours, against, each=STEPS, rounds=5)
 
 
 def test_bytes_in_sqlite(race: Race) -> None:
-    with _in_sqlite("mpflow") as (saver, folder):
+    with in_sqlite("mpflow") as (saver, folder):
         appending("mpflow", saver, STEPS)()
         saver.close()
         size_bytes = sum(os.path.getsize(os.path.join(folder, one)) for one in os.listdir(folder))
@@ -79,14 +80,14 @@ def test_bytes_in_sqlite(race: Race) -> None:
 
 @cpu_time
 def test_ten_times_as_many_steps(race: Race) -> None:
-    few, _ = in_sqlite(race, "mpflow")
-    many, _ = in_sqlite(race, "mpflow", 10 * STEPS)
+    few, _ = loop_in_sqlite(race, "mpflow")
+    many, _ = loop_in_sqlite(race, "mpflow", 10 * STEPS)
     against = Against(f"{STEPS} steps, ten times", lambda: lambda: [few() for _ in range(10)], wanted=1 / 1.3)
     race(f"{10 * STEPS} steps that append 1 KB, SQLite async", many, against, rounds=3)
 
 
 def test_sync_in_sqlite(race: Race) -> None:
-    ours, _ = in_sqlite(race, "mpflow", 200)
+    ours, _ = loop_in_sqlite(race, "mpflow", 200)
     against = Against("a bare WAL FULL commit", lambda: bare_commits(race, 200), wanted=1 / 1.4)
     race("a step of 200, SQLite sync", lambda: ours("sync"), against, each=200, rounds=9)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dis
 import inspect
 from collections.abc import Iterator, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from types import CodeType, FunctionType
 from typing import Any
 
@@ -15,6 +15,8 @@ _NOTHING_WITHIN = frozenset(
 """What functions name most, and no graph is looked for in."""
 _PASSING = frozenset(("PUSH_NULL", "CACHE", "PRECALL", "COPY"))
 """Instructions between those that load a name and its attributes."""
+_GLOBAL, _CELL, _ATTRIBUTE = "global", "cell", "attribute"
+_OTHER = ("", "")
 
 
 class Combined:
@@ -79,22 +81,39 @@ def _named_in(function: FunctionType | None) -> Iterator[Any]:
             continue
     yield from cells.values()
     named = {name: function.__globals__[name] for name in code.co_names if name in function.__globals__}
+    value: Any = None
+    for kind, name in _loads_of(code):
+        if kind is _GLOBAL:
+            value = named.get(name)
+        elif kind is _CELL:
+            value = cells.get(name)
+        elif kind is _ATTRIBUTE:
+            value = None if type(value) in _NOTHING_WITHIN else _attribute(value, name)
+        else:
+            value = None
+        if value is not None:
+            yield value
+
+
+@lru_cache(maxsize=1024)
+def _loads_of(code: CodeType) -> tuple[tuple[str, str], ...]:
+    """What a function's code loads, one after the other: each kind and name, and empty ones for whatever comes between."""
+    loads: list[tuple[str, str]] = []
     codes = [code]
     for code in codes:  # which grows: what is defined within reads the same names
         codes += (constant for constant in code.co_consts if isinstance(constant, CodeType))
-        value: Any = None
+        loads.append(_OTHER)
         for instruction in dis.get_instructions(code):
             name = instruction.opname
             if name.startswith("LOAD_GLOBAL"):
-                value = named.get(instruction.argval)
+                loads.append((_GLOBAL, instruction.argval))
             elif name in ("LOAD_DEREF", "LOAD_CLASSDEREF", "LOAD_FROM_DICT_OR_DEREF"):
-                value = cells.get(instruction.argval)
+                loads.append((_CELL, instruction.argval))
             elif name in ("LOAD_ATTR", "LOAD_METHOD"):
-                value = None if type(value) in _NOTHING_WITHIN else _attribute(value, instruction.argval)
-            elif name not in _PASSING:
-                value = None
-            if value is not None:
-                yield value
+                loads.append((_ATTRIBUTE, instruction.argval))
+            elif name not in _PASSING and loads[-1] is not _OTHER:
+                loads.append(_OTHER)
+    return tuple(loads)
 
 
 def _attribute(value: Any, name: str) -> Any:
