@@ -94,7 +94,6 @@ def _held(program: Any) -> str | None:
 
 def _light(profile: Profile, held: str | None, pool: Any) -> str:
     """Why a node stays that was never worth a closer look."""
-    from mpflow._engine.placing import figures_of
     from mpflow._exec.placement.costs import CostBook, book_of
 
     if profile.company and profile.is_heavy:
@@ -105,7 +104,5 @@ def _light(profile: Profile, held: str | None, pool: Any) -> str:
     if profile.wall_s > 4 * profile.cpu_s and profile.wall_s >= 2 * HEAVY_S:
         return f"its calls wait: {ms(profile.wall_s)} each, {ms(profile.cpu_s)} of it CPU time"
     book = CostBook(cpu_count()) if pool is None else book_of(pool)
-    verdict = decide(
-        figures_of(profile), book.costs(), 1, cores=cpu_count(), has_gil=has_gil(), place=THREAD, held=held
-    )
+    verdict = decide(profile.figures(), book.costs(), 1, cores=cpu_count(), has_gil=has_gil(), place=THREAD, held=held)
     return verdict.reason

@@ -65,11 +65,9 @@ def _of_thread(node: NodePlan) -> str | None:
     profile = node.meter
     if not profile.is_heavy or profile.calls * profile.cpu_s < ENOUGH_S or not 0 < profile.lanes < 1.3:
         return None
-    from mpflow._engine.placing import figures_of
-
     cores = cpu_count()
     costs = CostBook(cores).costs()._replace(is_started=True)
-    verdict = decide(figures_of(profile), costs, 4 * cores, cores=cores, has_gil=has_gil(), place=THREAD, held=None)
+    verdict = decide(profile.figures(), costs, 4 * cores, cores=cores, has_gil=has_gil(), place=THREAD, held=None)
     if verdict.place != PROCESS:
         return None
     return (

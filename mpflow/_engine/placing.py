@@ -17,7 +17,7 @@ from mpflow._engine.crowds import Abroad, Crowd
 from mpflow._exec.cpu import cores
 from mpflow._exec.place import has_gil
 from mpflow._exec.placement.costs import CostBook, book_of
-from mpflow._exec.placement.decide import CROWD, GAIN, MANY, PROCESS, THREAD, Figures, Verdict, decide
+from mpflow._exec.placement.decide import CROWD, GAIN, MANY, PROCESS, THREAD, Verdict, decide
 from mpflow._exec.placement.guard import GuardedProgram
 from mpflow._exec.placement.profile import heavy as underway
 from mpflow._exec.placement.profile import peek
@@ -124,7 +124,7 @@ class Director:
         self._hear(node)
         # To be tried costs nobody anything but the pool's start: that is weighed in `_missed`.
         costs = book.costs()._replace(is_started=book.is_started or not standing.proven)
-        figures = figures_of(node.meter)
+        figures = node.meter.figures()
         # Tried, and never seen by the crowd in workers: it has the benefit of the doubt.
         place = PROCESS if standing.proven and not figures.away_each_s else standing.place
         verdict = decide(figures, costs, tasks, cores=self._cores, has_gil=True, place=place, held=standing.held)
@@ -162,7 +162,7 @@ class Director:
         book = self._book()
         if standing.held is not None or standing.trial is not None:
             return
-        hoped = figures_of(node.meter)._replace(sent=0, away_each_s=0.0)
+        hoped = node.meter.figures()._replace(sent=0, away_each_s=0.0)
         costs = book.costs()._replace(is_started=True)
         # What was never tried is only supposed to take so long: a trial is worth it where that is near what threads take.
         place = THREAD if standing.trial_at_s else PROCESS
@@ -374,28 +374,6 @@ def standing_of(profile: Profile) -> Standing:
     if profile.standing is None:
         profile.standing = Standing(profile)
     return profile.standing
-
-
-def figures_of(profile: Profile) -> Figures:
-    """The figures to decide with: those of the place where the node runs now."""
-    standing = profile.standing
-    cpu_s, lanes = profile.cpu_s, profile.lanes
-    turn_s = cpu_s / lanes if lanes else 0.0
-    if profile.sent and cpu_s and standing is not None and standing.place is PROCESS:
-        # Threads have not run it lately: they would take as much more as it computes more.
-        turn_s *= profile.away_cpu_s / cpu_s
-        cpu_s = profile.away_cpu_s
-    return Figures(
-        profile.calls,
-        cpu_s,
-        profile.wall_s,
-        turn_s,
-        profile.sent,
-        profile.away_s,
-        profile.input_bytes + profile.output_bytes,
-        profile.here_pace.each_s,
-        profile.away_pace.each_s,
-    )
 
 
 def may_move() -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from time import perf_counter, thread_time
 from typing import TYPE_CHECKING, Any
 
-from mpflow._exec.placement.decide import PROCESS
+from mpflow._exec.placement.decide import PROCESS, Figures
 
 if TYPE_CHECKING:
     from mpflow._exec.placement.standing import Standing
@@ -241,6 +241,19 @@ class Profile:
 
     def forget_paces(self) -> None:
         self.here_pace, self.away_pace = Pace(), Pace()
+
+    def figures(self) -> Figures:
+        """The figures to decide with: those of the place where the node runs now."""
+        standing = self.standing
+        cpu_s, lanes = self.cpu_s, self.lanes
+        turn_s = cpu_s / lanes if lanes else 0.0
+        if self.sent and cpu_s and standing is not None and standing.place is PROCESS:
+            # Threads have not run it lately: they would take as much more as it computes more.
+            turn_s *= self.away_cpu_s / cpu_s
+            cpu_s = self.away_cpu_s
+        moved_bytes = self.input_bytes + self.output_bytes
+        paces = self.here_pace.each_s, self.away_pace.each_s
+        return Figures(self.calls, cpu_s, self.wall_s, turn_s, self.sent, self.away_s, moved_bytes, *paces)
 
     @property
     def moves(self) -> bool:
