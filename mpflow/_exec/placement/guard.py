@@ -251,7 +251,7 @@ class GuardedProgram:
     def _check_settings(self, clearance: Clearance) -> None:
         for name, value in clearance.settings.items():
             if self.settings.get(name, value) != value:
-                raise Stays(f"{name}: in a worker that is not what it is here")
+                raise Stays(f"what it goes by, {name}, is not the same in a worker")
 
 
 class _Unshared:
