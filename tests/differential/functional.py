@@ -11,7 +11,11 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from tests.differential.choices import Choices, described
 from tests.differential.graphs import Broken
+
+SIZE_BYTES = 48
+"""As many decisions as any description asks for."""
 
 
 @dataclass(frozen=True)
@@ -42,26 +46,30 @@ class Program:
     """Whether it saves something else than it returns."""
 
 
-@st.composite
-def programs(draw: Any) -> Program:
-    count = draw(st.integers(1, 4))
-    tasks = []
-    for number in range(count):
-        tries = draw(st.sampled_from([1, 1, 3]))
-        tasks.append(
-            Task(
-                f"t{number}",
-                fails=draw(st.sampled_from([0, 0, 1, 2] if tries > 1 else [0] * 7 + [1])),
-                tries=tries,
-                calls=draw(st.none() | st.integers(number + 1, count - 1)) if number + 1 < count else None,
-                says=draw(st.booleans()),
-                asks=draw(st.sampled_from([False] * 5 + [True])),
-            )
-        )
-    calls = draw(
-        st.lists(st.builds(Call, st.integers(0, count - 1), st.booleans(), st.booleans()), min_size=1, max_size=5)
+def programs() -> st.SearchStrategy[Program]:
+    return described(program_of, SIZE_BYTES)
+
+
+def program_of(choices: Choices) -> Program:
+    count = 1 + choices.below(4)
+    tasks = tuple(_task_of(choices, number, count) for number in range(count))
+    calls = tuple(
+        Call(choices.below(count), choices.once_in(2), choices.once_in(2)) for _ in range(1 + choices.below(5))
     )
-    return Program(tuple(tasks), tuple(calls), draw(st.booleans()), draw(st.booleans()))
+    return Program(tasks, calls, choices.once_in(2), choices.once_in(2))
+
+
+def _task_of(choices: Choices, number: int, count: int) -> Task:
+    tries = choices.one_of([1, 1, 3])
+    calls_another = number + 1 < count and choices.once_in(3)
+    return Task(
+        f"t{number}",
+        fails=choices.one_of([0, 0, 1, 2] if tries > 1 else [0] * 7 + [1]),
+        tries=tries,
+        calls=number + 1 + choices.below(count - number - 1) if calls_another else None,
+        says=choices.once_in(2),
+        asks=choices.once_in(6),
+    )
 
 
 class Library:
@@ -73,22 +81,18 @@ class Library:
         self.task, self.entrypoint = func.task, func.entrypoint
         self.RetryPolicy, self.Command, self.interrupt = types.RetryPolicy, types.Command, types.interrupt
         self.get_stream_writer = import_module(f"{package}.config").get_stream_writer
+        self.get_runtime = import_module(f"{package}.runtime").get_runtime
         self.InMemorySaver = import_module(f"{package}.checkpoint.memory").InMemorySaver
 
 
 def build(program: Program, lib: Library, **options: Any) -> Any:
     """The entrypoint of a description; `options` are those of its tasks."""
     made: list[Any] = []
-    attempts: dict[tuple[str, Any], int] = {}
 
     def make(task: Task) -> Any:
         def work(value: int) -> Any:
-            # Attempts are counted here, so what fails must stay in this process.
-            if task.fails:
-                key = task.name, value
-                attempts[key] = attempts.get(key, 0) + 1
-                if attempts[key] <= task.fails:
-                    raise Broken(task.name)
+            if task.fails and lib.get_runtime().execution_info.node_attempt <= task.fails:
+                raise Broken(task.name)
             if task.says:
                 lib.get_stream_writer()((task.name, value))
             below = None if task.calls is None else made[task.calls](value + 1).result()
@@ -96,8 +100,7 @@ def build(program: Program, lib: Library, **options: Any) -> Any:
             return [task.name, value, below, answer]
 
         policy = lib.RetryPolicy(max_attempts=task.tries, initial_interval=0.0, jitter=False, retry_on=Broken)
-        placed = {} if task.fails else options
-        return lib.task(name=task.name, retry_policy=policy if task.tries > 1 else None, **placed)(work)
+        return lib.task(name=task.name, retry_policy=policy if task.tries > 1 else None, **options)(work)
 
     made += [make(task) for task in program.tasks]
 

@@ -7,14 +7,25 @@ from __future__ import annotations
 
 import operator
 from dataclasses import dataclass
-from typing import Annotated, Any, TypedDict
+from typing import TYPE_CHECKING, Annotated, Any, TypedDict
 
 from hypothesis import strategies as st
 
+from tests.differential.choices import Choices, described
+
+if TYPE_CHECKING:
+    from mpflow.errors import NodeError  # both libraries know it by this name
+
 START, END, PARENT = "__start__", "__end__", "__parent__"
 
-BUSY = 25
+BUSY = 7
 """A state that weighs more than this sends nobody anywhere, so that graphs within graphs come to an end."""
+
+
+SIZE_BYTES = 300
+"""As many decisions as nearly all descriptions ask for."""
+
+WRITTEN = ["own", "own", "own", "total", "total", "secret", "unknown", "shared"]
 
 
 class Broken(Exception):
@@ -54,62 +65,91 @@ class Graph:
     waiting: tuple[tuple[tuple[str, ...], str], ...] = ()
     branches: tuple[Branch, ...] = ()
     narrow_output: bool = False
+    builtin: bool = False
+    """Whether the log's reducer is `operator.add`, whose signature is dear to read, or a function."""
 
 
 # -- descriptions ----------------------------------------------------------------------------------------------------
 
 
-@st.composite
-def graphs(draw: Any, depth: int = 2, outer: tuple[str, ...] = (), asks: bool = False) -> Graph:
-    names = tuple(f"{'abc'[2 - depth]}{number}" for number in range(draw(st.integers(1, 4 if depth == 2 else 2))))
-    some = st.sampled_from([*names, END])
-    nodes = tuple(draw(_node(name, names, depth, outer, asks)) for name in names)
-    edges = {(START, draw(st.sampled_from(names)))}
-    edges |= set(draw(st.lists(st.tuples(st.sampled_from(names), some), max_size=5)))
-    if draw(st.booleans()):
-        edges.add((START, draw(some)))
+def graphs(depth: int = 2, asks: bool = False) -> st.SearchStrategy[Graph]:
+    """One in four may hold graphs within graphs up to the depth, the others up to one less.
+
+    With `asks` two in three have nodes that ask, and no error handlers: LangGraph runs a handler that had finished once
+    more, with the text of the error in its place, when a task beside it had asked.
+    """
+
+    def make(choices: Choices) -> Graph:
+        levels = depth - (not choices.once_in(4))
+        return graph_of(choices, levels, asks=asks and not choices.once_in(3))
+
+    return described(make, SIZE_BYTES)
+
+
+def graph_of(choices: Choices, depth: int, outer: tuple[str, ...] = (), *, asks: bool = False) -> Graph:
+    prefix = "abc"[2 - depth]
+    names = tuple(f"{prefix}{number}" for number in range(1 + choices.below(2 if outer else 4)))
+    some = [END, *names]
+    nodes = tuple(_node_of(choices, name, names, depth, outer, asks) for name in names)
+    edges = {(START, choices.one_of(names))}
+    edges |= {_edge_of(choices, names) for _ in range(choices.below(5))}
+    if choices.once_in(2):
+        edges.add((START, choices.one_of(some)))
     waiting = ()
-    if len(names) > 2 and draw(st.booleans()):
-        *sources, target = draw(st.permutations(names))[:3]
+    if len(names) > 2 and choices.once_in(2):
+        *sources, target = choices.permuted(names)[:3]
         waiting = ((tuple(sources), target),)
     branches = []
-    for number in range(draw(st.integers(0, 2))):
-        options = draw(st.lists(st.lists(some, max_size=2).map(tuple), min_size=1, max_size=3).map(tuple))
+    for number in range(choices.below(3)):
+        options = tuple(choices.some(some, 2) for _ in range(1 + choices.below(3)))
         # After a Command a path is shown what it wrote beyond the node's own schema; LangGraph shows that of dicts only.
         sources = [node.name for node in nodes if not (node.narrow and node.kind in ("command", "listed"))]
-        source = draw(st.sampled_from([*sources, START]))
-        branches.append(Branch(source, number, options, draw(st.booleans()), draw(st.booleans())))
-    return Graph(nodes, tuple(sorted(edges)), waiting, tuple(branches), draw(st.booleans()))
+        source = choices.one_of([START, *sources])
+        branches.append(Branch(source, number, options, choices.once_in(2), choices.once_in(2)))
+    return Graph(
+        nodes,
+        tuple(sorted(edges)),
+        waiting,
+        tuple(branches),
+        narrow_output=choices.once_in(4),
+        builtin=choices.once_in(4),
+    )
 
 
-@st.composite
-def _node(draw: Any, name: str, names: tuple[str, ...], depth: int, outer: tuple[str, ...], asks: bool) -> Node:
+def _edge_of(choices: Choices, names: tuple[str, ...]) -> tuple[str, str]:
+    """Most lead onwards: of those that lead back nobody finds out but by the limit of recursion."""
+    source = choices.below(len(names))
+    is_back = choices.once_in(8)
+    return names[source], choices.one_of([END, *(names if is_back else names[source + 1 :])])
+
+
+def _node_of(
+    choices: Choices, name: str, names: tuple[str, ...], depth: int, outer: tuple[str, ...], asks: bool
+) -> Node:
     kinds = ["plain", "plain", "command", "listed"]
-    if depth:
+    if depth > 0:
         kinds += ["sub", "caller"]
     if asks:
         kinds += ["ask", "ask"]
     if outer:
         kinds.append("up")
-    kind = draw(st.sampled_from(kinds))
+    kind = choices.one_of(kinds)
     aims = outer if kind == "up" else names
-    tries = draw(st.sampled_from([1, 1, 3]))
+    tries = choices.one_of([1, 1, 3])
     return Node(
         name,
         kind,
-        defer=draw(st.sampled_from([False, False, False, True])),
-        narrow=draw(st.booleans()) and kind != "sub",
-        awaits=draw(st.booleans()) and kind != "sub",
-        salt=draw(st.integers(0, 3)),
-        writes=draw(
-            st.lists(st.sampled_from(["total", "own", "own", "shared", "secret", "unknown"]), max_size=2).map(tuple)
-        ),
-        targets=draw(st.lists(st.sampled_from([*aims, END]), max_size=2).map(tuple)),
-        fails=draw(st.sampled_from([0, 0, 0, 1, 2] if tries > 1 else [0] * 9 + [1])),
+        defer=choices.once_in(4),
+        narrow=choices.once_in(2) and kind != "sub",
+        awaits=choices.once_in(2) and kind != "sub",
+        salt=choices.below(4),
+        writes=choices.some(WRITTEN, 2),
+        targets=choices.some([END, *aims], 2),
+        fails=choices.one_of([0, 0, 0, 1, 2] if tries > 1 else [0] * 15 + [1]),
         tries=tries,
-        sub=draw(graphs(depth - 1, names, asks)) if kind in ("sub", "caller") else None,
-        says=draw(st.booleans()) and kind != "sub",
-        handled=draw(st.sampled_from([False, False, False, True])) and kind not in ("sub", "up"),
+        sub=graph_of(choices, depth - 1, names, asks=asks) if kind in ("sub", "caller") else None,
+        says=choices.once_in(2) and kind != "sub",
+        handled=choices.once_in(4) and kind not in ("sub", "up") and not asks,
     )
 
 
@@ -208,7 +248,7 @@ class Handling:
     def __init__(self, name: str) -> None:
         self.name = name
 
-    def __call__(self, state: Any, error: Any) -> Any:
+    def __call__(self, state: Any, error: NodeError) -> Any:
         return {"log": [f"handled {self.name} {error.node} {type(error.error).__name__}"]}
 
 
@@ -231,6 +271,14 @@ class Routing:
         return [f"to {name}" for name in names] if branch.mapped else list(names)
 
 
+def joined(left: list[Any], right: list[Any]) -> list[Any]:
+    return left + right
+
+
+def summed(left: int, right: int) -> int:
+    return left + right
+
+
 def weight(state: Any) -> int:
     return len(state.get("log", [])) + state.get("total", 0)
 
@@ -242,8 +290,8 @@ def given(state: Any) -> dict[str, Any]:
 def build(graph: Graph, lib: Library, *, awaits: bool = False, **options: Any) -> Any:
     """Compile a description; with `awaits`, the nodes that may are coroutine functions."""
     keys: dict[str, Any] = {
-        "log": Annotated[list, operator.add],
-        "total": Annotated[int, operator.add],
+        "log": Annotated[list, operator.add if graph.builtin else joined],
+        "total": Annotated[int, operator.add if graph.builtin else summed],
         "shared": int,
         "left": lib.RemainingSteps,
         **{f"own_{node.name}": int for node in graph.nodes},

@@ -89,7 +89,7 @@ def test_thousands_of_random_programs_show_the_same(program: Program) -> None:
 
 
 @pytest.mark.warm_pool
-@settings(max_examples=20)
+@settings(max_examples=12)
 @given(programs())
 def test_programs_come_to_the_same_where_their_tasks_run_in_processes(program: Program) -> None:
     expected = shown(program, OURS)

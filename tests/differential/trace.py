@@ -18,18 +18,23 @@ class Trace:
             # Later calls of one task have a number, and so have those of a later attempt.
             ns = tuple(part for part in ns if not part.isdigit())
             streams.setdefault(ns, []).append((mode, chunk))
-        steps = [step for events in streams.values() for step in _steps(events, ended=True)]
+        steps = [step for events in streams.values() for step in _steps(events)]
         self.crowded = {name for step in steps if len(step["starts"]) > 1 for name, *_ in step["starts"]}
         """Nodes that ran beside others: which of their errors or commands comes first depends on time."""
-        self.root = _steps(streams.pop((), []), ended=error is None)
+        self.root = _steps(streams.pop((), []))
+        if error is not None:
+            # Who was still running when the step failed depends on time.
+            self.root[-1].update(ends=[], failed=set())
         if error is not None and len(self.root[-1]["starts"]) > 1:
             self.error = "the first in time"  # several may have failed
         # Which of several runs below was cut short by a failure depends on time.
         self.below = sorted(
-            repr((tuple(part.partition(":")[0] for part in ns), _steps(events, ended=True)))
+            repr((tuple(part.partition(":")[0] for part in ns), [_without_race(step) for step in _steps(events)]))
             for ns, events in (streams.items() if error is None else ())
         )
-        self.final = None
+        self.final: Any = None
+        if error is None:
+            self.final = self.root[-1]["values"][-1]
 
     def __eq__(self, other: object) -> bool:
         assert isinstance(other, Trace)
@@ -40,30 +45,44 @@ class Trace:
         return "\n".join(["", *map(repr, self.root), *self.below, f"{self.final!r} {self.error}"])
 
 
-def _steps(events: list[tuple[str, Any]], *, ended: bool) -> list[dict[str, Any]]:
-    steps: list[dict[str, Any]] = [{"values": [], "starts": [], "ends": []}]
+def _steps(events: list[tuple[str, Any]]) -> list[dict[str, Any]]:
+    """What failed in a step, and was not handled there, is told by its key `failed`."""
+    steps = [_empty()]
     for mode, chunk in events:
         step = steps[-1]
         if mode == "tasks" and "triggers" in chunk:
             if step["values"] or step["ends"]:
-                steps.append({"values": [], "starts": [], "ends": []})
+                steps.append(_empty())
             steps[-1]["starts"].append((chunk["name"], chunk["input"], tuple(chunk["triggers"])))
         elif mode == "tasks":
             error = chunk["error"]
             result = repr((chunk["name"], type(error).__name__, chunk["result"], chunk["interrupts"]))
             step["ends"].append(result)
+            if error:
+                step["failed"].add(chunk["name"])
+            else:
+                step["failed"].discard(chunk["name"].removeprefix("__error_handler__"))
         elif mode in ("updates", "custom"):
             step["ends"].append(repr((mode, chunk)))
         else:
             step["values"].append(chunk)
     for step in steps:
         step["ends"].sort()
-    if not ended:  # who was still running when the step failed depends on time
-        steps[-1]["ends"] = []
     return steps
 
 
-def sync_trace(graph: Any, input: Any, config: Any) -> Trace:
+def _empty() -> dict[str, Any]:
+    return {"values": [], "starts": [], "ends": [], "failed": set()}
+
+
+def _without_race(step: dict[str, Any]) -> tuple[Any, ...]:
+    """A step of a run below may fail, and the run be begun again or handled above: who had ended by then is left out."""
+    is_decided_by_time = step["failed"] and len(step["starts"]) > 1
+    return step["values"], step["starts"], [] if is_decided_by_time else step["ends"]
+
+
+def sync_trace(graph: Any, input: Any, config: Any, *, invokes: bool = True) -> Trace:
+    """The trace of a graph; with `invokes`, what ``invoke`` returns is final, else the last values of the stream."""
     chunks: list[Any] = []
     error: BaseException | None = None
     try:
@@ -71,7 +90,7 @@ def sync_trace(graph: Any, input: Any, config: Any) -> Trace:
     except Exception as raised:
         error = raised
     trace = Trace(chunks, error)
-    if error is None:
+    if error is None and invokes:
         trace.final = graph.invoke(input, config)
     return trace
 
