@@ -164,7 +164,7 @@ def _managed_of(hint: Any) -> Any:
 def updates_of(result: Any, keys: Collection[str]) -> list[tuple[str, Any]] | None:
     """The writes of an instance of an annotated class (ST-20), or None if it is none.
 
-    A pydantic model or dataclass writes all its fields, but not those that are None by default and were not set.
+    A dataclass writes all its fields; a pydantic model all but those that are None by default and were not set.
     """
     cls = type(result)
     if not (is_dataclass(cls) or is_pydantic(cls) or _has_annotations(cls)):
@@ -178,7 +178,7 @@ def updates_of(result: Any, keys: Collection[str]) -> list[tuple[str, Any]] | No
         value = getattr(result, name, NO_DEFAULT)
         if value is NO_DEFAULT:
             continue
-        if value is None and default is None and (set_fields is None or name not in set_fields):
+        if value is None and default is None and set_fields is not None and name not in set_fields:
             continue
         writes.append((name, value))
     return writes

@@ -155,6 +155,27 @@ def dataclass_states_are_not_coerced(lib: Any, run: Run) -> Any:
     return [run.invoke(graph, {"log": ["in"], "count": "7"}), run.invoke(graph, Record(count=5)), kinds]
 
 
+def what_is_none_by_default(lib: Any, run: Run) -> Any:
+    """ST-20: a dataclass writes it, a pydantic model only where it was set."""
+
+    @dataclass
+    class Loose:
+        log: Annotated[list[Any], operator.add] = field(default_factory=list)
+        count: Any = None
+
+    class Strict(BaseModel):
+        log: Annotated[list[Any], operator.add] = []
+        count: Any = None
+
+    seen = []
+    for schema in (Loose, Strict):
+        for update in (schema(log=["a"]), schema(log=["a"], count=None)):
+            graph = _build(lib, _named("a", lambda state, update=update: update), schema=schema).compile()
+            seen += [run.invoke(graph, {"log": []}), run.invoke(graph, {"count": 1})]
+            seen += [run.stream(graph, update)]
+    return seen
+
+
 def siblings_share_what_they_are_given(lib: Any, run: Run) -> Any:
     """ST-23, EX-1: what a node changes in place is seen by whom comes later, in threads and inline (D-2)."""
     graph = _build(lib, _named("a", lambda state: state["log"].append("a")), _says("b")).compile()
@@ -426,6 +447,7 @@ SCENARIOS = [
     keys_that_no_channel_has,
     private_state,
     dataclass_states_are_not_coerced,
+    what_is_none_by_default,
     siblings_share_what_they_are_given,
     sends_of_several_nodes,
     the_step_before_the_first,

@@ -246,7 +246,7 @@ class Update:
         (None, None),
         ({"nope": 2}, None),
         ({"x": 1, "nope": 2}, {"x": 1, "log": []}),
-        (Update(["u"]), {"log": ["u"]}),
+        (Update(["u"]), {"log": ["u"], "x": None}),
         (Command(update={"x": 3}), {"x": 3, "log": []}),
         (Command(update=[("log", ["p"]), ("log", ["q"])]), {"log": ["p", "q"]}),
         (Command(update=Update(["c"], 4)), {"x": 4, "log": ["c"]}),
