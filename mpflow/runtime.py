@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from mpflow.store.base import BaseStore
     from mpflow.types import StreamWriter
 
-__all__ = ("BaseUser", "ExecutionInfo", "RunControl", "Runtime", "ServerInfo", "get_runtime")
+__all__ = ("DEFAULT_RUNTIME", "BaseUser", "ExecutionInfo", "RunControl", "Runtime", "ServerInfo", "get_runtime")
 
 
 class BaseUser(Protocol):
@@ -169,3 +169,7 @@ def get_runtime(context_schema: type[ContextT] | None = None) -> Runtime[Context
     from mpflow._scope import current_scope
 
     return cast("Runtime[ContextT]", current_scope().runtime)
+
+
+DEFAULT_RUNTIME: Runtime[Any] = Runtime()
+"""What code outside of a run may take for one: nothing in it is set."""

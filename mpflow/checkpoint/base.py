@@ -140,6 +140,13 @@ def get_checkpoint_metadata(config: RunnableConfig, metadata: CheckpointMetadata
     return cast(CheckpointMetadata, kept)
 
 
+def get_serializable_checkpoint_metadata(config: RunnableConfig, metadata: CheckpointMetadata) -> CheckpointMetadata:
+    """`get_checkpoint_metadata` without ``writes``, which older versions of LangGraph put there."""
+    kept: dict[str, Any] = {**get_checkpoint_metadata(config, metadata)}
+    kept.pop("writes", None)
+    return cast(CheckpointMetadata, kept)
+
+
 def writes_sort_key(task_path: str, task_id: str = "", idx: int = 0) -> tuple[str, str, int]:
     """How the writes of one step sort: by task path, then task, then the order in which it wrote."""
     return (task_path, task_id, idx)

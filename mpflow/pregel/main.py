@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from mpflow._exec.place import check_executor, check_pool
 from mpflow.pregel.compiled import CompiledGraph
+from mpflow.pregel.nodes import NodeBuilder, PregelNode
 from mpflow.pregel.running import names_of
 from mpflow.types import ensure_valid_checkpointer
 
@@ -17,8 +18,9 @@ if TYPE_CHECKING:
     from mpflow._exec.process import WorkerPool
     from mpflow.channels.base import BaseChannel
     from mpflow.config import RunnableConfig
-    from mpflow.pregel.nodes import NodeBuilder, PregelNode
     from mpflow.types import All, CachePolicy, Checkpointer, RetryPolicy, StreamMode
+
+__all__ = ("NodeBuilder", "Pregel")
 
 
 class Pregel(CompiledGraph):
@@ -59,7 +61,6 @@ class Pregel(CompiledGraph):
     ) -> None:
         # Graphs built in another way need none of these.
         from mpflow._policies import RetryPolicy
-        from mpflow.pregel.nodes import PregelNode
         from mpflow.pregel.planning import plan_of
 
         # What starts which node follows from the nodes, and chunks are always handed on as they come: the parameters

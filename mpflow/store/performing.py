@@ -25,7 +25,7 @@ from mpflow.store.base import (
     TTLConfig,
     validate_namespace,
 )
-from mpflow.store.embed import Embeddings, cosine, ensure_embeddings, get_text_at_path, tokenize_path
+from mpflow.store.base.embed import Embeddings, cosine, ensure_embeddings, get_text_at_path, tokenize_path
 
 Vectors = dict[str, list[float]]
 """What a value is like, by the path in it that was embedded."""

@@ -40,10 +40,15 @@ MODULES = [
     "managed.base",
     "managed.is_last_step",
     "pregel",
+    "pregel.main",
+    "pregel.types",
     "runtime",
     "store.base",
+    "store.base.batch",
+    "store.base.embed",
     "store.memory",
     "store.sqlite",
+    "store.sqlite.aio",
     "types",
     "typing",
     "version",
@@ -59,17 +64,15 @@ NOT_OURS = {
     "constants.CONFIG_KEY_CHECKPOINTER",
     "checkpoint.base.EmptyChannelError",
     "checkpoint.base.create_checkpoint",
-    "checkpoint.base.get_serializable_checkpoint_metadata",
     "checkpoint.memory.PersistentDict",
     "checkpoint.sqlite.aio.T",
     "checkpoint.sqlite.SqliteSaver.cursor",
     "graph.state.CompiledStateGraph.attach_branch",
     "graph.state.CompiledStateGraph.attach_edge",
     "graph.state.CompiledStateGraph.attach_node",
-    "store.sqlite.AsyncSqliteStore.MIGRATIONS",
-    "store.sqlite.AsyncSqliteStore.VECTOR_MIGRATIONS",
-    "store.sqlite.SqliteStore.MIGRATIONS",
-    "store.sqlite.SqliteStore.VECTOR_MIGRATIONS",
+    "store.base.batch.F",
+    "*.MIGRATIONS",
+    "*.VECTOR_MIGRATIONS",
     # The protocol of LangGraph's platform (SM-15).
     "*.stream_events",
 }
@@ -77,8 +80,11 @@ OTHER_PARAMETERS = {
     # Made by `compile`, not by users.
     "graph.state.CompiledStateGraph",
     # Of LangGraph's own making of graphs, and of its platform.
-    "pregel.Pregel.stream_transformers",
-    "pregel.Pregel.node_error_handler_map",
+    *(
+        f"{module}.Pregel.{name}"
+        for module in ("pregel", "pregel.main")
+        for name in ("stream_transformers", "node_error_handler_map")
+    ),
     # What LangGraph names in three ways: keys, mapping, pairs.
     "cache.memory.InMemoryCache.set.keys",
     "cache.memory.InMemoryCache.aset.keys",
@@ -90,6 +96,7 @@ OTHER_PARAMETERS = {
     "checkpoint.memory.InMemorySaver.factory",
     "checkpoint.memory.MemorySaver.factory",
     "store.sqlite.AsyncSqliteStore.deserializer",
+    "store.sqlite.aio.AsyncSqliteStore.deserializer",
     "store.sqlite.SqliteStore.deserializer",
     "store.base.Embeddings",
 }

@@ -19,7 +19,7 @@ from mpflow.store.base import (
     SearchItem,
     SearchOp,
 )
-from mpflow.store.embed import get_text_at_path, tokenize_path
+from mpflow.store.base.embed import get_text_at_path, tokenize_path
 from mpflow.store.memory import InMemoryStore
 from mpflow.store.sqlite import AsyncSqliteStore, SqliteStore
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any, Literal, NamedTuple, TypedDict, Union, cast
 
-from mpflow.store.embed import (
+from mpflow.store.base.embed import (
     AEmbeddingsFunc,
     Embeddings,
     EmbeddingsFunc,
@@ -300,7 +300,7 @@ class BaseStore(ABC):
 
     async def aget(self, namespace: tuple[str, ...], key: str, *, refresh_ttl: bool | None = None) -> Item | None:
         """`get`, for asyncio."""
-        return cast("Item | None", (await self.abatch([self._get_op(namespace, key, refresh_ttl)]))[0])
+        return cast("Item | None", await self._aone(self._get_op(namespace, key, refresh_ttl)))
 
     async def asearch(
         self,
@@ -315,7 +315,7 @@ class BaseStore(ABC):
     ) -> list[SearchItem]:
         """`search`, for asyncio."""
         op = SearchOp(namespace_prefix, filter, limit, offset, query, self._refreshes(refresh_ttl))
-        return cast("list[SearchItem]", (await self.abatch([op]))[0])
+        return cast("list[SearchItem]", await self._aone(op))
 
     async def aput(
         self,
@@ -327,11 +327,11 @@ class BaseStore(ABC):
         ttl: float | NotProvided | None = NOT_PROVIDED,
     ) -> None:
         """`put`, for asyncio."""
-        await self.abatch([self._put_op(namespace, key, value, index, ttl)])
+        await self._aone(self._put_op(namespace, key, value, index, ttl))
 
     async def adelete(self, namespace: tuple[str, ...], key: str) -> None:
         """`delete`, for asyncio."""
-        await self.abatch([PutOp(namespace, str(key), None)])
+        await self._aone(PutOp(namespace, str(key), None))
 
     async def alist_namespaces(
         self,
@@ -344,7 +344,10 @@ class BaseStore(ABC):
     ) -> list[tuple[str, ...]]:
         """`list_namespaces`, for asyncio."""
         op = ListNamespacesOp(_conditions(prefix, suffix), max_depth, limit, offset)
-        return cast("list[tuple[str, ...]]", (await self.abatch([op]))[0])
+        return cast("list[tuple[str, ...]]", await self._aone(op))
+
+    async def _aone(self, op: Op) -> Result:
+        return (await self.abatch([op]))[0]
 
     def _refreshes(self, refresh_ttl: bool | None) -> bool:
         if refresh_ttl is not None:

@@ -1,4 +1,4 @@
-"""`SqliteStore` and `AsyncSqliteStore`: items in a SQLite file, shared by the threads and processes that open it.
+"""`SqliteStore`: items in a SQLite file, shared by the threads and processes that open it.
 
 Values are JSON: what JSON does not have is refused by its path. Every value in a statement is bound.
 """
@@ -11,9 +11,9 @@ import sqlite3
 import threading
 import time
 from array import array
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import asynccontextmanager, closing, contextmanager
+from contextlib import closing, contextmanager
 from datetime import datetime, timezone
 from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
@@ -28,7 +28,7 @@ from mpflow.store.sweeping import Sweeper
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ("AsyncSqliteStore", "SqliteStore")
+__all__ = ("BaseSqliteStore", "SqliteStore")
 
 VERSION = 1
 _SCHEMA = """
@@ -68,7 +68,7 @@ class _Found:
         self.vectors: Vectors = {}
 
 
-class _SqliteStore(PerformingStore):
+class BaseSqliteStore(PerformingStore):
     """The items of both colours."""
 
     __slots__ = ("_clock", "_is_set_up", "_lock", "_sweeper", "conn")
@@ -282,7 +282,7 @@ class _SqliteStore(PerformingStore):
         return await asyncio.to_thread(step, work, vectors)
 
 
-class SqliteStore(_SqliteStore):
+class SqliteStore(BaseSqliteStore):
     """A store in the database of `conn`, which must be free for other threads (``check_same_thread=False``).
 
     `index` says how to compare by meaning; without it a `query` is ignored. `ttl` sets defaults for how long items live;
@@ -329,44 +329,6 @@ class SqliteStore(_SqliteStore):
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-class AsyncSqliteStore(_SqliteStore):
-    """The same store, opened, set up and swept by awaiting. Its items are read and written from either colour."""
-
-    __slots__ = ()
-
-    @classmethod
-    @asynccontextmanager
-    async def from_conn_string(
-        cls, conn_string: str, *, index: IndexConfig | None = None, ttl: TTLConfig | None = None
-    ) -> AsyncIterator[Self]:
-        """As `SqliteStore.from_conn_string`, for ``async with``."""
-        with closing(await asyncio.to_thread(open_private, conn_string)) as conn:
-            async with cls(conn, index=index, ttl=ttl) as store:
-                yield store
-
-    async def setup(self) -> None:
-        """As `SqliteStore.setup`, awaited."""
-        await asyncio.to_thread(self._set_up)
-
-    async def sweep_ttl(self) -> int:
-        """As `SqliteStore.sweep_ttl`, awaited."""
-        return await asyncio.to_thread(self.sweep)
-
-    async def start_ttl_sweeper(self, sweep_interval_minutes: int | None = None) -> asyncio.Future[None]:
-        """As `SqliteStore.start_ttl_sweeper`: what can be awaited is the sweeper's end."""
-        return asyncio.wrap_future(self._start_sweeper(sweep_interval_minutes))
-
-    async def stop_ttl_sweeper(self, timeout: float | None = None) -> bool:
-        """As `SqliteStore.stop_ttl_sweeper`, awaited."""
-        return await asyncio.to_thread(self._stop_sweeper, timeout)
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await asyncio.to_thread(self.close)
 
 
 def _text(namespace: Sequence[str]) -> str:

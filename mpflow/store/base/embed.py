@@ -23,7 +23,7 @@ class Embeddings(Protocol):
     async def aembed_query(self, text: str) -> list[float]: ...
 
 
-class FunctionEmbeddings:
+class EmbeddingsLambda:
     """Makes `Embeddings` of a function, sync or async. An async one serves async stores' methods alone."""
 
     def __init__(self, function: EmbeddingsFunc | AEmbeddingsFunc) -> None:
@@ -67,7 +67,7 @@ def ensure_embeddings(embed: Embeddings | EmbeddingsFunc | AEmbeddingsFunc | str
         return cast(Embeddings, init_embeddings(embed))
     if hasattr(embed, "embed_documents"):
         return cast(Embeddings, embed)
-    return FunctionEmbeddings(embed)
+    return EmbeddingsLambda(embed)
 
 
 def tokenize_path(path: str) -> list[str]:
