@@ -80,7 +80,7 @@ def run_loop(run: Run, input: Any) -> Generator[Effect, Any, None]:
     trace = tracing.get()
     persistence = run.persistence
     tells_ends = watched or run.cache is not None
-    timers = Timers(run)
+    timers = None if run.step_timeout_s is None else Timers(run)
     kept = None
     if persistence is None:
         writes, given, _ = begin(run, input)
@@ -121,6 +121,7 @@ def run_loop(run: Run, input: Any) -> Generator[Effect, Any, None]:
             elif kind is MORE:
                 handle((GO_ON,), out)
             elif kind is RETRY:
+                timers = timers or Timers(run)
                 timers.add(instruction[1], instruction[2])
                 if persistence is not None:
                     note_tried(run, instruction[1])
@@ -143,7 +144,7 @@ def run_loop(run: Run, input: Any) -> Generator[Effect, Any, None]:
             out = yield from _wait(run, timers, trace)
 
 
-def _next_step(run: Run, kept: Any, timers: Timers) -> list[Instruction]:
+def _next_step(run: Run, kept: Any, timers: Timers | None) -> list[Instruction]:
     """Start what is due now; `kept` are the writes that are known by task from an earlier run."""
     scheduler, streams, control = run.scheduler, run.streams, run.local.control
     if streams.watched:
@@ -154,19 +155,19 @@ def _next_step(run: Run, kept: Any, timers: Timers) -> list[Instruction]:
     out = scheduler.handle(advance)
     if streams.watched and not (out and out[-1][0] is PAUSED):
         streams.started(run)
-    if run.step_timeout_s is not None:
+    if timers is not None and run.step_timeout_s is not None:
         timers.begin_step(run.step_timeout_s)
     return out
 
 
-def _wait(run: Run, timers: Timers, trace: Trace | None) -> Effects:
+def _wait(run: Run, timers: Timers | None, trace: Trace | None) -> Effects:
     """Let time pass until something has come or is due. What follows from it."""
     handle = run.scheduler.handle
-    if timers.any and (only := timers.take_only()) is not None:
+    if timers is not None and (only := timers.take_only()) is not None:
         task, delay_s = only
         yield PAUSE, delay_s
         return handle((DUE, task))
-    outcomes = yield WAIT, timers.timeout_s() if timers.any else None
+    outcomes = yield WAIT, None if timers is None else timers.timeout_s()
     if trace is not None:
         trace.arrived(run.plan.name, outcomes)
     out: list[Instruction] = []
@@ -186,9 +187,8 @@ def _wait(run: Run, timers: Timers, trace: Trace | None) -> Effects:
             handle(outcome, out)
         else:
             _feed(run, outcome, out)
-    if timers.any:
-        for stimulus in timers.due():
-            handle(stimulus, out)
+    for stimulus in () if timers is None else timers.due():
+        handle(stimulus, out)
     return out
 
 

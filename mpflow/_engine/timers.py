@@ -14,21 +14,18 @@ if TYPE_CHECKING:
 
 
 class Timers:
-    """The timers of one run. It reads the run's clock, and only while something is to become due."""
+    """The timers of one run, made when there is first something to wait for. It reads the run's clock."""
 
-    __slots__ = ("_deadline", "_order", "_retries", "any", "run")
+    __slots__ = ("_deadline", "_order", "_retries", "run")
 
     def __init__(self, run: Run) -> None:
         self.run = run
         self._retries: list[tuple[float, int, Task, float]] = []
         self._order = 0
-        self.any = False
-        """Whether there has been anything to wait for."""
         self._deadline: float | None = None
 
     def add(self, task: Task, delay_s: float) -> None:
         """Let a task be due for its retry after the delay."""
-        self.any = True
         self._order += 1
         heappush(self._retries, (self.run.clock() + delay_s, self._order, task, delay_s))
 
@@ -40,7 +37,6 @@ class Timers:
         return task, delay_s
 
     def begin_step(self, timeout_s: float) -> None:
-        self.any = True
         self._deadline = self.run.clock() + timeout_s
 
     def timeout_s(self) -> float | None:

@@ -99,13 +99,22 @@ def are_entered(data: bytes) -> bool:
 class KnownFacts:
     """A step's facts as a worker has got them, for a group of tasks."""
 
-    __slots__ = ("_data", "_decode", "_is_data", "_kept")
+    __slots__ = ("_data", "_decode", "_is_data", "_is_told", "_kept")
 
     def __init__(self, data: bytes, decode: Callable[[memoryview], Any]) -> None:
         self._data = data
         self._decode = decode
         self._is_data: bool | None = None
+        self._is_told: bool | None = None
         self._kept: dict[str, Any] = {}
+
+    @property
+    def is_told(self) -> bool:
+        """Whether they say more than what step it is: of a config, a context, or what the run has."""
+        if self._is_told is None:
+            state = self.fresh()
+            self._is_told = bool(state["config"]) or state["local"] is not None or state.get("context") is not None
+        return self._is_told
 
     def fresh(self) -> dict[str, Any]:
         """A state of `StepFacts` for one task, so that none sees what another did to it.

@@ -75,6 +75,11 @@ class WorkerScope(TaskScope):
         setattr(self, name, value)
         return value
 
+    @property
+    def is_told(self) -> bool:
+        """Whether the facts say more than what step it is."""
+        return self._group.facts.is_told
+
     def _unpack(self, luggage: Luggage) -> Any:
         from mpflow._exec.away import Away
 

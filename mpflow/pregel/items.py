@@ -80,13 +80,15 @@ class ItemProgram:
 
     def run(self, input: Any, scope: Any) -> list[tuple[str, Any]]:
         """Run the graph on `input`. Its config is the scope's; the run itself is nested in nothing."""
-        facts = scope.facts
         current.set(None)
         if self.checks is not None:
             from mpflow.pregel.spreading import check
 
             check(self.graph, self.checks)
             self.checks = None
+        if not scope.is_told:
+            return [("output", graph.invoke(input, **self.kwargs))]
+        facts = scope.facts
         local = facts.local
         if local is None:
             return [("output", self.graph.invoke(input, facts.config, context=facts.context, **self.kwargs))]
