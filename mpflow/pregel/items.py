@@ -87,7 +87,7 @@ class ItemProgram:
             check(self.graph, self.checks)
             self.checks = None
         if not scope.is_told:
-            return [("output", graph.invoke(input, **self.kwargs))]
+            return [("output", self.graph.invoke(input, **self.kwargs))]
         facts = scope.facts
         local = facts.local
         if local is None:
