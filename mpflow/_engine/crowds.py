@@ -6,7 +6,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from mpflow._columns import Attempts, Column, Span
-from mpflow._exec.placement.decide import CROWD
+from mpflow._exec.placement.decide import CROWD, PROCESS
 
 if TYPE_CHECKING:
     from mpflow._core.plan import NodePlan
@@ -55,15 +55,25 @@ class Crowd:
         self.node = node
         self.place = place
         self.total = self.waiting = 0
+        self._begin()
+
+    def _begin(self) -> None:
         self.since = perf_counter()
-        self._before = node.meter.used(place)
+        self._before = self.node.meter.used(self.place)
 
     @property
     def done(self) -> int:
         return self.total - self.waiting
 
     def note(self) -> None:
-        """Have the node's profile know after how long one of them was done, unless too few were."""
+        """Have the node's profile know after how long one of them was done, unless too few were.
+
+        The first ones in workers meet much for the first time, and the tasks that sound the pool: they do not count.
+        """
+        if self.place is PROCESS and not self._before[0]:
+            self.total = self.waiting
+            self._begin()
+            return
         calls, cpu_s = self.node.meter.used(self.place)
         calls -= self._before[0]
         if self.done >= CROWD and calls > 0:
