@@ -96,13 +96,24 @@ def decide(
         return Verdict(THREAD, f"{computing}, but one call at a time: nothing would run beside it")
     if not figures.turn_s and not is_seen:
         return Verdict(THREAD, f"{computing}; how several at once get on was not seen yet")
-    thread_s = tasks * figures.here_each_s if is_seen else tasks * figures.cpu_s / max(_lanes(figures, cores), 1.0)
+    thread_s = _thread_time_s(figures, tasks, cores, is_seen=is_seen)
     process_s = process_time_s(figures, costs, tasks)
     reckoned = f"{tasks} at once take {ms(thread_s)} in threads, {ms(process_s)} in {costs.workers} workers"
     is_compared = is_seen and bool(figures.away_each_s)
     if process_s < thread_s * (GAIN if place != PROCESS else CONFIRMED if is_compared else LOSS):
         return Verdict(PROCESS, f"{computing}: {reckoned}", thread_s, process_s)
     return Verdict(THREAD, f"{computing}: {reckoned}; {_why_not(figures, costs, cores)}", thread_s, process_s)
+
+
+def _thread_time_s(figures: Figures, tasks: int, cores: int, *, is_seen: bool) -> float:
+    """How long threads would take over `tasks` calls."""
+    lanes = _lanes(figures, cores)
+    turns_s = tasks * figures.cpu_s / max(lanes, 1.0)
+    if not is_seen:
+        return turns_s
+    seen_s = tasks * figures.here_each_s
+    # What calls compute that take turns is measured each time, a crowd perhaps but once, at a bad moment.
+    return min(seen_s, turns_s * SLACK) if 0 < lanes <= FREE and figures.cpu_s >= _NOTABLE_S else seen_s
 
 
 def _lanes(figures: Figures, cores: int) -> float:

@@ -68,6 +68,13 @@ def test_what_a_crowd_was_seen_to_take_counts() -> None:
     assert judge(slow, tasks=4).place == PROCESS  # four are no crowd
 
 
+def test_a_crowd_that_was_seen_at_a_bad_moment_does_not_outweigh_what_calls_compute() -> None:
+    disturbed = BUSY._replace(here_each_s=0.06, sent=50, away_s=0.05, away_each_s=0.029)
+    assert judge(disturbed, place=PROCESS).place == THREAD
+    # Of calls that let go of the lock, the crowd alone tells what they cost one another.
+    assert judge(disturbed._replace(turn_s=0.012), place=PROCESS).place == PROCESS
+
+
 @pytest.mark.parametrize(("here_us", "place"), [(20, PROCESS), (8, PROCESS), (4, PROCESS), (3, THREAD)])
 def test_calls_that_are_next_to_nothing_move_where_sending_them_takes_less_than_starting_them(
     here_us: int, place: str
