@@ -62,8 +62,12 @@ class Probe:
         self.colour.call(self.saver, "put_writes", config, writes, task_id, f"~{task_id}")
 
     def forget(self, method: str, *args: Any, **kw: Any) -> None:
-        """One of the methods that change whole threads."""
-        self.colour.call(self.saver, method, *args, **kw)
+        """One of the methods that change whole threads, which the protocol leaves to each saver to have."""
+        try:
+            self.colour.call(self.saver, method, *args, **kw)
+        except NotImplementedError:
+            text = f'the saver has no {method}(); if that is meant, let the suite say so: lacks = frozenset({{"{method}"}})'
+            raise AssertionError(text) from None
 
 
 class Thread:

@@ -41,7 +41,12 @@ class Report:
 
 
 def check_saver(suite: SaverConformance) -> Report:
-    """Run every check of the suite in each of its colours; what came of them. Raises nothing that a check raises."""
+    """Run every check of the suite in each of its colours; what came of them. Raises nothing that a check raises.
+
+    Raises TypeError for anything but a suite, such as the saver itself: it has no checks, of which none would fail.
+    """
+    if not isinstance(suite, SaverConformance):
+        raise TypeError(f"check_saver needs an instance of your subclass of SaverConformance, got {suite!r}")
     report = Report()
     for name in sorted(name for name in dir(suite) if name.startswith("test_")):
         for colour in suite.colours:

@@ -80,10 +80,13 @@ def test_a_database_that_was_written_through_a_serializer_says_so_to_a_saver_wit
         with pytest.raises(DecodeError, match="with the same serde="):
             list(without.list(at("with")))
         save(without, at("without"), 1)
+        graph = StateGraph(Text).add_node("n", lambda state: {"text": "1"}).add_edge(START, "n")
+        graph.compile(checkpointer=without).invoke({"text": "0"}, at("of a run"))
     with SqliteSaver.from_conn_string(path, serde=JsonPlusSerializer()) as with_one:
         assert value_of(with_one, at("with")) == 1
-        with pytest.raises(DecodeError, match="without serde="):
-            with_one.get_tuple(at("without"))
+        for thread in ("without", "of a run"):
+            with pytest.raises(DecodeError, match="without serde="):
+                with_one.get_tuple(at(thread))
 
 
 def test_row_34_what_is_lost_when_a_run_is_left_is_said_once(

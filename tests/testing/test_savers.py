@@ -144,6 +144,24 @@ def test_a_broken_saver_is_found_out(fault: str) -> None:
         check("sync")
 
 
+def test_what_is_no_suite_is_not_said_to_pass() -> None:
+    with pytest.raises(TypeError, match="subclass of SaverConformance"):
+        check_saver(PlainSaver(InMemorySaver()))  # type: ignore[arg-type]
+
+
+def test_a_method_that_a_saver_lacks_is_told_with_how_to_say_so() -> None:
+    class Bare(_Wrong):
+        def prune(self, *args: Any, **kw: Any) -> None:
+            raise NotImplementedError
+
+    class Suite(SaverConformance):
+        def open(self, place: Path) -> AbstractContextManager[Any]:
+            return nullcontext(Bare())
+
+    with pytest.raises(AssertionError, match=r'no prune\(\).*lacks = frozenset\({"prune"}\)'):
+        Suite().test_cp7_pruning_by_deletion("sync")
+
+
 def test_without_pytest_a_report_says_what_came_of_the_checks() -> None:
     class Suite(SaverConformance):
         colours = ("sync",)

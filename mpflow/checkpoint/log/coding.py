@@ -89,8 +89,8 @@ class SerdeCoder:
     def pack_plain(self, value: dict[str, Any]) -> bytes:
         return self.pack(value, "the metadata")
 
-    def unpack(self, packed: bytes) -> Any:
-        pair = self._envelope.decode(packed)
+    def unpack(self, packed: Packed) -> Any:
+        pair = self._envelope.decode(packed) if type(packed) is bytes else None  # plain data is what others left
         if type(pair) is not list or len(pair) != 2 or type(pair[0]) is not str or type(pair[1]) is not bytes:
             raise DecodeError(
                 "expected the name and the data that a serializer gave: this was saved without one, as data; open the saver "
