@@ -303,3 +303,33 @@ def test_a_program_that_is_killed_again_and_again_loses_nothing_it_told(
     with sqlite3.connect(path) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     connection.close()
+
+
+@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="the kernel's lists of sockets are Linux's")
+def test_row_42_nothing_listens(pool: WorkerPool, saver: SqliteSaver) -> None:
+    graph = graph_of(where_it_runs, pool=pool, checkpointer=saver)
+    told = graph.batch([{}] * 8, {"max_concurrency": 2}, thread_id_prefix="t/", parallel="items")
+    pids = {os.getpid(), *(one["x"] for one in told)}
+    assert len(pids) > 1
+    listening = {line.split()[9] for kind in ("tcp", "tcp6") for line in lines_of(kind) if line.split()[3] == "0A"}
+    listening |= {line.split()[6] for line in lines_of("unix") if int(line.split()[3], 16) & 1 << 16}
+    assert not {f"socket:[{inode}]" for inode in listening} & {file for pid in pids for file in files_of(pid)}
+
+
+def where_it_runs(state: State) -> State:
+    return {"x": os.getpid()}
+
+
+def lines_of(kind: str) -> list[str]:
+    path = Path(f"/proc/net/{kind}")
+    return path.read_text().splitlines()[1:] if path.exists() else []
+
+
+def files_of(pid: int) -> list[str]:
+    found = []
+    for file in Path(f"/proc/{pid}/fd").iterdir():
+        try:
+            found.append(os.readlink(file))
+        except FileNotFoundError:  # that with which they are listed
+            continue
+    return found
