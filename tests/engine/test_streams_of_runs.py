@@ -199,6 +199,7 @@ def test_sm13_a_run_that_is_walked_away_from_ends(how: str) -> None:
 
 @pytest.mark.parametrize("how", ["close", "cancel"])
 def test_as5_walking_away_cancels_async_nodes_and_waits_for_them(how: str) -> None:
+    """FAULTS row 29"""
     seen: list[str] = []
 
     async def main() -> None:

@@ -71,6 +71,7 @@ def sleep(x: Any) -> Any:
 
 
 def test_killed_worker_costs_its_running_task_alone(pool: WorkerPool) -> None:
+    """FAULTS row 1"""
     drive = Drive(pool)
 
     def work(x: int) -> int:
@@ -88,6 +89,7 @@ def test_killed_worker_costs_its_running_task_alone(pool: WorkerPool) -> None:
 
 
 def test_kill_from_outside_is_charged_to_what_ran(pool: WorkerPool) -> None:
+    """FAULTS row 1"""
     drive = Drive(pool)
     drive.values(Node(lambda x: x), [1, 2])
     drive.submit(Node(sleep), [20], rerun_on_loss=False)
@@ -203,6 +205,8 @@ def test_a_task_forks_where_no_other_thread_runs_and_goes_on(pool: WorkerPool, t
 
 
 def test_segfault_is_named_with_its_python_stack(pool: WorkerPool) -> None:
+    """FAULTS row 4"""
+
     def crash_here(x: int) -> None:
         ctypes.string_at(0)
 
@@ -213,12 +217,14 @@ def test_segfault_is_named_with_its_python_stack(pool: WorkerPool) -> None:
 
 @pytest.mark.parametrize("code", [0, 3])
 def test_os_exit_is_a_loss(pool: WorkerPool, code: int) -> None:
+    """FAULTS row 5"""
     [(kind, death)] = Drive(pool).all(Node(lambda x: os._exit(code)), [1])
     assert (kind, death.exit_code) == (LOST, code)
 
 
 @pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt(), GeneratorExit(), ValueError("no")])
 def test_exceptions_of_any_kind_fail_the_task_and_spare_the_worker(pool: WorkerPool, error: BaseException) -> None:
+    """FAULTS row 6"""
     drive = Drive(pool)
 
     def work(x: int) -> int:
@@ -232,6 +238,7 @@ def test_exceptions_of_any_kind_fail_the_task_and_spare_the_worker(pool: WorkerP
 
 
 def test_poison_is_lost_each_time_and_everything_else_finishes(pool: WorkerPool) -> None:
+    """FAULTS row 7"""
     drive = Drive(pool)
     ended = drive.rerunning(Node(lambda x: die() if x == 7 else x), range(100))
     assert [index for index, (kind, _) in sorted(ended.items()) if kind != DONE] == [7]
@@ -265,6 +272,8 @@ def test_a_forked_child_that_comes_back_from_its_task_runs_no_other(pool: Worker
 
 
 def test_what_a_worker_forked_ends_with_it(pool: WorkerPool, tmp_path: Path) -> None:
+    """FAULTS row 8"""
+
     def forks(path: str) -> None:
         child = os.fork()
         if child == 0:
@@ -283,6 +292,7 @@ def test_what_a_worker_forked_ends_with_it(pool: WorkerPool, tmp_path: Path) -> 
 
 
 def test_workers_that_cannot_start_are_given_up_with_their_last_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    """FAULTS row 9"""
     from mpflow._exec import spawn
 
     monkeypatch.setattr(spawn, "_BOOT", "import os\nos.dup2({page}, 2)\nraise ImportError('no such thing as luck')")
@@ -353,6 +363,8 @@ def test_a_kill_for_memory_names_its_cause(pool: WorkerPool, monkeypatch: pytest
 
 
 def test_a_leaking_worker_is_replaced_between_tasks() -> None:
+    """FAULTS row 11"""
+
     def leak(x: int) -> int:
         kept.append(bytearray(30 << 20))
         sleep(0.06)
@@ -401,6 +413,7 @@ def ignore_the_alarm(x: Any) -> None:
 
 @pytest.mark.parametrize("overrun", [spin, hold_the_gil, ignore_the_alarm])
 def test_an_overrunning_task_is_killed_at_its_deadline(pool: WorkerPool, overrun: Any) -> None:
+    """FAULTS row 12"""
     drive = Drive(pool)
     drive.values(Node(lambda x: x), [1, 2])
     [(kind, error)] = drive.all(Node(overrun, "over"), [1], timeout_s=0.3)
@@ -410,6 +423,8 @@ def test_an_overrunning_task_is_killed_at_its_deadline(pool: WorkerPool, overrun
 
 
 def test_siblings_of_an_overrunning_task_are_undisturbed(pool: WorkerPool, tmp_path: Path) -> None:
+    """FAULTS row 12"""
+
     def work(x: int) -> int:
         with open(tmp_path / str(x), "a") as file:
             file.write("x")
@@ -436,6 +451,7 @@ def test_deadlines_hold_while_nobody_waits(pool: WorkerPool) -> None:
 
 
 def test_a_parent_that_was_stopped_sees_no_false_timeouts() -> None:
+    """FAULTS row 25"""
     script = """
         import os, signal, subprocess, sys, time
         from mpflow._exec.process import WorkerPool
@@ -472,6 +488,7 @@ def close_all(x: Any) -> int:
 
 @pytest.mark.parametrize("vandal", [write_junk, close_all])
 def test_a_task_that_breaks_the_protocol_is_charged_alone(pool: WorkerPool, vandal: Any) -> None:
+    """FAULTS row 13"""
     drive = Drive(pool)
     drive.values(Node(lambda x: x), range(40))
     drive.submit(Node(lambda x: x), range(200))
@@ -483,6 +500,7 @@ def test_a_task_that_breaks_the_protocol_is_charged_alone(pool: WorkerPool, vand
 
 
 def test_output_goes_where_the_parents_goes_and_stdin_is_empty() -> None:
+    """FAULTS row 14"""
     script = """
         import sys
         from mpflow._exec.process import WorkerPool
@@ -527,6 +545,7 @@ def test_output_is_forwarded_where_stdout_was_replaced(pool: WorkerPool, capsys:
 
 
 def test_a_node_that_cannot_be_pickled_names_the_path(pool: WorkerPool) -> None:
+    """FAULTS row 15"""
     lock = threading.Lock()
     [(kind, error), _] = Drive(pool).all(Node(lambda x: lock, "locked"), [1, 2])
     assert kind == FAILED and isinstance(error, NodeNotPicklableError)
@@ -541,6 +560,7 @@ def test_an_input_that_cannot_be_pickled_fails_that_task_alone(pool: WorkerPool)
 
 @pytest.mark.parametrize("make", [lambda x: (i for i in range(3)), lambda x: {"deep": [__import__("socket").socket()]}])
 def test_a_result_that_cannot_be_encoded_fails_that_task_alone(pool: WorkerPool, make: Any) -> None:
+    """FAULTS row 16"""
     results = Drive(pool).all(Node(lambda x: make(x) if x == 1 else x, "maker"), range(3))
     assert [kind for kind, _ in results] == [DONE, FAILED, DONE]
     error = results[1][1]
@@ -585,6 +605,7 @@ class Unpicklable(Exception):
 @pytest.mark.parametrize("how", ["crash", "exit", "error"])
 @pytest.mark.parametrize("when", ["pickling", "unpickling"])
 def test_a_trap_in_a_value_fails_one_task(pool: WorkerPool, when: str, how: str) -> None:
+    """FAULTS row 17"""
     drive = Drive(pool)
     drive.values(Node(lambda x: x), range(20))
     inputs: list[Any] = list(range(20))
@@ -596,6 +617,7 @@ def test_a_trap_in_a_value_fails_one_task(pool: WorkerPool, when: str, how: str)
 
 @pytest.mark.parametrize("how", ["crash", "exit", "error"])
 def test_a_trap_in_a_node_fails_that_node_alone(pool: WorkerPool, how: str) -> None:
+    """FAULTS row 17"""
     drive = Drive(pool)
     trap = Trap("unpickling", how, os.getpid())
     trapped = drive.submit(Node(lambda x: trap, "trapped"), [1])
@@ -605,6 +627,8 @@ def test_a_trap_in_a_node_fails_that_node_alone(pool: WorkerPool, how: str) -> N
 
 
 def test_an_exception_that_does_not_unpickle_harms_nothing(pool: WorkerPool) -> None:
+    """FAULTS row 17"""
+
     def work(x: int) -> None:
         raise Unpicklable(1, 2)
 
@@ -615,6 +639,7 @@ def test_an_exception_that_does_not_unpickle_harms_nothing(pool: WorkerPool) -> 
 @pytest.mark.parametrize("size", [0, (1 << 16) - 1, 1 << 16, (1 << 16) + 1, 1 << 20, 40 << 20])
 @pytest.mark.parametrize("arena", [True, False], ids=["shared", "socket"])
 def test_sizes_both_ways_at_once(size: int, arena: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """FAULTS row 18"""
     if not arena:
         monkeypatch.setattr("mpflow._exec.process.limit_bytes", lambda: 0)
     with WorkerPool(2) as pool:
@@ -628,6 +653,7 @@ def test_sizes_both_ways_at_once(size: int, arena: bool, monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize("work", ["lambda x: x", "spin", "hold_the_gil"])
 def test_workers_end_when_their_parent_is_killed(work: str) -> None:
+    """FAULTS row 21"""
     script = f"""
         import os, signal, threading
         from mpflow._exec.process import WorkerPool
@@ -648,6 +674,7 @@ def test_workers_end_when_their_parent_is_killed(work: str) -> None:
 
 
 def test_workers_outlive_the_thread_that_made_the_pool() -> None:
+    """FAULTS row 23"""
     made: list[Any] = []
 
     def make() -> None:
@@ -666,6 +693,7 @@ def test_workers_outlive_the_thread_that_made_the_pool() -> None:
 
 
 def test_a_forked_child_can_neither_use_nor_harm_the_pool(pool: WorkerPool) -> None:
+    """FAULTS row 24"""
     drive = Drive(pool)
     drive.values(Node(lambda x: x), [1, 2])
     before = pool.stats()["pids"]
@@ -726,6 +754,7 @@ def test_close_cancels_and_ends_within_two_seconds() -> None:
 
 
 def test_an_exit_without_close_is_quick_and_leaves_nobody() -> None:
+    """FAULTS row 28"""
     script = """
         import time
         from mpflow._exec.process import default_pool
@@ -740,6 +769,7 @@ def test_an_exit_without_close_is_quick_and_leaves_nobody() -> None:
 
 
 def test_a_pool_that_nobody_holds_ends() -> None:
+    """FAULTS row 28"""
     pool = WorkerPool(2)
     Drive(pool).values(Node(lambda x: x), range(3))
     pids = pool.stats()["pids"]
@@ -808,6 +838,8 @@ def test_what_the_pools_own_work_calls_cannot_wait_for_it(pool: WorkerPool, monk
 
 
 def test_it_works_off_the_main_thread_and_touches_no_signal_handler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """FAULTS row 30"""
+
     def refuse(*_: Any) -> None:
         raise AssertionError("signal.signal in the parent")
 
@@ -825,6 +857,7 @@ def test_it_works_off_the_main_thread_and_touches_no_signal_handler(monkeypatch:
 
 
 def test_without_descriptors_there_are_fewer_workers_or_an_error() -> None:
+    """FAULTS row 32"""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     used = max(map(int, os.listdir("/proc/self/fd"))) + 1
     results = []
@@ -868,6 +901,7 @@ def test_a_slow_import_of_a_node_does_not_count_for_its_deadline(pool: WorkerPoo
 def test_results_that_come_twice_or_late_or_in_disorder_find_nobody(
     pool: WorkerPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """FAULTS row 19"""
     chance = random.Random(5)
     heard: list[tuple[Any, int, bytes]] = []
     hear = pool._foreman._hearing._hear
@@ -895,6 +929,7 @@ def test_results_that_come_twice_or_late_or_in_disorder_find_nobody(
 def test_outcomes_that_a_run_gets_twice_or_in_disorder_are_dropped_by_their_attempt(
     pool: WorkerPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """FAULTS row 19"""
     chance = random.Random(7)
     take = Mailbox.take
     seen: list[Any] = []

@@ -162,6 +162,7 @@ def test_bits_of_nan_are_kept(codec: Codec, bits: int) -> None:
     "wrap", [lambda v: [v], lambda v: {"k": v}, lambda v: (v,), Point, lambda v: deque([v])], ids=["list", "dict", "tuple", "dataclass", "deque"]
 )  # fmt: skip
 def test_deep_value_comes_back(codec: Codec, wrap: Any, depth: int) -> None:
+    """FAULTS row 20"""
     value: Any = b"\xc4 bottom"
     for _ in range(depth):
         value = wrap(value)
