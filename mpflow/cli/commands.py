@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from mpflow import __version__
 from mpflow.cli.documents import open_output, parse_json, print_json, read_json, read_lines, to_json, write
 from mpflow.cli.loading import load_graph
 from mpflow.cli.refusal import Refused, one_line
+from mpflow.cli.sink import stdout_that_tells
 
 INTERRUPTED = 130
 _PLACES = click.Choice(["auto", "process", "thread", "inline"])
@@ -24,16 +24,15 @@ _PLACES = click.Choice(["auto", "process", "thread", "inline"])
 def main(args: Sequence[str] | None = None) -> NoReturn:
     """Run one command and exit as the package's docstring says. `args` defaults to the process's own."""
     try:
-        code = commands.main(args=args, prog_name="mpflow", standalone_mode=False)
+        with stdout_that_tells():
+            code = commands.main(args=args, prog_name="mpflow", standalone_mode=False)
     except click.ClickException as error:
         error.show()
         code = error.exit_code
     except (click.Abort, KeyboardInterrupt):
         click.echo("mpflow: interrupted", err=True)
         code = INTERRUPTED
-    except BrokenPipeError:
-        # The reader of our output left. Python would try to flush once more at exit, and complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # the reader of our output left
         code = 1
     sys.exit(code if isinstance(code, int) else 0)
 

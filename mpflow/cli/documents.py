@@ -17,6 +17,7 @@ from typing import IO, Any
 import click
 
 from mpflow.cli.refusal import Refused, one_line
+from mpflow.cli.sink import open_file
 
 
 def write(path: str, data: bytes) -> None:
@@ -62,7 +63,7 @@ def open_output(path: str) -> Iterator[IO[str]]:
         yield sys.stdout
         return
     try:
-        file = open(path, "w", encoding="utf-8")
+        file = open_file(path)
     except OSError as error:
         raise Refused(f"cannot write {path}: {error.strerror}") from error
     with file:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -71,11 +72,12 @@ def call(capsys, monkeypatch, tmp_path):
 def spawn() -> Callable[..., subprocess.Popen[str]]:
     """Start ``python *args`` with pipes, from wherever the test is; it finds this mpflow even if none is installed."""
 
-    def spawn(*args: str) -> subprocess.Popen[str]:
+    def spawn(*args: str, stdout: Any = subprocess.PIPE) -> subprocess.Popen[str]:
         path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-        pipe = subprocess.PIPE
         environment = {**os.environ, "PYTHONPATH": path}
-        return subprocess.Popen([sys.executable, *args], stdout=pipe, stderr=pipe, text=True, env=environment)
+        return subprocess.Popen(
+            [sys.executable, *args], stdout=stdout, stderr=subprocess.PIPE, text=True, env=environment
+        )
 
     return spawn
 

@@ -140,3 +140,22 @@ def test_a_timeline_is_written_of_a_run_that_fails(call, graphs):
         main(["run", "cli_graphs:graph", "--input", '{"x": -2}', "--trace", "trace.json"])
     events = json.loads((graphs / "trace.json").read_text())["traceEvents"]
     assert "failed" in {event.get("cat") for event in events}
+
+
+def test_output_that_cannot_be_written_is_one_line(call, graphs, spawn):
+    with open("/dev/full", "w") as full, spawn("-m", "mpflow.cli", "draw", "cli_graphs:graph", stdout=full) as process:
+        _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (1, "mpflow: cannot write stdout: No space left on device\n")
+    (graphs / "inputs").write_text('{"x": 1}\n')
+    called = call("batch", "cli_graphs:graph", "-i", "inputs", "-o", "/dev/full")
+    assert (called.code, called.err) == (1, "mpflow: cannot write /dev/full: No space left on device\n")
+
+
+def test_a_nodes_own_full_disk_is_told_as_its_error(call, graphs):
+    (graphs / "full.py").write_text(
+        "import errno\nfrom mpflow.graph import START, StateGraph\n"
+        "def node(state): raise OSError(errno.ENOSPC, 'No space left on device')\n"
+        "graph = StateGraph(dict).add_node(node).add_edge(START, 'node').compile()\n"
+    )
+    with pytest.raises(OSError, match="No space left"):
+        main(["run", "full:graph", "-i", "{}"])
