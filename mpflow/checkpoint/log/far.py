@@ -23,7 +23,7 @@ Ask = Callable[..., Any]
 PlainRow = Sequence[Any]
 """A row as it travels: its fields in order."""
 
-KEPT_BACK_S = 0.01
+KEPT_BACK_S = 0.025
 """A run of its own in a worker sends what it posted along with its result, or after this time: sooner than a kill may cost."""
 KEPT_BACK_BYTES = 1 << 20
 
