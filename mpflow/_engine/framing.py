@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary, ref
 
 from mpflow._engine.making import MOST_CARRIED
 from mpflow._names import INTERRUPT
@@ -15,14 +16,31 @@ if TYPE_CHECKING:
     from mpflow._core.task import Task
     from mpflow.checkpoint.log.coding import Coder
 
-_MOST_KNOWN = 64
+_MOST_KNOWN = 256
+_latest: WeakKeyDictionary[Coder, tuple[Any, Frames]] = WeakKeyDictionary()
+
+
+def frames_of(coder: Coder, own: Mapping[str, Any], *, keeps: bool) -> Frames:
+    """The frames of a run with its `own` metadata: those of the last run of this coder, if that had the same."""
+    if not keeps:
+        return Frames(coder, own, keeps=False)
+    exactly = [(name, type(value), value) for name, value in own.items()]
+    last = _latest.get(coder)
+    if last is not None and last[0] == exactly:
+        return last[1]
+    made = Frames(coder, own, keeps=True)
+    _latest[coder] = exactly, made
+    return made
 
 
 class Frames:
-    """The frames of one run, all with its `own` metadata. None is known again where the metadata changes with each step."""
+    """The frames of runs, all with the same `own` metadata. None is known again where the metadata changes with each step.
+
+    Runs in several threads may use it at once: what one makes in vain costs time, no more.
+    """
 
     def __init__(self, coder: Coder, own: Mapping[str, Any], *, keeps: bool) -> None:
-        self._coder = coder
+        self._coder = ref(coder)  # which holds these
         self._own_metadata = own
         self._keeps = keeps
         self._known: dict[Any, Frame] = {}
@@ -46,7 +64,9 @@ class Frames:
         if frame is None:
             packed = {**self._own_metadata, **about}
             del packed["step"]
-            metadata = self._coder.pack_plain(packed)
+            coder = self._coder()
+            assert coder is not None
+            metadata = coder.pack_plain(packed)
             now = None if updated is None else sorted(updated)
             frame = Frame(metadata, v=LATEST_VERSION, names=names, saw=saw, updated=now, ops=ops, parts=parts)
             if len(parts) <= MOST_CARRIED and self._keeps:

@@ -10,7 +10,7 @@ from random import random
 from typing import TYPE_CHECKING, Any
 
 from mpflow._engine.changes import Changes, checkpoint_of, new_versions
-from mpflow._engine.framing import Frames, newly_seen
+from mpflow._engine.framing import frames_of, newly_seen
 from mpflow._engine.making import MOST_CARRIED, Made, Making
 from mpflow._engine.packing import Packing
 from mpflow._engine.persistence import (
@@ -69,7 +69,7 @@ class Recording(Persistence):
         self._making = Making(Packing(self._changes, plan.kinds), self.untracked, self._tracked)
         own = get_checkpoint_metadata(config, {})  # type: ignore[arg-type]
         # Counters of deltas are part of the metadata.
-        self._frames = Frames(saver.coder, own, keeps=not self.deltas.any)
+        self._frames = frames_of(saver.coder, own, keeps=not self.deltas.any)
         self._saved_seen: dict[str, dict[str, Any]] = {}
         self._number = new_number()
         self._put_off_results: list[tuple[str, str, Writes, str]] = []
