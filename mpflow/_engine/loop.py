@@ -342,7 +342,8 @@ def _feed(run: Run, outcome: Outcome, out: list[Instruction]) -> None:
         elif event in CALLS:
             run.scheduler.handle(stimulus_of(event, outcome[1], data), out)
         else:
-            run.streams.event(event, data)
+            attempt = outcome[1]
+            run.streams.event(event, data, attempt.facts.checkpoint_ns if attempt.is_called else None)
         return
     if kind is LOST:
         outcome[1].task.first_at = outcome[1].first_at or time.time() - outcome[3]

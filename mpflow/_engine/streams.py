@@ -21,7 +21,7 @@ from mpflow._engine.payloads import (
     task_started,
     update_of,
 )
-from mpflow._names import INTERRUPT, METADATA, RETURN
+from mpflow._names import INTERRUPT, METADATA, NS_SEP, RETURN
 from mpflow._scope import PIECE, TaskScope
 from mpflow.constants import TAG_HIDDEN
 from mpflow.errors import ParentCommand
@@ -133,10 +133,13 @@ class Streams:
         if mode in self.passed and self.upward is not None:
             self.upward("stream", (ns, mode, data, make))
 
-    def event(self, kind: str, data: Any) -> None:
-        """Take what a running task said: a custom chunk, or a chunk of a nested run."""
+    def event(self, kind: str, data: Any, caller_ns: str | None = None) -> None:
+        """Take what a running task said: a custom chunk, or a chunk of a nested run.
+
+        Custom chunks of a task that another called have the namespace of that other, all else that of the graph.
+        """
         if kind == "custom":
-            self.put("custom", data)
+            self._deliver(self.ns if caller_ns is None else tuple(caller_ns.split(NS_SEP)), "custom", data, None)
         elif kind == "stream":
             ns, mode, chunk, make = data
             if self.subgraphs:
@@ -263,7 +266,7 @@ class PartStreams(Streams):
     def _hears_tasks(self) -> bool:
         return bool(self.modes)
 
-    def event(self, kind: str, data: Any) -> None:
+    def event(self, kind: str, data: Any, caller_ns: str | None = None) -> None:
         if kind == PIECE:
             self.queue.append(data)
         elif self.upward is not None:

@@ -213,7 +213,47 @@ def _heard(**options: Any) -> Any:
     return scenario
 
 
-SCENARIOS = [questions_in_parts, output_keys, modes_that_are_none, errors_in_streams, early_ends]
+def custom_chunks_of_tasks(lib: Any, run: Run) -> Any:
+    """Those of a task have the namespace of who called it, its update that of the graph."""
+
+    @lib.func.task
+    def inner(value: int) -> int:
+        lib.config.get_stream_writer()(("inner", value))
+        return value
+
+    @lib.func.task
+    def outer(value: int) -> int:
+        lib.config.get_stream_writer()(("outer", value))
+        return inner(value).result()  # type: ignore[no-any-return]
+
+    def node(state: State) -> Any:
+        lib.config.get_stream_writer()("node")
+        return {"log": [outer(1).result()]}
+
+    @lib.func.entrypoint()
+    def main(value: int) -> int:
+        return outer(value).result()  # type: ignore[no-any-return]
+
+    child = lib.graph.StateGraph(State).add_node(node).add_edge("__start__", "node").compile()
+    builder = lib.graph.StateGraph(State).add_node(node).add_node("child", child)
+    graph = builder.add_edge("__start__", "node").add_edge("node", "child").compile()
+    modes = ["custom", "updates"]
+    seen = []
+    for app, given in ((graph, {"log": []}), (main, 1)):
+        seen += [run.stream(app, given, stream_mode=modes), run.stream(app, given, stream_mode=modes, subgraphs=True)]
+        seen += [run.stream(app, given, stream_mode=modes, subgraphs=True, version="v2")]
+    without_ids = re.compile(r":[0-9a-f-]{36}")
+    return [without_ids.sub("", repr(chunk)) for chunks in seen for chunk in chunks]
+
+
+SCENARIOS = [
+    custom_chunks_of_tasks,
+    questions_in_parts,
+    output_keys,
+    modes_that_are_none,
+    errors_in_streams,
+    early_ends,
+]
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.__name__)
