@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from contextvars import copy_context
 from copy import copy
-from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -20,14 +19,14 @@ from mpflow._engine.local import Local
 from mpflow._exec.mailbox import Mailbox
 from mpflow._exec.process import default_pool
 from mpflow._messages import DONE, DONE_MANY, EVENT, FAILED, LOST, Attempt, StepFacts, WorkerDeath
-from mpflow._scope import TAKEN, current
+from mpflow._scope import TAKEN
 from mpflow.errors import NodeCancelledError, OutcomeUnknown, PoisonTaskError
+from mpflow.pregel.program import RunProgram
 
 if TYPE_CHECKING:
     from mpflow._exec.process import WorkerPool
     from mpflow.pregel.compiled import CompiledGraph
-    from mpflow.pregel.far import Far
-    from mpflow.pregel.spreading import Checks, Guard
+    from mpflow.pregel.spreading import Guard
     from mpflow.pregel.threads import Threads
 
 Item = tuple[int, Any, Any]
@@ -37,66 +36,6 @@ AHEAD_S = 0.1
 """Work for this long is kept queued at each worker, so that tiny items travel in batches and none waits for us."""
 MOST_AHEAD = 1024
 """Items queued for each worker at most: what bounds the memory of a batch over a generator."""
-
-
-class ItemProgram:
-    """A run of the graph as a worker sees it: a node whose function is the graph's `invoke`.
-
-    The graph comes without saver, store and cache; those that it has are the scope's. With `resumes` an input whose
-    thread has finished is not run but gives its stored output.
-    """
-
-    __slots__ = (
-        "__weakref__",
-        "_far",
-        "checks",
-        "graph",
-        "kwargs",
-        "memory_bytes",
-        "metadata",
-        "name",
-        "resumes",
-        "tags",
-    )
-
-    def __init__(
-        self, graph: CompiledGraph, kwargs: dict[str, Any], checks: Checks | None = None, *, resumes: bool = False
-    ) -> None:
-        self.graph = graph
-        self.kwargs = kwargs
-        self.resumes = resumes
-        self._far: Far | None = None
-        self.checks = checks
-        """What its functions must be in the worker; None where nobody minds, or once that was seen."""
-        self.name = graph.name
-        self.memory_bytes = max(
-            (getattr(node.program, "memory_bytes", 0) for node in graph._plan.nodes.values()), default=0
-        )
-        self.tags = None
-        self.metadata = None
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return partial(ItemProgram, resumes=self.resumes), (self.graph, self.kwargs, self.checks)
-
-    def run(self, input: Any, scope: Any) -> list[tuple[str, Any]]:
-        """Run the graph on `input`. Its config is the scope's; the run itself is nested in nothing."""
-        current.set(None)
-        if self.checks is not None:
-            from mpflow.pregel.spreading import check
-
-            check(self.graph, self.checks)
-            self.checks = None
-        if not scope.is_told:
-            return [("output", self.graph.invoke(input, **self.kwargs))]
-        facts = scope.facts
-        local = facts.local
-        if local is None:
-            return [("output", self.graph.invoke(input, facts.config, context=facts.context, **self.kwargs))]
-        if self._far is None:
-            from mpflow.pregel.far import Far
-
-            self._far = Far(self.graph, resumes=self.resumes)
-        return [("output", self._far.output(input, facts, local, self.kwargs))]
 
 
 class _Task:
@@ -113,7 +52,7 @@ class _Task:
 class _Chunk(Column):
     """Items of consecutive numbers that share a config."""
 
-    def __init__(self, program: ItemProgram, first: int, inputs: list[Any], facts: StepFacts, outbox: Mailbox) -> None:
+    def __init__(self, program: RunProgram, first: int, inputs: list[Any], facts: StepFacts, outbox: Mailbox) -> None:
         super().__init__(program, inputs, facts, ())
         self.first = first
         self.outbox = outbox
@@ -150,7 +89,7 @@ class Items:
         self.pool: WorkerPool = graph._options.get("pool") or default_pool()
         self.mailbox = Mailbox()
         checks = None if guard is None else guard.checks
-        self._program = ItemProgram(_portable(graph), kwargs, checks, resumes=thread_id_prefix is not None)
+        self._program = RunProgram(_portable(graph), kwargs, checks, resumes=thread_id_prefix is not None)
         self._guard = guard
         self._reruns = all(node.rerun_on_loss for node in graph._plan.nodes.values())
         if thread_id_prefix is not None and self.threads is None:

@@ -19,7 +19,7 @@ from mpflow._exec.queues import Queue
 from mpflow._exec.window import Window
 from mpflow._messages import Attempt
 from mpflow._wire import memory
-from mpflow.pregel.items import ItemProgram
+from mpflow.pregel.program import RunProgram
 from tests.exec.cgroups import memory_cgroup
 from tests.exec.pooling import Drive, Node, facts_of
 from tests.exec.scripts import run_script
@@ -414,7 +414,7 @@ def test_a_run_within_one_worker_is_expected_to_take_what_its_hungriest_node_doe
 
     graph = StateGraph(State).add_node("a", lambda state: state, memory="1GB").add_node("b", lambda state: state)
     compiled = graph.add_edge("__start__", "a").add_edge("a", "b").compile()
-    assert ItemProgram(compiled, {}).memory_bytes == 10**9
+    assert RunProgram(compiled, {}).memory_bytes == 10**9
 
 
 def test_a_run_that_does_not_fit_side_by_side_finishes_without_a_death() -> None:
