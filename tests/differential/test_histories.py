@@ -171,6 +171,7 @@ def new_input_at_an_older_state(lib: Any, run: Run) -> Any:
 
 
 def listings(lib: Any, run: Run) -> Any:
+    """SA-4"""
     graph = _chain(lib, "a", "b")
     run.invoke(graph, {"log": ["in"]}, {**THREAD, "metadata": {"mine": 1}})
     run.invoke(graph, {"log": ["in"]}, THREAD)
@@ -187,6 +188,7 @@ def listings(lib: Any, run: Run) -> Any:
 
 
 def bulk_updates(lib: Any, run: Run) -> Any:
+    """SA-8"""
     change = lib.types.StateUpdate
     graph = _chain(lib, "a", "b")
     steps = [[change({"log": ["1"]}, "a")], [change({"log": ["2"]}, "b"), change({"log": ["3"]}, "a")]]

@@ -85,6 +85,7 @@ def several_questions_of_a_node(lib: Any, run: Run) -> Any:
 
 
 def several_questions_answered_by_id(lib: Any, run: Run) -> Any:
+    """IN-7"""
     graph = _graph(lib, _asking(lib, "a", "A", "B"))
     run.invoke(graph, {"log": ["in"]}, THREAD)
     first = _ids(run, graph)
@@ -258,6 +259,7 @@ def a_question_that_is_swallowed(lib: Any, run: Run) -> Any:
 
 
 def questions_without_a_saver(lib: Any, run: Run) -> Any:
+    """IN-5"""
     graph = _graph(lib, _asking(lib, "a", "A"), _asking(lib, "b"), checkpointer=None)
     return [
         sorted(run.stream(graph, {"log": ["in"]}, stream_mode=["updates", "values"]), key=str),
@@ -368,6 +370,8 @@ def a_breakpoint_and_a_question(lib: Any, run: Run) -> Any:
 
 
 def an_entrypoint_that_asks(lib: Any, run: Run) -> Any:
+    """FN-7"""
+
     @lib.func.task
     def ask(n: int) -> Any:
         return lib.types.interrupt(f"task {n}")

@@ -105,6 +105,7 @@ def _twice(own: Any) -> Any:
 
 
 def deep_histories(lib: Any, run: Run) -> Any:
+    """SG-5"""
     inner = lib.graph.StateGraph(State).add_node("leaf", _counting(lib)).add_edge("__start__", "leaf").compile()
     middle = lib.graph.StateGraph(State).add_node("inner", inner).add_edge("__start__", "inner").compile()
     graph = lib.graph.StateGraph(State).add_node("middle", middle).add_edge("__start__", "middle")

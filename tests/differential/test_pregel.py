@@ -24,6 +24,7 @@ def _graph(lib: Any, nodes: dict[str, Any], channels: dict[str, Any], **options:
 
 
 def several_triggers(lib: Any, run: Run) -> Any:
+    """PR-2"""
     reads = _reading(lib, "input", "also", only=False).do(lambda read: sum(read.values()))
     node = reads.write_to("output", fixed=5, less=lambda total: -total)
     more = {name: lib.channels.LastValue(int) for name in ("also", "fixed", "less")}

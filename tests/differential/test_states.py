@@ -243,6 +243,7 @@ def ambiguous(lib: Any, run: Run) -> Any:
 
 
 def in_bulk(lib: Any, run: Run) -> Any:
+    """SA-8"""
     graph, update = chain(lib, "a", "b", "c"), lib.types.StateUpdate
     seen: list[Any] = []
     for steps in (
@@ -306,6 +307,7 @@ def streams_again(lib: Any, run: Run) -> Any:
 
 
 def forks(lib: Any, run: Run) -> Any:
+    """SA-10"""
     graph = chain(lib, "a", "b", "c")
     run.invoke(graph, {"log": ["in"]}, THREAD)
     at_b = next_is(run.history(graph, THREAD), "b")
@@ -420,7 +422,7 @@ def travels_within_lasting(lib: Any, run: Run) -> Any:
 
 
 def replays_around(lib: Any, run: Run, lasting: bool = False) -> Any:
-    """From a checkpoint of the outer graph: the graph within has the state that it had then."""
+    """SA-12: From a checkpoint of the outer graph: the graph within has the state that it had then."""
     graph = nested(lib, lasting=lasting)
     for number in range(2):
         run.invoke(graph, {"log": [f"in {number}"]}, THREAD)
