@@ -18,10 +18,11 @@ from operator import attrgetter
 from typing import Any
 
 from mpflow._exec.placement import bytecode, surroundings, trusted
-from mpflow._exec.placement.bytecode import FREE, GLOBAL, Report, Use
+from mpflow._exec.placement.bytecode import FREE, GLOBAL, Use
 from mpflow._exec.placement.classes import METACLASSES, bases_of, is_compiled, members_of
 from mpflow._exec.placement.clearance import MISSING, Clearance, Held
 from mpflow._exec.placement.objects import fields_of, shown_by
+from mpflow._exec.placement.uses import check_names, imported, variable
 from mpflow._exec.placement.values import module_of, token
 
 MOST_FUNCTIONS = 2000
@@ -226,7 +227,7 @@ class _Walker:
         name = function.__qualname__
         for store in (*report.stores, *report.opens, *(report.self_stores if self_is_outside else ())):
             raise Held(f"{name} {store.what} (line {store.line})")
-        self._check_names(report, name)
+        check_names(report, name, self.clearance)
         for module, line in report.imports:
             if module not in sys.modules:
                 raise Held(f"{name} imports '{module}' (line {line}), which is not loaded")
@@ -241,25 +242,6 @@ class _Walker:
         self.clearance.watch(function.__dict__)
         for use in report.uses:
             self._use(function, use, name, reached)
-
-    def _check_names(self, report: Report, name: str) -> None:
-        for move in report.moves[:1]:
-            self.clearance.moves = f"{name} {move.what} (line {move.line})"
-        texts = report.strings if report.attributes & trusted.NAMING else ()
-        for word in trusted.REACHING | frozenset("@"):
-            if any(word in text for text in texts):
-                raise Held(f"{name} has names looked up in a text ('{word}')")
-        for attribute in report.attributes:
-            if attribute in trusted.REACHING:
-                raise Held(f"{name} looks at '{attribute}'")
-            if attribute in trusted.WRITING:
-                raise Held(f"{name} calls '{attribute}', which writes outside")
-        if any(
-            use.name in ("getattr", "attrgetter", "methodcaller") or "attrgetter" in use.attributes
-            for use in report.uses
-        ):
-            for text in report.strings & (trusted.REACHING | trusted.WRITING):
-                raise Held(f"{name} names '{text}'")
 
     def _use(self, function: types.FunctionType, use: Use, name: str, reached: str) -> None:
         if use.kind == GLOBAL:
@@ -276,45 +258,17 @@ class _Walker:
                 raise Held(f"{what}, which {name} uses (line {use.line}), is not there yet")
         elif use.kind == FREE:
             what = f"the variable '{use.name}'"
-            found = self._free(function, use, name)
-            if found is MISSING:
+            value = variable(function, use, name, self.clearance)
+            if use.name == "__class__":
+                self.look(value, f"the class of {name}", "")
                 return
-            value = found
         else:
             what = f"the import '{use.name.replace(':', '.')}'"
-            value = self._imported(use, name)
+            value = imported(use, name, self.clearance)
         if not use.attributes and getattr(value, "__name__", None) in bytecode.OPENERS and value.__name__ != use.name:
             if trusted.is_standard(value.__module__ or ""):
                 raise Held(f"{what}, which {name} uses (line {use.line}), is '{value.__name__}' by another name")
         self._chain(value, use, what, f", which {name} uses (line {use.line})")
-
-    def _free(self, function: types.FunctionType, use: Use, name: str) -> Any:
-        names = function.__code__.co_freevars
-        cells = function.__closure__ or ()
-        try:
-            cell = cells[names.index(use.name)]
-            value = cell.cell_contents
-        except ValueError:
-            raise Held(f"the variable '{use.name}', which {name} uses (line {use.line}), is not assigned yet") from None
-        if use.name == "__class__":  # for super()
-            self.look(value, f"the class of {name}", "")
-            return MISSING
-        self.clearance.bind_cell(cell, value)
-        return value
-
-    def _imported(self, use: Use, name: str) -> Any:
-        module_name, _, attribute = use.name.partition(":")
-        module = sys.modules.get(module_name)
-        if module is None:
-            raise Held(f"{name} imports '{module_name}' (line {use.line}), which is not loaded")
-        self.clearance.imports[module_name] = None
-        if not attribute:
-            return module
-        value = getattr(module, attribute, MISSING)
-        if value is MISSING:
-            raise Held(f"{name} imports '{attribute}' of '{module_name}' (line {use.line}), which is not there")
-        self.clearance.bind(vars(module), attribute, value)
-        return value
 
     def _chain(self, value: Any, use: Use, what: str, reached: str) -> None:
         """Follow attributes through modules; what comes after is covered by looking at the thing they lead to."""
