@@ -71,8 +71,7 @@ class Threads:
         for number, output in settled:
             if number not in failed:
                 output, rows = output
-                if rows:
-                    batches.append((self._claimed[number][0], rows_of(rows)))
+                batches.append((self._claimed[number][0], rows_of(rows)))
             outputs.append((number, output))
         lost = self._saver.commit(batches)
         refused: list[Refused] = []

@@ -120,7 +120,10 @@ class LogSaver(BaseCheckpointSaver[str]):
         self.writer.write(thread_id, rows)
 
     def commit(self, batches: Sequence[Batch]) -> dict[str, BaseException]:
-        """Add rows of many threads, in one commit with those posted before; durable when it returns. What failed, by thread."""
+        """Add rows of many threads, in one commit with those posted before; durable when it returns.
+
+        What failed for these threads, now or before: a thread may be given without rows, to hear of it.
+        """
         return self.writer.write_all(batches)
 
     async def acommit(self, batches: Sequence[Batch]) -> dict[str, BaseException]:

@@ -60,8 +60,8 @@ class GroupWriter:
             self._raise(thread_id)
 
     def write_all(self, batches: Sequence[Batch]) -> dict[str, BaseException]:
-        """As `write`, rows of many threads; what failed, by thread, now or before."""
-        self._write(batches)
+        """As `write`, rows of many threads, none of some; what failed for them, by thread, now or before."""
+        self._write([batch for batch in batches if batch[1]])
         failures = self._failures
         return {thread_id: failures[thread_id] for thread_id, _ in batches if thread_id in failures} if failures else {}
 
