@@ -17,24 +17,28 @@ if TYPE_CHECKING:
     from mpflow.checkpoint.log.coding import Coder
 
 _MOST_KNOWN = 256
-_latest: WeakKeyDictionary[Coder, tuple[Any, Frames]] = WeakKeyDictionary()
+_MOST_RUNS = 16
+_shared: WeakKeyDictionary[Coder, dict[Any, Frames]] = WeakKeyDictionary()
 
 
-def frames_of(coder: Coder, own: Mapping[str, Any], *, keeps: bool) -> Frames:
-    """The frames of a run with its `own` metadata: those of the last run of this coder, if that had the same."""
+def frames_of(coder: Coder, own: Mapping[str, Any], parents: Mapping[str, Any], *, keeps: bool) -> Frames:
+    """The frames of a run with its `own` metadata within the checkpoints `parents`: those of earlier runs that had the same."""
     if not keeps:
         return Frames(coder, own, keeps=False)
-    exactly = [(name, type(value), value) for name, value in own.items()]
-    last = _latest.get(coder)
-    if last is not None and last[0] == exactly:
-        return last[1]
-    made = Frames(coder, own, keeps=True)
-    _latest[coder] = exactly, made
-    return made
+    known = _shared.get(coder)
+    if known is None:
+        known = _shared[coder] = {}
+    exactly = *[(name, type(value), value) for name, value in own.items()], tuple(parents.items())
+    found = known.get(exactly)
+    if found is None:
+        if len(known) >= _MOST_RUNS:
+            known.clear()
+        found = known[exactly] = Frames(coder, own, keeps=True)
+    return found
 
 
 class Frames:
-    """The frames of runs, all with the same `own` metadata. None is known again where the metadata changes with each step.
+    """The frames of runs, all with the same `own` metadata and parents. None is known again where the metadata changes with each step.
 
     Runs in several threads may use it at once: what one makes in vain costs time, no more.
     """

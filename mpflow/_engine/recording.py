@@ -69,7 +69,7 @@ class Recording(Persistence):
         self._making = Making(Packing(self._changes, plan.kinds), self.untracked, self._tracked)
         own = get_checkpoint_metadata(config, {})  # type: ignore[arg-type]
         # Counters of deltas are part of the metadata.
-        self._frames = frames_of(saver.coder, own, keeps=not self.deltas.any)
+        self._frames = frames_of(saver.coder, own, self.parents, keeps=not self.deltas.any)
         self._saved_seen: dict[str, dict[str, Any]] = {}
         self._number = new_number()
         self._put_off_results: list[tuple[str, str, Writes, str]] = []
