@@ -299,3 +299,30 @@ def test_deleted_space_is_given_back(tmp_path: Path, saver: SqliteSaver) -> None
     saver.vacuum()
     assert sum(one.stat().st_size for one in tmp_path.iterdir()) < 200_000
     assert value_of(saver, at("kept")) == 1
+
+
+def test_a_saver_that_nobody_closed_holds_up_no_exit_and_what_it_was_given_is_there(tmp_path: Path) -> None:
+    program = """
+import sys, threading, time
+from contextlib import ExitStack
+from mpflow.checkpoint.log.driver import Row
+from mpflow.checkpoint.sqlite import SqliteSaver
+
+kept = ExitStack()  # closed by nobody, collected when the interpreter ends
+saver = kept.enter_context(SqliteSaver.from_conn_string(sys.argv[1]))
+saver.setup()
+begun, commit = threading.Event(), saver.writer._commit
+
+def slow(batches):
+    begun.set()
+    time.sleep(0.2)
+    commit(batches)
+
+saver.writer._commit = slow
+saver.post("t", [Row("", "1", 0, "1", b"x")])
+begun.wait()
+"""
+    subprocess.run([sys.executable, "-c", program, str(tmp_path / "db")], check=True, timeout=60)
+    with sqlite3.connect(tmp_path / "db") as connection:
+        assert connection.execute("SELECT count(*) FROM mpflow_rows").fetchone() == (1,)
+    connection.close()

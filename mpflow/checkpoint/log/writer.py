@@ -6,8 +6,12 @@ what rows hold.
 
 from __future__ import annotations
 
+import atexit
+import os
+import sys
 import threading
 from collections.abc import Callable, Sequence
+from weakref import WeakSet
 
 from mpflow.checkpoint.log.driver import Batch, Row
 
@@ -17,6 +21,18 @@ IDLE_S = 0.05
 """How long the thread waits for more before it ends."""
 MOST_WAITING_BYTES = 64 << 20
 """Beyond this whoever gives rows commits them itself: a run must not outrun its disk."""
+LEAVE_S = 5.0
+"""How long the program's end waits for a commit that is under way."""
+
+_writers: WeakSet[GroupWriter] = WeakSet()
+os.register_at_fork(after_in_child=_writers.clear)
+
+
+@atexit.register
+def _end_threads() -> None:
+    """Python stops daemon threads where they are, one that commits with its lock: whoever closes its saver later would hang."""
+    for writer in tuple(_writers):
+        writer.end_thread(LEAVE_S)
 
 
 class GroupWriter:
@@ -34,6 +50,7 @@ class GroupWriter:
         self._committing = threading.Lock()
         self._thread: threading.Thread | None = None
         self._closed = False
+        _writers.add(self)
 
     def post(self, thread_id: str, rows: Sequence[Row]) -> None:
         """Have the rows committed soon. Raises what failed before for this thread."""
@@ -87,14 +104,19 @@ class GroupWriter:
         self._failures.pop(thread_id, None)
 
     def close(self) -> None:
-        """Commit all that waits and end the thread."""
-        self._drain()
+        """Commit all that waits and end the thread. As the interpreter ends, that has been done."""
+        if not sys.is_finalizing():
+            self._drain()
+            self.end_thread()
+
+    def end_thread(self, timeout_s: float | None = None) -> None:
+        """Have the thread end, which commits what waits before it does, and wait for that."""
         with self._changed:
             self._closed = True
             thread = self._thread
             self._changed.notify()
         if thread is not None:
-            thread.join()
+            thread.join(timeout_s)
 
     def _raise(self, thread_id: str) -> None:
         error = self._failures.get(thread_id)
@@ -127,7 +149,8 @@ class GroupWriter:
         while True:
             with self._changed:
                 if not self._waiting:
-                    self._changed.wait(IDLE_S)
+                    if not self._closed:
+                        self._changed.wait(IDLE_S)
                     if not self._waiting:
                         self._thread = None
                         self._closed = False
