@@ -49,9 +49,9 @@ def _check(before: Holdings, who: str) -> None:
     if not leaked(before, grace_s=0.0):
         return
     # The default pool lives on by design; closing it here shows whether it gives everything back.
-    process = sys.modules.get("mpflow._exec.process")
-    if process is not None:
-        process.shutdown_default_pool()
+    pools = sys.modules.get("mpflow._exec.pools")
+    if pools is not None:
+        pools.shutdown_default_pool()
     lines = leaked(before)
     if lines:
         pytest.fail(f"{who} left behind:\n  " + "\n  ".join(lines), pytrace=False)

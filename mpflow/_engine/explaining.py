@@ -59,7 +59,7 @@ def _explained(node: NodePlan, default: Any, pool: Any) -> NodePlacement:
 
 
 def _default_pool() -> Any:
-    module = sys.modules.get("mpflow._exec.process")
+    module = sys.modules.get("mpflow._exec.pools")
     return None if module is None else module.open_default_pool()
 
 

@@ -183,7 +183,7 @@ class Places:
     def any_pool(self) -> WorkerPool:
         """The pool, whether or not this run uses it."""
         if self._pool is None:
-            from mpflow._exec.process import default_pool
+            from mpflow._exec.pools import default_pool
 
             self._pool = default_pool()
         return self._pool

@@ -22,7 +22,7 @@ from mpflow._exec.placement.guard import GuardedProgram
 from mpflow._exec.placement.profile import heavy as underway
 from mpflow._exec.placement.profile import peek
 from mpflow._exec.placement.standing import Standing, Trial
-from mpflow._exec.process import has_workers
+from mpflow._exec.pools import has_workers
 from mpflow._exec.thread import HURRY
 from mpflow._messages import CANCELLED, CLOSED_MANY, DONE_MANY, EVENT, FAILED, Attempt, Outcome
 from mpflow.errors import PoolClosedError, WrongProcessError

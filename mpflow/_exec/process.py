@@ -27,7 +27,6 @@ from mpflow._exec.foreman import Foreman
 from mpflow._exec.functions import Watched
 from mpflow._exec.interrupts import Uninterrupted, pass_on
 from mpflow._exec.mailbox import Mailbox
-from mpflow._exec.place import in_worker
 from mpflow._exec.polling import Events, Polling
 from mpflow._exec.roster import Roster
 from mpflow._exec.spawn import Spawner, Started
@@ -158,6 +157,11 @@ class WorkerPool:
     def watched(self, program: Any) -> Watched:
         """What the workers measured of a program's tasks that nobody asked to be run there. It goes on counting."""
         return self._foreman.watched(program)
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether nothing can be submitted any more."""
+        return self._is_closed
 
     def stats(self) -> dict[str, Any]:
         """Counts since the pool was made, and its workers now.
@@ -350,39 +354,6 @@ def _ask(pool: weakref.ref[WorkerPool], do: Callable[[Any], None], what: Any) ->
 
 _nobody = Mailbox()
 _pools: weakref.WeakSet[WorkerPool] = weakref.WeakSet()
-_default: WorkerPool | None = None
-_default_lock = threading.RLock()
-
-
-def default_pool() -> WorkerPool:
-    """The pool of graphs that were given none. It starts at its first use and ends with the interpreter."""
-    global _default
-    if in_worker():
-        raise RuntimeError("a worker process cannot start workers of its own: run nested graphs in place")
-    with _default_lock:
-        if _default is None or _default._is_closed:
-            _default = WorkerPool()
-        return _default
-
-
-def has_workers(pool: WorkerPool | None) -> bool:
-    """Whether workers of `pool`, or of the default pool if that is None, are running or on their way."""
-    pool = pool or _default
-    return pool is not None and not pool._is_closed and pool.stats()["workers"] > 0
-
-
-def open_default_pool() -> WorkerPool | None:
-    """The default pool, if anything has used it and it is not closed."""
-    return None if _default is None or _default._is_closed else _default
-
-
-def shutdown_default_pool(*, kill: bool = False) -> None:
-    """Close the default pool, if there is one; the next use opens another."""
-    global _default
-    with _default_lock:
-        pool, _default = _default, None
-    if pool is not None:
-        pool.close(kill=kill)
 
 
 def _close_all() -> None:
@@ -395,9 +366,6 @@ def _close_all() -> None:
 
 
 def _forget_all() -> None:
-    global _default, _default_lock
-    _default = None
-    _default_lock = threading.RLock()
     for pool in list(_pools):
         pool._after_fork()
     _pools.clear()

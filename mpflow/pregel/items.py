@@ -17,7 +17,7 @@ from mpflow._core.retry import is_poison
 from mpflow._engine.entrances import Entrance, entrances_from
 from mpflow._engine.local import Local
 from mpflow._exec.mailbox import Mailbox
-from mpflow._exec.process import default_pool
+from mpflow._exec.pools import default_pool
 from mpflow._messages import DONE, DONE_MANY, EVENT, FAILED, LOST, Attempt, StepFacts, WorkerDeath
 from mpflow._scope import TAKEN
 from mpflow.errors import NodeCancelledError, OutcomeUnknown, PoisonTaskError

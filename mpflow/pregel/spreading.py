@@ -96,9 +96,7 @@ class Trial:
     def __init__(self, graph: CompiledGraph) -> None:
         self._started_at = time.perf_counter()
         self._cpu_s = time.process_time()
-        process = sys.modules.get("mpflow._exec.process")
-        running = process is not None and process.has_workers(graph._options.get("pool"))
-        self._least_s = TRIAL_S if running else START_S
+        self._least_s = TRIAL_S if _are_there_workers(graph) else START_S
 
     def is_over(self) -> bool:
         return time.perf_counter() - self._started_at > self._least_s
@@ -107,6 +105,14 @@ class Trial:
         """Whether the runs were held up by one another's computing."""
         share = (time.process_time() - self._cpu_s) / (time.perf_counter() - self._started_at)
         return BUSY[0] <= share <= BUSY[1]
+
+
+def _are_there_workers(graph: CompiledGraph) -> bool:
+    if "mpflow._exec.process" not in sys.modules:
+        return False
+    from mpflow._exec.pools import has_workers
+
+    return has_workers(graph._options.get("pool"))
 
 
 def parts_of(

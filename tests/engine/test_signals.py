@@ -136,7 +136,8 @@ def test_an_interrupted_program_keeps_what_it_saved_and_leaves_nobody(
 def test_an_interrupt_while_the_program_ends_does_not_cut_that_short() -> None:
     script = """
         import os, signal
-        from mpflow._exec.process import WorkerPool, default_pool
+        from mpflow._exec.pools import default_pool
+        from mpflow._exec.process import WorkerPool
         from tests.exec.pooling import Drive, Node
         close = WorkerPool.close
         def interrupted(self, **how):

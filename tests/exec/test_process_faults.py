@@ -757,7 +757,7 @@ def test_an_exit_without_close_is_quick_and_leaves_nobody() -> None:
     """FAULTS row 28"""
     script = """
         import time
-        from mpflow._exec.process import default_pool
+        from mpflow._exec.pools import default_pool
         from tests.exec.pooling import Drive, Node
         drive = Drive(default_pool())
         drive.submit(Node(lambda x: time.sleep(600)), range(2))

@@ -22,7 +22,8 @@ from typing import Annotated, Any, TypedDict
 import pytest
 
 from mpflow._exec.mailbox import Mailbox
-from mpflow._exec.process import WorkerPool, default_pool, shutdown_default_pool
+from mpflow._exec.pools import default_pool, shutdown_default_pool
+from mpflow._exec.process import WorkerPool
 from mpflow._messages import DONE, EVENT, FAILED, Attempt
 from mpflow._scope import Answers
 from mpflow.errors import GraphInterrupt, PoolClosedError
@@ -380,7 +381,7 @@ def test_counts_that_are_none_are_refused(bad: Any) -> None:
 
 def test_a_worker_starts_no_workers(pool: WorkerPool) -> None:
     def nest(x: int) -> None:
-        from mpflow._exec.process import default_pool
+        from mpflow._exec.pools import default_pool
 
         default_pool()
 
