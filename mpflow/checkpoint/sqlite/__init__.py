@@ -38,7 +38,12 @@ class SqliteSaver(LogSaver):
 
         A new file is readable by its owner alone; a symbolic link is refused with `StorageError`.
         """
-        saver = cls(open_private(conn_string), serde=serde, types=types)
+        connection = open_private(conn_string)
+        try:
+            saver = cls(connection, serde=serde, types=types)
+        except BaseException:
+            connection.close()
+            raise
         try:
             yield saver
         finally:

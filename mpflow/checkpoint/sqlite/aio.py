@@ -35,7 +35,12 @@ class AsyncSqliteSaver(SqliteSaver):
         cls, conn_string: str, *, serde: Any = None, types: Iterable[type] = ()
     ) -> AsyncIterator[Self]:
         """As `SqliteSaver.from_conn_string`, for ``async with``."""
-        saver = cls(await asyncio.to_thread(open_private, conn_string), serde=serde, types=types)
+        connection = await asyncio.to_thread(open_private, conn_string)
+        try:
+            saver = cls(connection, serde=serde, types=types)
+        except BaseException:
+            connection.close()
+            raise
         try:
             yield saver
         finally:
