@@ -27,13 +27,13 @@ def best_possible_s(tasks_s: list[float], cores: int) -> float:
 
 def pools(race: Race, turns: list[int]) -> list[Against]:
     """The same burning by other pools: no graph, no state."""
-    return [
-        Against("concurrent.futures", lambda: futures_map(race, burn, turns), wanted=1),
-        Against("loky", lambda: loky_submits(race, burn, turns), wanted=1),
-        Against("joblib", lambda: joblib_batches(race, burn, turns), wanted=1),
-        Against("mpire", lambda: mpire_map(race, burn, turns), wanted=1),
-        Against("Ray", lambda: ray_tasks(race, burn, turns), wanted=1),
+    return [  # those with daemons first: what these still do afterwards would count as ours
         Against("Dask", lambda: dask_map(race, burn, turns), wanted=1),
+        Against("Ray", lambda: ray_tasks(race, burn, turns), wanted=1),
+        Against("mpire", lambda: mpire_map(race, burn, turns), wanted=1),
+        Against("joblib", lambda: joblib_batches(race, burn, turns), wanted=1),
+        Against("loky", lambda: loky_submits(race, burn, turns), wanted=1),
+        Against("concurrent.futures", lambda: futures_map(race, burn, turns), wanted=1),
     ]
 
 
