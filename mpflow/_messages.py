@@ -90,14 +90,14 @@ class Luggage:
 
     ``entrances`` are called in a task's context before its node, with its scope: functions found by import, with
     arguments that can travel. ``counts_versions`` says that the saver's versions are whole numbers, which need no asking;
-    ``replay`` the checkpoint that a run going back in time started from. ``log_types`` are the classes that the saver's log
-    may hold, if it keeps one whose rows can be made elsewhere.
+    ``replay`` the checkpoint that a run going back in time started from. ``has_far_log`` says that the saver keeps a log
+    whose rows can be made in workers.
     """
 
     durability: str = "async"
     has_saver: bool = False
     counts_versions: bool = True
-    log_types: tuple[type, ...] | None = None
+    has_far_log: bool = False
     has_store: bool = False
     has_cache: bool = False
     answers_by_id: dict[str, Any] = field(default_factory=dict)

@@ -72,16 +72,11 @@ class Local:
     def luggage(self) -> Luggage:
         """What tasks in workers are told of this; made once a run."""
         if self._luggage is None:
-            log_types = None
-            if self.saver is not None:
-                from mpflow.checkpoint.log.far import types_to_tell
-
-                log_types = types_to_tell(self.saver)
             self._luggage = Luggage(
                 durability=self.durability,
                 has_saver=self.saver is not None,
                 counts_versions=self.saver is None or _counts_versions(self.saver),
-                log_types=log_types,
+                has_far_log=getattr(self.saver, "has_far_log", False),
                 has_store=self.store is not None,
                 has_cache=self.cache is not None,
                 answers_by_id=self.answers_by_id,

@@ -40,10 +40,10 @@ class Away:
     @cached_property
     def saver(self) -> Any:
         luggage = self.luggage
-        if luggage.log_types is not None:
+        if luggage.has_far_log:
             from mpflow.checkpoint.log.far import FarLog
 
-            return FarLog(partial(self.ask, "log"), luggage.log_types)
+            return FarLog(partial(self.ask, "log"))
         return FarSaver(self.ask, luggage.counts_versions) if luggage.has_saver else None
 
     @cached_property

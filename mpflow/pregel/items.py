@@ -314,11 +314,7 @@ def _portable(graph: CompiledGraph) -> CompiledGraph:
 
 
 def _threads(local: Local | None, prefix: str | None) -> Threads | None:
-    if local is None or local.saver is None:
-        return None
-    from mpflow.checkpoint.log.far import types_to_tell
-
-    if types_to_tell(local.saver) is None:
+    if local is None or not getattr(local.saver, "has_far_log", False):
         return None
     from mpflow.pregel.threads import Threads
 

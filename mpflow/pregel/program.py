@@ -119,7 +119,7 @@ class Far:
         graph.store, graph.cache = stable.store, stable.cache
         if stable.saver is not None:
             graph.checkpointer = stable.saver
-        if local.luggage.log_types is not None:
+        if local.luggage.has_far_log:
             self._log = stable.saver.driver
 
     def _ask(self, *what: Any) -> Any:

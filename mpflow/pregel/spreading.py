@@ -161,7 +161,7 @@ def reason_to_drive(graph: CompiledGraph, kwargs: dict[str, Any], *, goes_on: bo
         return "no other process would be of use"
     for what in ("checkpointer", "store", "cache", "step_timeout"):
         if getattr(graph, what) not in (None, False) and not (
-            what == "checkpointer" and goes_on and _is_written_by_workers(graph.checkpointer)
+            what == "checkpointer" and goes_on and getattr(graph.checkpointer, "has_far_log", False)
         ):
             return f"the graph has a {what}"
     for name, value in kwargs.items():
@@ -172,12 +172,6 @@ def reason_to_drive(graph: CompiledGraph, kwargs: dict[str, Any], *, goes_on: bo
     if (graph.config or {}).get("callbacks"):
         return "the graph's config has callbacks"
     return next((reason for reason in map(_reason_of, graph._plan.nodes.values()) if reason is not None), None)
-
-
-def _is_written_by_workers(saver: Any) -> bool:
-    from mpflow.checkpoint.log.far import types_to_tell
-
-    return types_to_tell(saver) is not None
 
 
 def _reason_of(node: NodePlan) -> str | None:

@@ -8,10 +8,11 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
 from typing import Any
 
 from mpflow.checkpoint.base import BaseCheckpointSaver
-from mpflow.checkpoint.log import envelope, operations
+from mpflow.checkpoint.log import operations
 from mpflow.checkpoint.log.coding import DataCoder, coder_of
 from mpflow.checkpoint.log.driver import Batch, Drop, Row
 from mpflow.checkpoint.log.operations import Calls
@@ -28,15 +29,10 @@ KEPT_BACK_S = 0.025
 KEPT_BACK_BYTES = 1 << 20
 
 
-def types_to_tell(saver: Any) -> tuple[type, ...] | None:
-    """The classes that a worker's end of this saver must know; None for a saver that has no such end."""
-    if not getattr(saver, "keeps_log", False) or saver.layout is not envelope or type(saver.coder) is not DataCoder:
-        return None
-    return tuple(saver.coder.types)
-
-
 def serve(saver: LogSaver, method: str, arguments: Sequence[Any]) -> Any:
     """In the parent: do what a worker's end asks for."""
+    if method == "types":
+        return _types_of(saver)
     if method in ("append", "post"):
         thread_id, rows = arguments
         return getattr(saver, method)(thread_id, rows_of(rows))
@@ -45,10 +41,18 @@ def serve(saver: LogSaver, method: str, arguments: Sequence[Any]) -> Any:
 
 async def aserve(saver: LogSaver, method: str, arguments: Sequence[Any]) -> Any:
     """As `serve`, for asyncio."""
+    if method == "types":
+        return _types_of(saver)
     if method in ("append", "post"):
         thread_id, rows = arguments
         return await getattr(saver, "a" + method)(thread_id, rows_of(rows))
     return _plain(await saver.areach(*_with_rows(method, arguments)))
+
+
+def _types_of(saver: LogSaver) -> list[type]:
+    """The classes that a worker's end must know; asked for by those alone that save something."""
+    assert isinstance(saver.coder, DataCoder)
+    return list(saver.coder.types)
 
 
 def rows_of(plain: Iterable[PlainRow]) -> list[Row]:
@@ -172,12 +176,15 @@ class FarLog(LogSaver):
     Whoever drives the run in the parent claims its thread, and waits until what was posted is durable.
     """
 
-    def __init__(self, ask: Ask, types: Iterable[type]) -> None:
+    def __init__(self, ask: Ask) -> None:
         BaseCheckpointSaver.__init__(self)
         self.driver: FarDriver = FarDriver(ask)
-        self.coder = coder_of(frozenset(types))
         self.known = OrderedDict()
         self._twins = {}
+
+    @cached_property
+    def coder(self) -> DataCoder:  # type: ignore[override]
+        return coder_of(frozenset(self.driver.ask("types")))
 
     def _perform(self, calls: Calls) -> Any:
         return operations.perform(calls, self.driver)

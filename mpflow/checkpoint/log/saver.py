@@ -70,6 +70,11 @@ class LogSaver(BaseCheckpointSaver[str]):
         self.known: OrderedDict[tuple[str, str, str], Known] = OrderedDict()
         self._twins: dict[frozenset[type], LogSaver] = {}
 
+    @property
+    def has_far_log(self) -> bool:
+        """Whether workers can make its rows: they are bytes, and what makes these can be told by the classes it knows."""
+        return self.keeps_log and self.layout is envelope and type(self.coder) is DataCoder
+
     # -- what operations need -----------------------------------------------------------------------------------------
 
     def records(self, thread_id: str, rows: Iterable[Row]) -> Iterator[Step | Result]:

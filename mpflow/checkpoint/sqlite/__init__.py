@@ -38,16 +38,20 @@ class SqliteSaver(LogSaver):
 
         A new file is readable by its owner alone; a symbolic link is refused with `StorageError`.
         """
-        connection = open_private(conn_string)
-        try:
-            saver = cls(connection, serde=serde, types=types)
-        except BaseException:
-            connection.close()
-            raise
+        saver = cls._owning(open_private(conn_string), serde, types)
         try:
             yield saver
         finally:
             saver.close()
+
+    @classmethod
+    def _owning(cls, connection: sqlite3.Connection, serde: Any, types: Iterable[type]) -> Self:
+        """A saver on this connection, which is closed if there can be none."""
+        try:
+            return cls(connection, serde=serde, types=types)
+        except BaseException:
+            connection.close()
+            raise
 
     @property
     def conn(self) -> sqlite3.Connection:

@@ -35,12 +35,7 @@ class AsyncSqliteSaver(SqliteSaver):
         cls, conn_string: str, *, serde: Any = None, types: Iterable[type] = ()
     ) -> AsyncIterator[Self]:
         """As `SqliteSaver.from_conn_string`, for ``async with``."""
-        connection = await asyncio.to_thread(open_private, conn_string)
-        try:
-            saver = cls(connection, serde=serde, types=types)
-        except BaseException:
-            connection.close()
-            raise
+        saver = cls._owning(await asyncio.to_thread(open_private, conn_string), serde, types)
         try:
             yield saver
         finally:
