@@ -22,6 +22,7 @@ from mpflow._messages import DONE, DONE_MANY, EVENT, FAILED, LOST, Attempt, Step
 from mpflow._scope import TAKEN
 from mpflow.errors import NodeCancelledError, OutcomeUnknown, PoisonTaskError
 from mpflow.pregel.program import RunProgram
+from mpflow.runnables.batching import close_inputs
 
 if TYPE_CHECKING:
     from mpflow._exec.process import WorkerPool
@@ -171,9 +172,7 @@ class Items:
             self.pool.cancel(self._under_way(), kill=True)
         if self.threads is not None:
             self.threads.leave()
-        close = getattr(self._items, "close", None)
-        if close is not None:
-            close()
+        close_inputs(self._items)
 
     def _settle_ended(self, kind: int, attempt: Attempt, payload: Any, settled: list[tuple[int, Any]]) -> None:
         """Take in an attempt that ended without an output."""

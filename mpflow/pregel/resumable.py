@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from mpflow._names import CONF
 from mpflow.config import merge_configs
+from mpflow.runnables.batching import close_inputs
 
 if TYPE_CHECKING:
     from mpflow.pregel.compiled import CompiledGraph
@@ -18,9 +19,7 @@ def on_threads(items: Indexed, prefix: str) -> Indexed:
         for number, input, config in items:
             yield number, input, merge_configs(config, {CONF: {"thread_id": f"{prefix}{number}"}})
     finally:
-        close = getattr(items, "close", None)
-        if close is not None:
-            close()
+        close_inputs(items)
 
 
 def check_is_saved(graph: CompiledGraph) -> None:

@@ -21,6 +21,7 @@ from mpflow._exec.placement.values import survey
 from mpflow._wire.errors import WireError
 from mpflow.channels.binop import BinaryOperatorAggregate
 from mpflow.errors import NodeNotPicklableError
+from mpflow.runnables.batching import close_inputs
 
 if TYPE_CHECKING:
     from mpflow._core.plan import NodePlan
@@ -85,9 +86,7 @@ class Feed:
             yield item
 
     def close(self) -> None:
-        close = getattr(self._items, "close", None)
-        if close is not None:
-            close()
+        close_inputs(self._items)
 
 
 class Trial:

@@ -39,6 +39,13 @@ def configured(inputs: Iterable[Any], config: Any) -> Indexed:
     yield from zip(count(), items, config, strict=False)
 
 
+def close_inputs(items: Iterator[Any]) -> None:
+    """Nobody takes more of these: end the generator that makes them, if one does."""
+    close = getattr(items, "close", None)
+    if close is not None:
+        close()
+
+
 def limit_of(runnable: Any, config: Any) -> int | None:
     """How many calls may be under way at a time, None if nobody said."""
     from mpflow._engine.nesting import concurrency_of
