@@ -7,18 +7,23 @@ import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from mpflow import __version__
-from mpflow.cli.documents import open_output, parse_json, print_json, read_json, read_lines, to_json, write
+from mpflow.cli.documents import open_output, parse_json, print_json, read_json, to_json, write
+from mpflow.cli.lines import Lines
 from mpflow.cli.loading import load_graph
 from mpflow.cli.refusal import Refused, one_line
-from mpflow.cli.sink import stdout_that_tells
+from mpflow.cli.sink import Unwritten, stdout_that_tells
+
+if TYPE_CHECKING:
+    from mpflow.observe.progress import Progress
 
 INTERRUPTED = 130
 _PLACES = click.Choice(["auto", "process", "thread", "inline"])
+_WAYS = click.Choice(["auto", "items", "nodes"])
 
 
 def main(args: Sequence[str] | None = None) -> NoReturn:
@@ -90,24 +95,51 @@ def run(
 @click.option("-c", "--config", "config", default="{}", help="JSON, for every run.")
 @click.option("-e", "--executor", type=_PLACES, help="Where nodes run that do not say so themselves.")
 @click.option("-w", "--workers", type=click.IntRange(min=1), help="Most runs at a time, and most tasks in each.")
-def batch(target: str, given: str, output: str, config: str, executor: str | None, workers: int | None) -> int:
+@click.option(
+    "-p", "--parallel", type=_WAYS, default="auto", show_default=True, help="What goes to a worker: runs or nodes."
+)
+@click.option("-s", "--save", "database", help="Keep runs in this SQLite file, and take from it what it has of them.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress bar.")
+def batch(
+    target: str,
+    given: str,
+    output: str,
+    config: str,
+    executor: str | None,
+    workers: int | None,
+    parallel: Any,
+    database: str | None,
+    quiet: bool,
+) -> int:
     """Run a graph over many inputs and write the results, in the inputs' order.
 
     An input that fails leaves {"__error__": {"type": ..., "message": ...}} in its line; the exit code is then 1.
+
+    With --save a batch that was killed goes on when the same command is given again: inputs that had finished are not
+    run again, those that had begun go on from their last step, those that failed are tried anew.
     """
-    inputs = read_lines(given)
+    from mpflow.observe.progress import Progress
+
+    inputs = Lines(given)
     settings = _config(config, workers)
     graph = load_graph(target, executor)
     failed = []
-    with open_output(output) as file:
-        for index, result in _in_order(graph.batch_as_completed(inputs, settings, return_exceptions=True)):
+    with contextlib.ExitStack() as stack:
+        how: dict[str, Any] = {"parallel": parallel}
+        if database is not None:
+            graph, how["thread_id_prefix"] = stack.enter_context(_saved(graph, inputs, database))
+        file = stack.enter_context(open_output(output))
+        bar = stack.enter_context(Progress(target, False if quiet else None))
+        bar.expect(inputs.count)
+        done = -1
+        for done, result in _in_order(graph.batch_as_completed(inputs, settings, return_exceptions=True, **how), bar):
             if isinstance(result, BaseException):
-                failed.append(index + 1)
+                failed.append(done + 1)
                 result = {"__error__": {"type": type(result).__name__, "message": str(result)}}
             print(json.dumps(to_json(result)), file=file, flush=True)
     if failed:
         shown = ", ".join(map(str, failed[:10])) + (", ..." if len(failed) > 10 else "")
-        click.echo(f"mpflow: {len(failed)} of {len(inputs)} inputs failed: {shown}", err=True)
+        click.echo(f"mpflow: {len(failed)} of {done + 1} inputs failed: {shown}", err=True)
     return 1 if failed else 0
 
 
@@ -255,11 +287,34 @@ def _counts(text: str) -> list[int]:
     return counts
 
 
-def _in_order(results: Iterable[tuple[int, Any]]) -> Iterator[tuple[int, Any]]:
-    """Results by index, each as soon as all before it have come."""
+@contextlib.contextmanager
+def _saved(graph: Any, inputs: Lines, database: str) -> Iterator[tuple[Any, str]]:
+    """The graph with a saver for this file, and the prefix of the threads that these very inputs have in it."""
+    if inputs.digest is None:
+        raise Refused("--save takes inputs from a file, which the next start can read again; --input is none")
+    if getattr(graph, "checkpointer", None):
+        raise Refused("--save keeps runs in a file, but this graph has a checkpointer of its own")
+    if not hasattr(graph, "with_executor"):
+        raise Refused("--save keeps runs of mpflow's own graphs, and this is none")
+    from mpflow.checkpoint.sqlite import SqliteSaver
+    from mpflow.errors import StorageError
+
+    try:
+        with SqliteSaver.from_conn_string(database) as saver:
+            yield graph.copy({"checkpointer": saver}), f"{inputs.digest}/"
+    except StorageError as error:
+        raise Unwritten(one_line(error)) from error
+    except KeyboardInterrupt:
+        click.echo(f"mpflow: what was done is kept in {database}; the same command goes on from there", err=True)
+        raise
+
+
+def _in_order(results: Iterable[tuple[int, Any]], bar: Progress) -> Iterator[tuple[int, Any]]:
+    """Results by index, each as soon as all before it have come; the bar is told of each as it comes."""
     waiting: dict[int, Any] = {}
     due = 0
     for index, result in results:
+        bar.advance()
         waiting[index] = result
         while due in waiting:
             yield due, waiting.pop(due)

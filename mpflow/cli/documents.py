@@ -36,13 +36,6 @@ def read_json(option: str, given: str) -> Any:
     return parse_json(option, given, hint=" (and no such file)")
 
 
-def read_lines(given: str) -> list[Any]:
-    text = sys.stdin.read() if given == "-" else _read_text(given)
-    where = "stdin" if given == "-" else given
-    lines = text.split("\n")
-    return [parse_json(f"{where}, line {n}", line) for n, line in enumerate(lines, 1) if line.strip()]
-
-
 def _read_text(path: str) -> str:
     try:
         return Path(path).read_text(encoding="utf-8")

@@ -37,8 +37,10 @@ class Progress:
     ) -> None:
         self.close()
 
-    def expect(self, count: int) -> None:
-        """Add `count` to the tasks that are to finish."""
+    def expect(self, count: int | None) -> None:
+        """Add `count` to the tasks that are to finish; None if nobody can tell how many there are."""
+        if count is None:
+            return
         self.expected += count
         if self._bar is not None:
             self._bar.update(self._row, total=self.expected)

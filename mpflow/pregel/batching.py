@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator, Sized
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from mpflow.runnables.batching import (
@@ -121,6 +121,35 @@ async def _abatch_as_completed(
                 yield item
 
 
+def _shown(name: str, inputs: Iterable[Any], found: Iterator[tuple[int, Any]]) -> Iterator[tuple[int, Any]]:
+    """The results of a batch, each counted on a bar as it comes."""
+    from contextlib import closing
+
+    from mpflow.observe.progress import Progress
+
+    with closing(cast("Any", found)), Progress(name) as bar:
+        bar.expect(len(inputs) if isinstance(inputs, Sized) else None)
+        for item in found:
+            bar.advance()
+            yield item
+
+
+async def _ashown(
+    name: str, inputs: Iterable[Any], found: AsyncIterator[tuple[int, Any]]
+) -> AsyncIterator[tuple[int, Any]]:
+    """As `_shown`, for ``async for``."""
+    from contextlib import aclosing
+
+    from mpflow.observe.progress import Progress
+
+    async with aclosing(cast("Any", found)):
+        with Progress(name) as bar:
+            bar.expect(len(inputs) if isinstance(inputs, Sized) else None)
+            async for item in found:
+                bar.advance()
+                yield item
+
+
 class BatchedGraph:
     """What a compiled graph does with many inputs."""
 
@@ -148,6 +177,8 @@ class BatchedGraph:
         ``thread_id_prefix="job/"`` gives each input a thread of its own, ``job/0`` and so on: a batch that was cut short
         goes on when it is given the same inputs again. What has finished is not run again but gives its stored output. A
         thread that another process runs fails its input alone (RunOwnedElsewhere).
+
+        ``progress=True`` draws a bar of finished runs on stderr, if that is a terminal.
         """
         return in_order(
             self.batch_as_completed(inputs, config, return_exceptions=return_exceptions, parallel=parallel, **kwargs)
@@ -174,17 +205,15 @@ class BatchedGraph:
         *,
         return_exceptions: bool = False,
         parallel: Parallel = "auto",
+        progress: bool = False,
         **kwargs: Any,
     ) -> Iterator[tuple[int, Any]]:
         """As `batch`, yielding ``(index, output)`` as runs finish. Inputs are taken as there is room for them."""
-        return _batch_as_completed(
-            cast("CompiledGraph", self),
-            inputs,
-            config,
-            return_exceptions=return_exceptions,
-            parallel=parallel,
-            **kwargs,
+        graph = cast("CompiledGraph", self)
+        found = _batch_as_completed(
+            graph, inputs, config, return_exceptions=return_exceptions, parallel=parallel, **kwargs
         )
+        return _shown(graph.name, inputs, found) if progress else found
 
     def abatch_as_completed(
         self,
@@ -193,14 +222,12 @@ class BatchedGraph:
         *,
         return_exceptions: bool = False,
         parallel: Parallel = "auto",
+        progress: bool = False,
         **kwargs: Any,
     ) -> AsyncIterator[tuple[int, Any]]:
         """As `batch_as_completed`, for ``async for``."""
-        return _abatch_as_completed(
-            cast("CompiledGraph", self),
-            inputs,
-            config,
-            return_exceptions=return_exceptions,
-            parallel=parallel,
-            **kwargs,
+        graph = cast("CompiledGraph", self)
+        found = _abatch_as_completed(
+            graph, inputs, config, return_exceptions=return_exceptions, parallel=parallel, **kwargs
         )
+        return _ashown(graph.name, inputs, found) if progress else found

@@ -17,6 +17,7 @@ GRAPHS = """
 import os
 from typing import TypedDict
 
+from mpflow.checkpoint.memory import InMemorySaver
 from mpflow.graph import END, START, StateGraph
 
 
@@ -33,6 +34,7 @@ def double(state):
 
 builder = StateGraph(State).add_node("double", double).add_edge(START, "double").add_edge("double", END)
 graph = builder.compile()
+saved = builder.compile(checkpointer=InMemorySaver())
 pure = StateGraph(State).add_node("square", lambda state: {"x": state["x"] ** 2}).add_edge(START, "square").compile()
 broken = StateGraph(State).add_node("double", double)
 number = 3
@@ -72,11 +74,11 @@ def call(capsys, monkeypatch, tmp_path):
 def spawn() -> Callable[..., subprocess.Popen[str]]:
     """Start ``python *args`` with pipes, from wherever the test is; it finds this mpflow even if none is installed."""
 
-    def spawn(*args: str, stdout: Any = subprocess.PIPE) -> subprocess.Popen[str]:
+    def spawn(*args: str, stdin: Any = None, stdout: Any = subprocess.PIPE) -> subprocess.Popen[str]:
         path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
         environment = {**os.environ, "PYTHONPATH": path}
         return subprocess.Popen(
-            [sys.executable, *args], stdout=stdout, stderr=subprocess.PIPE, text=True, env=environment
+            [sys.executable, *args], stdin=stdin, stdout=stdout, stderr=subprocess.PIPE, text=True, env=environment
         )
 
     return spawn

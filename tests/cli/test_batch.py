@@ -1,6 +1,7 @@
 """``mpflow batch``: one line in, one line out, in the same order, whatever fails."""
 
 import json
+import subprocess
 
 
 def lines(path):
@@ -44,3 +45,61 @@ def test_no_inputs_no_results(call, graphs):
     (graphs / "in.jsonl").write_text("\n")
     called = call("batch", "cli_graphs:graph", "--input", "in.jsonl")
     assert (called.code, called.out) == (0, "")
+
+
+def test_runs_that_are_kept_are_not_run_again(call, graphs):
+    (graphs / "in.jsonl").write_text("".join(f'{{"x": {n}}}\n' for n in (1, -2, 3)))
+    arguments = ("batch", "cli_graphs:builder", "--input", "in.jsonl", "--output", "out.jsonl", "--save", "runs.db")
+    first = call(*arguments, "--parallel", "items")
+    kept = lines(graphs / "out.jsonl")
+    assert (first.code, first.err) == (1, "mpflow: 1 of 3 inputs failed: 2\n")
+    assert [line.get("x") for line in kept] == [2, None, 6]
+    (graphs / "out.jsonl").unlink()
+    assert call(*arguments, "--parallel", "nodes").code == 1
+    # The very processes of the first time: what they returned was read back.
+    assert lines(graphs / "out.jsonl") == kept
+
+
+def test_other_inputs_are_other_runs(call, graphs):
+    for x in (1, 2):
+        (graphs / "in.jsonl").write_text(f'{{"x": {x}}}\n')
+        called = call("batch", "cli_graphs:builder", "--input", "in.jsonl", "--save", "runs.db")
+        assert (called.code, json.loads(called.out)["x"]) == (0, 2 * x)
+
+
+def test_what_cannot_be_kept_is_said_before_anything_runs(call, graphs):
+    (graphs / "in.jsonl").write_text('{"x": 1}\n')
+    own = call("batch", "cli_graphs:saved", "--input", "in.jsonl", "--save", "runs.db")
+    pipe = call("batch", "cli_graphs:graph", "--input", "-", "--save", "runs.db")
+    folder = call("batch", "cli_graphs:graph", "--input", "in.jsonl", "--save", ".")
+    assert (own.code, own.err) == (
+        2,
+        "mpflow: --save keeps runs in a file, but this graph has a checkpointer of its own\n",
+    )
+    assert (pipe.code, pipe.err.count("\n")) == (2, 1)
+    assert (folder.code, folder.err.count("\n")) == (1, 1)
+    assert (own.out, pipe.out, folder.out) == ("", "", "")
+
+
+def test_a_pipe_is_read_as_it_comes(graphs, spawn):
+    process = spawn("-m", "mpflow.cli", "batch", "cli_graphs:graph", "-i", "-", "-w", "1", stdin=subprocess.PIPE)
+    process.stdin.write('{"x": 1}\n{"x": 2}\n')
+    process.stdin.flush()
+    assert json.loads(process.stdout.readline())["x"] == 2
+    out, err = process.communicate('{"x": \n', timeout=60)
+    assert json.loads(out)["x"] == 4
+    assert (process.returncode, err.count("\n")) == (2, 1)
+    assert err.startswith("mpflow: stdin, line 3: not JSON")
+
+
+def test_a_killed_batch_goes_on_with_the_same_command(graphs, spawn):
+    (graphs / "in.jsonl").write_text("".join(f'{{"x": {n}}}\n' for n in range(60)))
+    arguments = ("-m", "mpflow.cli", "batch", "cli_graphs:builder", "-i", "in.jsonl", "-p", "items", "-s", "runs.db")
+    first = spawn(*arguments)
+    told = [json.loads(first.stdout.readline()) for _ in range(10)]
+    first.kill()
+    first.communicate(timeout=60)
+    out, err = spawn(*arguments).communicate(timeout=60)
+    again = [json.loads(line) for line in out.splitlines()]
+    assert ([line["x"] for line in again], err) == ([2 * n for n in range(60)], "")
+    assert again[:10] == told

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from contextvars import ContextVar
 from pathlib import Path
@@ -232,3 +233,23 @@ def test_a_run_that_asks_a_question_goes_on_with_its_answer(run: Run, pool: Work
 def test_an_unknown_way_is_refused(run: Run, pool: WorkerPool) -> None:
     with pytest.raises(ValueError, match="parallel='threads'"):
         run.batch(graph_of(add_one, pool=pool), [{"x": 1}], parallel="threads")
+
+
+@pytest.mark.parametrize("parallel", ["items", "nodes"])
+def test_a_bar_counts_what_has_finished(
+    run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, parallel: str
+) -> None:
+    graph = (
+        StateGraph(State)
+        .add_node("copy", lambda state: {"seen": state["x"]})
+        .add_edge(START, "copy")
+        .compile(name="copies")
+    )
+    inputs = [{"x": x} for x in range(5)]
+    quiet = run.batch(graph, inputs, parallel=parallel, progress=True)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    assert run.batch(graph, inputs, parallel=parallel, progress=True) == quiet
+    shown = capsys.readouterr().err
+    assert "copies" in shown
+    assert "5/5" in shown
