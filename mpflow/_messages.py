@@ -89,7 +89,8 @@ class Luggage:
     """What the tasks of a step that run in workers are told of what is local to the parent.
 
     ``entrances`` are called in a task's context before its node, with its scope: functions found by import, with
-    arguments that can travel. ``counts_versions`` says that the saver's versions are whole numbers, which need no asking;
+    arguments that can travel. ``around`` is the task that the run is a part of: its scope, encoded when it is sent.
+    ``counts_versions`` says that the saver's versions are whole numbers, which need no asking;
     ``replay`` the checkpoint that a run going back in time started from. ``has_far_log`` says that the saver keeps a log
     whose rows can be made in workers.
     """
@@ -103,6 +104,7 @@ class Luggage:
     answers_by_id: dict[str, Any] = field(default_factory=dict)
     replay: str | None = None
     entrances: tuple[Callable[[Any], None], ...] = ()
+    around: Any = None
 
 
 class Program(Protocol):

@@ -252,6 +252,17 @@ class TaskScope:
         answers.given.append(answer)  # what does not fit is not kept, so that the question can be answered again
         return checked
 
+    def untaken(self) -> tuple[list[Any], dict[str, Any]] | None:
+        """The answer that names no question, if it is there still, and those that do; None if it was given none."""
+        return None if self.answers is None else (list(self.answers.null), self.answers.by_id)
+
+    def take_untaken(self) -> list[Any]:
+        """The answer that names no question, which is given once."""
+        try:
+            return [] if self.answers is None else [self.answers.null.pop()]
+        except IndexError:
+            return []
+
     def question_namespace(self, index: int) -> str:
         """Where the id of a question comes from: the task, and how many it asked before."""
         return self.namespace if index == 0 else f"{self.namespace}{NS_SEP}{index}"

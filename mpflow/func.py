@@ -61,6 +61,7 @@ class _Task(TaskCallable, Generic[P, T]):
         update_wrapper(self, function)
         self.func = function
         TASKS.add(self)
+        TaskCallable.exists = True
         self.name = name or _called(function)
         self.__name__ = self.name
         self.retry_policy = tuple(retry)

@@ -58,7 +58,10 @@ def drive(run: Run, input: Any) -> Iterator[Any]:
                         attempt = attempts[0]
                         node = attempt.task.node
                         route = routes[node] if node in routes else places.route(node)
-                        if alone_inline and (route is INLINE or (route is THREAD and scheduler.running == 1)):
+                        if alone_inline and (
+                            route is INLINE
+                            or (route is THREAD and scheduler.running == 1 and node not in routes.may_call)
+                        ):
                             if places.director is None or places.director.keeps(attempt):
                                 reply = (perform(attempt),)
                             else:

@@ -11,6 +11,7 @@ import contextlib
 import sys
 from collections.abc import Callable, Generator
 from contextvars import copy_context
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mpflow._core.calls import CalledTask, facts_below, path_of_call
@@ -18,6 +19,7 @@ from mpflow._core.retry import interval_s
 from mpflow._engine.calls import Offer, fail, returned_in
 from mpflow._exec.calling import TaskCallable
 from mpflow._exec.place import THREADED
+from mpflow._exec.thread import THREADS
 from mpflow._messages import CLOSED, EVENT, Attempt
 from mpflow.errors import GraphBubbleUp
 
@@ -184,24 +186,43 @@ def _found(module: str, name: str) -> NodePlan | None:
 
 
 def serve_call(attempt: Attempt, named: Any, input: tuple[Any, Any], index: int, *, done: Callable[..., None]) -> None:
-    """Have the run of `attempt`, whose node calls a task in a worker, run that; `done` is told what comes of it."""
+    """Have the run of `attempt`, whose node calls a task in a worker, run that; `done` is told what comes of it.
+
+    If that run is a part of a task, it is this that calls.
+    """
     node = _found(*named) if isinstance(named, tuple) else named
     if node is None:
         raise RuntimeError(f"the task {'.'.join(named)}, called in a worker, is not to be found in the parent process")
+    local = attempt.facts.local
+    if local.is_part and local.around is not None:
+        caller = local.around
+        attempt, index = caller.attempt, caller.next_call()
+        if attempt.outbox is None:
+            THREADS.start(partial(_serve_in_place, caller, node, input, done))
+            return
     if node.program.is_async and attempt.facts.local.loop is None:
         raise _cannot_await(node)
     future = TaskFuture()
-
-    def settled(_: Any) -> None:
-        if future.cancelled():
-            done(None, concurrent.futures.CancelledError())
-        elif (error := future.exception()) is not None:
-            done(None, error)
-        else:
-            done(future.result())
-
-    future.add_done_callback(settled)
+    future.add_done_callback(partial(_answer, done))
     _post(attempt, node, input, index, future)
+
+
+def _serve_in_place(caller: TaskScope, node: NodePlan, input: tuple[Any, Any], done: Callable[..., None]) -> None:
+    try:
+        future = _in_place(caller, node, input)
+    except Exception as error:
+        done(None, error)
+    else:
+        _answer(done, future)
+
+
+def _answer(done: Callable[..., None], future: Any) -> None:
+    if future.cancelled():
+        done(None, concurrent.futures.CancelledError())
+    elif (error := future.exception()) is not None:
+        done(None, error)
+    else:
+        done(future.result())
 
 
 def _running_loop() -> Any:

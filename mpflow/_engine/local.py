@@ -26,6 +26,8 @@ class Local:
 
     cache: Any = None
     around: TaskScope | None = None
+    is_part = False
+    """The run is a part of the task around it."""
     shows_tasks = False
     """A stream is to show all tasks of a step before they run."""
     replay: Replay | None = None
@@ -82,6 +84,7 @@ class Local:
                 answers_by_id=self.answers_by_id,
                 replay=None if self.replay is None else self.replay.checkpoint_id,
                 entrances=self.entrances,
+                around=self.around if self.is_part else None,
             )
         return self._luggage
 
@@ -93,7 +96,7 @@ class Local:
 
             serve_call(attempt, *request, done=done)
             return
-        if loop is None or target == "replay":
+        if loop is None or target in ("replay", "around"):
             THREADS.start(partial(_serve, self, target, request, done))
             return
         asyncio = sys.modules["asyncio"]
@@ -113,6 +116,7 @@ def local_of(setting: Setting, nest: Nest, asked: Asked, saver: Any) -> Local:
     local = Local(setting.store, asked.control, saver, asked.durability or "async")
     local.cache = setting.cache
     local.around = nest.outside
+    local.is_part = setting.is_part
     if nest.around is not None:
         if local.store is None:
             local.store = nest.around.store

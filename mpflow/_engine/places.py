@@ -33,11 +33,13 @@ SLOW_S = 0.05
 class Routes(dict["NodePlan", Any]):
     """Where the nodes of a plan run, as far as that was asked; and which of them are bound to no place."""
 
-    __slots__ = ("asked", "auto")
+    __slots__ = ("asked", "auto", "may_call")
 
     def __init__(self) -> None:
         super().__init__()
         self.auto: set[NodePlan] = set()
+        self.may_call: set[NodePlan] = set()
+        """Those that may call tasks for all that is known of them: not in the driver's own thread, which serves the calls."""
         self.asked: list[NodePlan] = []
         """The measured nodes that are bound to a place, while nothing was said about that."""
 
@@ -61,7 +63,9 @@ class Places:
         self._foreign: dict[int, ForeignPlace] = {}
         around = run.local.around
         self.is_away = in_worker() or (around is not None and _is_away(around))
-        self.routes = _routes_of(run.plan, awaits, self.is_away, self.default)
+        calling = sys.modules.get("mpflow._exec.calling")
+        self._may_be_calls = calling is not None and calling.TaskCallable.exists and not run.is_part
+        self.routes = _routes_of(run.plan, awaits, self.is_away, self.default, self._may_be_calls)
         self.auto = self.routes.auto
         """The sync nodes that say nothing of where they run."""
         self.director: Director | None = None
@@ -79,6 +83,11 @@ class Places:
             found = self.routes[node] = self._resolve(node)
             if found is THREAD or found is PROCESS:
                 self._measure(node, found)
+            if found is THREAD and self._may_be_calls and not self.awaits:
+                from mpflow._exec.placement.safety import walk
+
+                if walk(node.program.callables.source).held is not None:
+                    self.routes.may_call.add(node)
         return found
 
     def _measure(self, node: NodePlan, route: str) -> None:
@@ -159,8 +168,7 @@ class Places:
             return PROCESS  # only there can a sync node be ended at its deadline (D-4)
         if asked == "inline":
             return INLINE
-        calling = sys.modules.get("mpflow._exec.calling")
-        return CALLING if calling is not None and calling.may_call(program) else THREAD
+        return CALLING if self._may_be_calls and sys.modules["mpflow._exec.calling"].may_call(program) else THREAD
 
     def threads(self) -> ThreadPlace[Attempt]:
         if self._threads is None:

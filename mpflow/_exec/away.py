@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from typing import Any
 
-from mpflow._messages import Luggage
+from mpflow._messages import Luggage, StepFacts
 from mpflow._names import PRIVATE_CONF_PREFIX
+from mpflow._scope import NO_ANSWER, Answers, Emit, TaskScope
 from mpflow.cache.base import BaseCache, FullKey, Namespace
 from mpflow.checkpoint.base import BaseCheckpointSaver
 from mpflow.store.base import BaseStore
@@ -24,7 +25,8 @@ class Away:
 
     is_away = True
     sees_all = True
-    around = None
+    around: FarTask | None = None
+    """The task that the run is a part of."""
     loop = None
     over = False
 
@@ -64,6 +66,47 @@ class Away:
 
     def drainable(self) -> Any:
         return self.control
+
+
+class FarTask(TaskScope):
+    """The task that a run is a part of, as the parts of it that are in a worker find it: what it counts is asked for."""
+
+    def __init__(self, state: dict[str, Any], local: Away, emit: Emit) -> None:
+        task = state.pop("task")
+        self.started_at = task.pop("started_at")
+        facts = StepFacts.__new__(StepFacts)
+        facts.__dict__.update(state, local=local)
+        super().__init__(facts, **task, emit=emit)
+        self._ask = local.ask
+
+    def interrupt(self, value: Any, response_schema: Any = None) -> Any:
+        return self._ask("around", "interrupt", value, response_schema)
+
+    @cached_property
+    def answers(self) -> Answers | None:  # type: ignore[override]
+        """What graphs within it may take of its answers."""
+        found = self._ask("around", "untaken")
+        return found and Answers([], _FarAnswer(found[0], self._ask), found[1])
+
+    def next_graph(self) -> int:
+        number: int = self._ask("around", "next_graph")
+        return number
+
+    def next_call(self) -> int:
+        return 0  # counted where the call is served
+
+
+class _FarAnswer(list[Any]):
+    """The answer that names no question, if there is one: taken in the parent, where others may come first."""
+
+    def __init__(self, held: list[Any], ask: Ask) -> None:
+        super().__init__(held)
+        self._ask = ask
+
+    def pop(self, index: Any = -1) -> Any:
+        super().pop(index)
+        taken = self._ask("around", "take_untaken")
+        return taken[0] if taken else NO_ANSWER
 
 
 class FarSaver(BaseCheckpointSaver[Any]):

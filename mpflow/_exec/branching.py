@@ -1,7 +1,6 @@
 """Branches of composite runnables as programs: one call of one runnable on what the composite was given.
 
-A branch is part of the task that the composite runs in: its code finds that task, not one of its own, wherever the two
-are in one process.
+A branch is part of the task that the composite runs in: its code finds that task, not one of its own, wherever it runs.
 """
 
 from __future__ import annotations
@@ -123,9 +122,12 @@ async def _only(input: tuple[Any, ...]) -> AsyncIterator[Any]:
 
 
 def _enter(scope: TaskScope) -> TaskScope | None:
-    """Make the task that the composite runs in the current one; in a worker, where it is not, the branch itself."""
+    """Make the task that the composite runs in the current one.
+
+    In a worker that is the branch itself, with all that it can reach, if the composite is not part of a task.
+    """
     local = scope.facts.local
-    around = scope if local is None or local.is_away else local.around
+    around = scope if local is None or (local.is_away and local.around is None) else local.around
     current.set(around)
     return around
 

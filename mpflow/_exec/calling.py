@@ -19,6 +19,8 @@ class TaskCallable:
     """What starts a task when it is called."""
 
     __slots__ = ()
+    exists = False
+    """Whether there may be any in this process."""
 
 
 class Final:

@@ -6,9 +6,13 @@ What cannot travel (callbacks, locks) stays behind; whoever uses it in a worker 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from mpflow._messages import Luggage, StepFacts
+
+if TYPE_CHECKING:
+    from mpflow._scope import TaskScope
 
 KEPT = 32
 """How many steps' facts a worker keeps between batches. Both sides count alike, so no word is needed about what was dropped."""
@@ -57,12 +61,19 @@ def encode_facts(facts: StepFacts, encode: Encode) -> bytes:
     """The bytes of a step's facts, without what cannot travel. The first tells whether its tasks have entrances."""
     luggage = None if facts.local is None else facts.local.luggage()
     entered = luggage is not None and bool(luggage.entrances)
-    return (_ENTERED if entered else _PLAIN) + _encode(facts, luggage, encode)
+    if luggage is not None and luggage.around is not None:
+        luggage = replace(luggage, around=_encode_task(luggage.around, encode))
+    return (_ENTERED if entered else _PLAIN) + _encode({**facts.__getstate__(), "local": luggage}, encode)
 
 
-def _encode(facts: StepFacts, luggage: Luggage | None, encode: Encode) -> bytes:
-    state = facts.__getstate__()
-    state["local"] = luggage
+def _encode_task(scope: TaskScope, encode: Encode) -> bytes:
+    """A task as its parts in a worker find it: the facts of its step, and under ``task`` what makes it that task."""
+    task = {name: getattr(scope, name) for name in ("name", "path", "triggers", "number", "tags", "metadata")}
+    task["started_at"] = scope.started_at
+    return _encode({**scope.facts.__getstate__(), "task": task}, encode)
+
+
+def _encode(state: dict[str, Any], encode: Encode) -> bytes:
     config = state["config"] = {key: value for key, value in state["config"].items() if key not in _PARENT_ONLY}
     try:
         return encode(state, path="config")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -19,6 +20,7 @@ class Group:
     """What tasks that differ in path and input alone have in common."""
 
     __slots__ = (
+        "decode",
         "emit",
         "errands",
         "facts",
@@ -44,6 +46,7 @@ class Group:
         errands: Errands,
     ) -> None:
         self.facts = KnownFacts(facts_data, decode)
+        self.decode = decode
         self.is_entered = are_entered(facts_data)
         self.errands = errands
         self.program = program
@@ -81,11 +84,19 @@ class WorkerScope(TaskScope):
         return self._group.facts.is_told
 
     def _unpack(self, luggage: Luggage) -> Any:
-        from mpflow._exec.away import Away
+        from mpflow._exec.away import Away, FarTask
 
         errands = self._group.errands
-        ask, ask_later = partial(errands.ask, self._task), partial(errands.ask_later, self._task)
-        return Away(luggage, ask, ask_later, partial(control_of, self))
+        reach = (
+            partial(errands.ask, self._task),
+            partial(errands.ask_later, self._task),
+            partial(control_of, self),
+        )
+        away = Away(luggage, *reach)
+        if luggage.around is not None:
+            outer = Away(replace(luggage, around=None), *reach)
+            away.around = FarTask(self._group.decode(luggage.around), outer, self.emit)
+        return away
 
     def _graphs_before(self) -> int:
         # A graph as a node is started once an attempt. How many a function started is not known here: enough are skipped.

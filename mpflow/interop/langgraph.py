@@ -6,10 +6,12 @@ behind a bridge.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from mpflow._exec.calling import TaskCallable
 from mpflow._names import MISSING
 from mpflow.channels.any_value import AnyValue
 from mpflow.channels.base import BaseChannel
@@ -79,6 +81,8 @@ def from_langgraph(
             "from_langgraph takes a StateGraph of LangGraph, what its compile() returned, or what its entrypoint made, got "
             f"{type(graph).__name__}"
         )
+    if "langgraph.func" in sys.modules:
+        TaskCallable.exists = True  # LangGraph's tasks, which its nodes may call
     given = {"checkpointer": checkpointer, "store": store, "cache": cache}
     options.update({name: value for name, value in given.items() if value is not _NOT_GIVEN})
     if graph is not builder:

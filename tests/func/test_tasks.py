@@ -142,6 +142,35 @@ def test_nodes_call_tasks_as_well(run: Run) -> None:
     assert [list(chunk) for chunk in run.stream(graph, {"x": 0})] == [["double"], ["double"], ["n"]]
 
 
+class Tools:
+    """Holds what a node's code does not name."""
+
+    def __init__(self, **held: Any) -> None:
+        self.held = held
+
+    def __call__(self, state: State) -> Any:
+        return {"x": [self.held["work"](state["x"]).result(), interrupt("sure?")]}
+
+
+@pytest.mark.parametrize("hidden", ["in an object", "behind an object"])
+def test_a_call_that_no_code_names_is_the_runs(run: Run, hidden: str) -> None:
+    """FN-4, FN-6"""
+    calls: list[int] = []
+
+    @task
+    def work(x: int) -> int:
+        calls.append(x)
+        return x + 1
+
+    tools = Tools(work=work)
+    node = tools if hidden == "in an object" else lambda state: tools(state)
+    graph = StateGraph(State).add_node("n", node).add_edge(START, "n").compile(checkpointer=InMemorySaver())
+    first, _ = run.stream(graph, {"x": 1}, HERE, stream_mode="updates")
+    assert first == {"work": 2}
+    assert run.invoke(graph, Command(resume="yes"), HERE) == {"x": [2, "yes"]}
+    assert calls == [1]
+
+
 @pytest.mark.parametrize("place", ["inline", "process"])
 def test_where_nobody_serves_a_call_it_is_run_in_place(run: Run, place: str) -> None:
     failed: list[int] = []

@@ -118,3 +118,21 @@ def test_d12_nodes_call_tasks_and_entrypoints_are_nodes(run: Run, place: dict[st
     graph = StateGraph(State).add_node("calls", calls).add_node("within", within)
     graph.add_edge(START, "calls").add_edge("calls", "within")
     assert run.invoke(mpflow.from_langgraph(graph, **place), {"x": 1}, CONFIG) == {"x": 6}
+
+
+def test_fn4_a_nodes_finished_tasks_are_kept_for_when_it_is_resumed(run: Run) -> None:
+    calls: list[int] = []
+
+    @task
+    def work(x: int) -> int:
+        calls.append(x)
+        return x + 1
+
+    def node(state: State) -> State:
+        return {"x": work(state["x"]).result() + interrupt("how much?")}
+
+    builder = StateGraph(State).add_node("node", node).add_edge(START, "node")
+    graph = mpflow.from_langgraph(builder, checkpointer=InMemorySaver())
+    run.invoke(graph, {"x": 1}, CONFIG)
+    assert run.invoke(graph, Command(resume=5), CONFIG) == {"x": 7}
+    assert calls == [1]
