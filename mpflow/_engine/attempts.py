@@ -175,7 +175,11 @@ class Performer:
             else:
                 diff, _ = self._open(node, diff)
         except BaseException as error:
+            if self.teller is not None:
+                self.teller.failed(attempt, error)
             return FAILED, attempt, error, perf_counter() - started
+        if self.teller is not None:
+            self.teller.ended(attempt, diff)
         return CLOSED, attempt, diff, perf_counter() - started
 
     def close_all_returned(self, outcome: Outcome) -> tuple[Outcome, list[Outcome]]:

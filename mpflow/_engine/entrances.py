@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from mpflow._engine.callbacks import any_taps
 from mpflow._wire import variables
 from mpflow.observe import traceparent
 
@@ -21,11 +22,11 @@ def entrances(run: Run) -> tuple[Entrance, ...]:
     """The entrances of a run's tasks in workers. Raises VariableNotPicklableError."""
     found = entrances_from(run.performer.context)
     heard = run.streams.heard
-    is_called_back = run.user_config.get("callbacks") is not None
-    if heard or is_called_back:
+    callbacks = run.user_config.get("callbacks")
+    if heard or callbacks is not None:
         from mpflow._engine.messages import enter_away
 
-        found.append(partial(enter_away, heard, is_called_back))
+        found.append(partial(enter_away, heard, callbacks is not None, any_taps(callbacks)))
     return tuple(found)
 
 

@@ -338,7 +338,8 @@ def _feed(run: Run, outcome: Outcome, out: list[Instruction]) -> None:
         elif event == TAKEN:
             data(None)
         elif event == CALLBACK:
-            drive_callbacks(run.user_config["callbacks"], data)
+            teller = run.performer.teller
+            drive_callbacks(run.user_config["callbacks"], data, teller and teller.running(outcome[1]))
         elif event in CALLS:
             run.scheduler.handle(stimulus_of(event, outcome[1], data), out)
         else:

@@ -57,12 +57,15 @@ def _enter(heard: Collection[str], scope: TaskScope) -> None:
     var_child_runnable_config.set(config)
 
 
-def enter_away(heard: Collection[str], is_called_back: bool, scope: TaskScope) -> None:
-    """The same in a worker, where the run's own callbacks are not: what they would be told is sent to them."""
+def enter_away(heard: Collection[str], is_called_back: bool, taps: bool, scope: TaskScope) -> None:
+    """The same in a worker, where the run's own callbacks are not: what they would be told is sent to them.
+
+    `taps` says that some of them want to see pieces of outputs.
+    """
     if is_called_back and scope.emit is not None:
         from mpflow._engine.callbacks import relay_class
 
-        scope.config["callbacks"] = _with(scope.config.get("callbacks"), relay_class()(scope.emit))
+        scope.config["callbacks"] = _with(scope.config.get("callbacks"), relay_class(taps)(scope.emit))
     _enter(heard, scope)
 
 

@@ -68,6 +68,7 @@ class Places:
         self.routes = _routes_of(run.plan, awaits, self.is_away, self.default, self._may_be_calls)
         self.auto = self.routes.auto
         """The sync nodes that say nothing of where they run."""
+        self._teller = run.performer.teller
         self.director: Director | None = None
         """Set once one of them is worth moving."""
         for node in self.auto:
@@ -230,6 +231,8 @@ class Places:
     def to_processes(self, attempts: Attempts) -> None:
         """Have the pool run attempts; a message at a time, if a kill may cost no more than that (durability "sync")."""
         pool = self.processes()
+        if self._teller is not None:
+            self._teller.left(attempts)
         persistence = self.run.persistence
         if persistence is None or persistence.durability != "sync":
             pool.submit(attempts)
@@ -249,7 +252,8 @@ class Places:
         outcomes = self.run.mailbox.take()
         if self.portions is not None:
             self.portions.heard(outcomes)
-        return self._heard(outcomes) if self.auto else outcomes
+        outcomes = self._heard(outcomes) if self.auto else outcomes
+        return outcomes if self._teller is None or self.pool is None else self._teller.returned(outcomes)
 
     def cancel(self, attempts: Sequence[Attempt], *, kill: bool) -> None:
         if self.director is not None:

@@ -1,34 +1,38 @@
 """What user callbacks are told of a run and of its tasks: that they start, end or fail, and which lies within which (CF-1).
 
-It knows langchain-core, which is imported when a run has callbacks. Tasks in worker processes are not told of themselves;
-what models and tools do in them is (see callbacks.py).
+It knows langchain-core, which is imported when a run has callbacks. Of tasks in worker processes it is told here when they
+leave and when their outcomes return; what models and tools do in them comes by callbacks.py.
 """
 
 from __future__ import annotations
 
 import sys
+from collections import deque
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import CancelledError
 from contextlib import aclosing
 from inspect import Parameter, isawaitable
 from typing import TYPE_CHECKING, Any, Protocol
 
-from mpflow._engine.attempts import performed
+from mpflow._engine.attempts import AttemptScope, is_told_of, performed
 from mpflow._engine.messages import is_ours
 from mpflow._engine.payloads import update_of
 from mpflow._exec.calling import CallProgram
+from mpflow._messages import CANCELLED, FAILED, LOST, one_by_one
 from mpflow._names import INTERRUPT, RETURN
 from mpflow.constants import END, TAG_HIDDEN
+from mpflow.errors import WorkerLost
 from mpflow.runnables.base import signature_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from mpflow._columns import Attempts
     from mpflow._core.plan import NodePlan
     from mpflow._core.task import Task
-    from mpflow._engine.attempts import AttemptScope
     from mpflow._engine.run import Run
     from mpflow._exec.program import Diff
-    from mpflow._messages import Attempt
+    from mpflow._messages import Attempt, Outcome
 
     Close = Callable[[NodePlan, Diff, AttemptScope], Diff]
     AsyncClose = Callable[[NodePlan, Diff, AttemptScope], Awaitable[Diff]]
@@ -151,9 +155,9 @@ class Teller:
 
     def run(self, attempt: Attempt, scope: AttemptScope, close: Close | None) -> Diff:
         """Run an attempt's program and complete its diff, telling of it. Without `close` its end is told by `afinish`."""
-        around = self._around(attempt)
-        around = around.get_sync() if hasattr(around, "get_sync") else around
-        running = self._within(around, attempt, scope).on_chain_start(None, _input_of(attempt), name=scope.name)
+        running = self._within(_sync(self._around(attempt)), attempt, scope).on_chain_start(
+            None, _input_of(attempt), name=scope.name
+        )
         self._entered(running, attempt, scope)
         try:
             diff: Diff = attempt.program.run(attempt.input, scope)
@@ -165,11 +169,7 @@ class Teller:
             running.on_chain_error(error)
             raise
         self._running.pop(attempt.task, None)
-        output = self._output(diff)
-        for handler in _tapping(running):
-            for _ in handler.tap_output_iter(running.run_id, iter((output,))):
-                pass
-        running.on_chain_end(output)
+        self._end(running, diff)
         return diff
 
     async def arun(self, attempt: Attempt, scope: AttemptScope, close: AsyncClose) -> Diff:
@@ -205,6 +205,51 @@ class Teller:
                 pass
         await _awaited(running.on_chain_end(output))
         return closed
+
+    # -- those of its tasks that are elsewhere --------------------------------------------------------------------------
+
+    def running(self, attempt: Attempt) -> Any:
+        """By which is told what happens within a task; None if it was not told of."""
+        return self._running.get(attempt.task)
+
+    def left(self, attempts: Attempts) -> None:
+        """Tell that attempts start, which are on their way to workers."""
+        for attempt in attempts:
+            if is_told_of(attempt.task.node) and attempt.task not in self._running:
+                scope = AttemptScope(attempt)
+                around = _sync(self._around(attempt))
+                manager = self._within(around, attempt, scope)
+                self._running[attempt.task] = manager.on_chain_start(None, _input_of(attempt), name=scope.name)
+
+    def returned(self, outcomes: list[Outcome]) -> list[Outcome]:
+        """The outcomes one by one, having told of those that say how an attempt ended."""
+        singly = list(one_by_one(outcomes))
+        for kind, attempt, payload, _ in singly:
+            if kind is FAILED:
+                self.failed(attempt, payload)
+            elif kind is LOST:
+                self.failed(attempt, WorkerLost(str(payload)))
+            elif kind is CANCELLED:
+                self.failed(attempt, payload or CancelledError())
+        return singly
+
+    def failed(self, attempt: Attempt, error: BaseException) -> None:
+        """Tell that an attempt failed, if it was told to start and not yet to end."""
+        running = self._running.pop(attempt.task, None)
+        if running is not None:
+            _sync(running).on_chain_error(error)
+
+    def ended(self, attempt: Attempt, diff: Diff) -> None:
+        """As `failed`, of one that came to a complete diff."""
+        running = self._running.pop(attempt.task, None)
+        if running is not None:
+            self._end(_sync(running), diff)
+
+    def _end(self, running: Any, diff: Diff) -> None:
+        output = self._output(diff)
+        for handler in _tapping(running):
+            deque(handler.tap_output_iter(running.run_id, iter((output,))), maxlen=0)
+        running.on_chain_end(output)
 
     # -- its conditional edges ----------------------------------------------------------------------------------------
 
@@ -288,6 +333,11 @@ def _loaded_callbacks() -> Any:
 def _tapping(running: Any) -> list[Any]:
     """The handlers that want to see what a task gives out, as those of event streams do."""
     return [handler for handler in running.handlers if hasattr(handler, "tap_output_iter") and not is_ours(handler)]
+
+
+def _sync(manager: Any) -> Any:
+    """The manager for who cannot await: its handlers are waited for."""
+    return manager.get_sync() if hasattr(manager, "get_sync") else manager
 
 
 def _input_of(attempt: Attempt) -> Any:
