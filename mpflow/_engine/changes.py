@@ -50,6 +50,7 @@ _GROWS: dict[type, int] = {
     int: ADD,
 }
 _SIZED = frozenset((list, tuple, str, bytes))
+_NOT_HELD: tuple[Any, int] = MISSING, 0
 
 Operations = tuple[list[Op], list[Any]]
 """What changed, and the operands of those operations that have their own."""
@@ -87,7 +88,7 @@ class Changes:
         self.doubtful: set[str] = set()
         """Channels that were changed since the last save by other writes than the step's."""
 
-    def hold(self, state: ChannelState, names: Sequence[str] | None = None) -> None:
+    def hold(self, state: ChannelState, names: Collection[str] | None = None) -> None:
         """Note what the channels are as they are saved now."""
         kinds = state.kinds
         for name in state.objects if names is None else names:
@@ -99,6 +100,17 @@ class Changes:
                 else:
                     self._held.pop(name, None)
         self.doubtful.clear()
+
+    @property
+    def are_plain(self) -> bool:
+        """Nothing is held that the next step's writes might be patches to, and nothing was changed by others than the step."""
+        return not (self.packed or self._written or self.doubtful)
+
+    def has_grown(self, state: ChannelState, name: str, code: int, write: Any) -> bool:
+        """Whether this one write made a reducer's channel grow by that operation."""
+        channel: Any = state.objects[name]
+        held, size = self._held.get(name, _NOT_HELD)
+        return _growth(channel, channel.value, held, size, (write,)) == code
 
     def whole(self, state: ChannelState) -> Operations:
         """All values, each as it is."""
@@ -174,7 +186,7 @@ class Changes:
             ops.append((name, DROP, None))
             return
         kind = type(channel)
-        held, size = self._held.get(name, (MISSING, 0))
+        held, size = self._held.get(name, _NOT_HELD)
         if writes and name not in self.doubtful:
             if kind is BinaryOperatorAggregate:
                 code = _growth(channel, value, held, size, writes)
@@ -265,7 +277,7 @@ def _growth(channel: Any, value: Any, held: Any, size: int, writes: Sequence[Any
     code = _GROWS.get(kind)
     if code is None or type(held) is not kind or not channel.grows(kind):
         return None
-    if any(type(write) is not kind for write in writes):
+    if {*map(type, writes)} != {kind}:
         return None
     if kind in _SIZED:
         return code if len(value) == size + sum(map(len, writes)) else None

@@ -19,6 +19,7 @@ from mpflow._engine.persistence import (
     Persistence,
     Writes,
 )
+from mpflow._engine.rounds import Rounds
 from mpflow._engine.saving import SAVER, Call
 from mpflow._engine.suspicion import STEP, Ledger
 from mpflow._exec.place import in_worker
@@ -30,7 +31,7 @@ from mpflow.checkpoint.base import (
 )
 from mpflow.checkpoint.ids import advance_ids, version_count
 from mpflow.checkpoint.log.operations import Loaded, new_number
-from mpflow.checkpoint.log.records import IN_PATHS, NOTHING, Apart, Op, Result, Step
+from mpflow.checkpoint.log.records import IN_PATHS, NOTHING, Apart, Frame, Op, Result, Step
 from mpflow.checkpoint.log.weight import Tip
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ class Recording(Persistence):
         own = get_checkpoint_metadata(config, {})  # type: ignore[arg-type]
         # Counters of deltas are part of the metadata.
         self._frames = frames_of(saver.coder, own, self.parents, keeps=not self.deltas.any)
+        self._rounds = None if self.deltas.any or self.untracked else Rounds()
         self._saved_seen: dict[str, dict[str, Any]] = {}
         self._number = new_number()
         self._put_off_results: list[tuple[str, str, Writes, str]] = []
@@ -120,8 +122,8 @@ class Recording(Persistence):
         self._versions_made += 1
         self._version_count += 1
         # One random part for all of a run's: it tells branches apart.
-        self._version = str(self._version_count).zfill(32) + self._mark
-        return self._version
+        self._version = version = f"{self._version_count:032}{self._mark}"
+        return version
 
     def kept(self) -> dict[str, list[tuple[str, Any]]]:
         found = super().kept()
@@ -157,10 +159,43 @@ class Recording(Persistence):
             self._put_off_results.clear()
             return ()
         self.parent_id = self.where.get(CHECKPOINT_ID)
-        self._add_step(state, self.parent_id, updated, tasks)
+        if not self._add_round(state, self.parent_id, updated, tasks):
+            self._add_step(state, self.parent_id, updated, tasks)
         return (self.commit(),) if self._is_eager else ()
 
     _last_checkpoint: dict[str, Any] | None = None
+
+    def _add_round(
+        self, state: ChannelState, parent_id: str | None, updated: Collection[str] | None, tasks: Sequence[Task]
+    ) -> bool:
+        """As `_add_step`, for a step like one before; whether it is."""
+        making, changes, tip = self._making, self._changes, self._tip
+        if self._rounds is None or len(tasks) != 1 or making.ended != [*tasks] or self._versions_made != 1:
+            return False
+        (task,) = tasks
+        found = self._rounds.like(task)
+        if found is None or tip is None or tip.is_heavy or not self._follows_latest or not changes.are_plain:
+            return False
+        if parent_id is None or parent_id >= self.checkpoint_id or self.metadata["source"] != "loop" or making.input:
+            return False
+        version, written = state.counter, dict(task.writes)
+        if len(written) != len(task.writes):
+            return False
+        if not found.is_again(state, task, written, updated, changes, self.saved_versions):
+            return False
+        values, apart = making.packed_of(task, found.writes, [*written.values()])
+        if apart:
+            return False
+        making.ended.clear()
+        number = self.metadata["step"]
+        step = Step(
+            self.checkpoint_id, parent_id, found.frame, whole=False, number=number, version=version, values=(values,)
+        )
+        self._add_row_of_step(step, tip)
+        if found.grown:
+            changes.hold(state, found.grown)
+        self._note_saved(dict.fromkeys(found.names, version))
+        return True
 
     def _add_step(
         self, state: ChannelState, parent_id: str | None, updated: Collection[str] | None, tasks: Sequence[Task]
@@ -184,8 +219,10 @@ class Recording(Persistence):
             names = [name for name, one in state.versions.items() if one is version]
             saw, seen = newly_seen(state, tasks, self.saved_versions, self._saved_seen)
             ops, operands = changes.of(state, names, made.written, made.places)
-            self._add_row(parent_id, tip, made, ops, operands, updated, names, saw, version, NOTHING, seen)
+            frame = self._add_row(parent_id, tip, made, ops, operands, updated, names, saw, version, NOTHING, seen)
             versions = dict.fromkeys(names, version)
+            if self._rounds is not None and not operands and not seen:
+                self._rounds.note(state, tasks, updated, frame)
         else:
             versions = new_versions(state, self.saved_versions)
             names = list(versions)
@@ -193,11 +230,15 @@ class Recording(Persistence):
             ops, operands = changes.of(state, names, made.written, made.places)
             self._add_row(parent_id, tip, made, ops, operands, updated, (), saw, None, versions, seen)
         changes.hold(state, names)
+        self._saved_seen.update(seen)
+        self._note_saved(versions)
+
+    def _note_saved(self, versions: Mapping[str, Any]) -> None:
+        """The state is saved, with these new versions."""
         self._making.numbers.clear()
         self._versions_made = 0
         self._follows_latest = True
         self.saved_versions.update(versions)
-        self._saved_seen.update(seen)
         self.where[CHECKPOINT_ID] = self.checkpoint_id
 
     def _add_row(
@@ -214,13 +255,14 @@ class Recording(Persistence):
         versions: Mapping[str, Any],
         seen: Mapping[str, Any],
         about: Mapping[str, Any] | None = None,
-    ) -> None:
+    ) -> Frame:
         checkpoint_id, about = (self.checkpoint_id, self.metadata) if about is None else (self.began_id, about)
         now = None if updated is None else tuple(updated)
+        frame = self._frames.of(about, tuple(names), tuple(saw), now, tuple(ops), made.parts)
         step = Step(
             checkpoint_id,
             parent_id,
-            self._frames.of(about, tuple(names), tuple(saw), now, tuple(ops), made.parts),
+            frame,
             whole=tip is None,
             number=about["step"],
             version=version,
@@ -231,10 +273,14 @@ class Recording(Persistence):
             numbers=made.numbers,
             apart=made.apart,
         )
+        self._add_row_of_step(step, tip)
+        return frame
+
+    def _add_row_of_step(self, step: Step, tip: Tip | None) -> None:
         layout = self.saver.layout
-        row = layout.dump_step(self.thread_id, self.ns, step, checkpoint_id if tip is None else tip.base)
+        row = layout.dump_step(self.thread_id, self.ns, step, step.checkpoint_id if tip is None else tip.base)
         if tip is None:
-            self._tip = Tip(checkpoint_id, layout.size_of(row))
+            self._tip = Tip(step.checkpoint_id, layout.size_of(row))
         else:
             tip.grow(layout.size_of(row))
         self._rows.append(row)

@@ -24,10 +24,8 @@ def new_checkpoint_id(step: int = -2) -> str:
         if tick <= _last_tick:
             tick = _last_tick + 1
         _last_tick = tick
-    time_part = tick >> 12 << 16 | 0x6000 | tick & 0xFFF
-    rest = (step & 0x3FFF | 0x8000) << 48 | getrandbits(48)
-    digits = (time_part << 64 | rest).to_bytes(16, "big").hex()
-    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+    digits = f"{tick:015x}"
+    return f"{digits[:8]}-{digits[8:12]}-6{digits[12:]}-{step & 0x3FFF | 0x8000:x}-{getrandbits(48):012x}"
 
 
 def tick_of(checkpoint_id: str) -> int | None:
