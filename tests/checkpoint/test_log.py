@@ -385,6 +385,26 @@ def test_row_39_malformed_records_with_a_good_checksum_are_refused(parts: list[A
             continue
 
 
+VERSIONS = st.one_of(
+    st.builds("{:032}.0.{}".format, st.integers(0, 10**31), st.integers(0)),
+    st.text(alphabet="0.+-1٣ ", max_size=40),
+    st.text(alphabet="01.", min_size=31, max_size=50),
+    INTS,
+)
+
+
+@given(VERSIONS, st.lists(st.sampled_from("bcd"), unique=True), st.booleans())
+def test_versions_and_the_names_of_a_frame_are_read_as_they_were_written(
+    version: Any, names: list[str], own: bool
+) -> None:
+    ops = [(name, DROP, None) for name in (["a", *names] if own else "cab")]
+    frame = Frame(b"", v=4, names=["a", *names], updated=sorted(["a", *names]), ops=ops)
+    row = envelope.dump_step("t", "", Step("1", None, frame, whole=True, version=version), "1")
+    found = envelope.load_step("t", row)
+    assert (found.version, found.frame.names, found.frame.updated) == (version, frame.names, frame.updated)
+    assert type(found.version) is type(version)
+
+
 @given(st.binary(max_size=300), st.lists(st.tuples(st.integers(0, 300), st.integers(0, 40), st.binary(max_size=40))))
 def test_patches_are_exact(old: bytes, edits: list[tuple[int, int, bytes]]) -> None:
     old = old * 8

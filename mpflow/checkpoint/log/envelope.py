@@ -6,6 +6,7 @@ inside stay packed and are not looked at.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, Final
 from zlib import crc32
@@ -17,6 +18,7 @@ from mpflow.checkpoint.log.driver import RESULT, STEP, Row
 from mpflow.checkpoint.log.records import (
     DROP,
     FORMAT,
+    FORMATS,
     IN_PATHS,
     NOTHING,
     OPERATIONS,
@@ -57,7 +59,7 @@ def dump_step(thread_id: str, ns: str, step: Step, base: str) -> Row:
         step.ts,
         step.number,
         frame.data or _packed(frame),
-        step.version,
+        _shortened(step.version) if frame.names else None,
         _grouped(versions) if versions else (),
         {node: None if one is None else _grouped(one) for node, one in seen.items()} if seen else None,
         step.operands,
@@ -76,11 +78,42 @@ def dump_result(thread_id: str, ns: str, result: Result) -> Row:
 
 
 def _packed(frame: Frame) -> bytes:
-    parts = [None if part is None else [part.name, part.path, part.triggers, list(part.names)] for part in frame.parts]
-    updated = None if frame.updated is None else list(frame.updated)
-    body = [frame.metadata, frame.v, list(frame.names), list(frame.gone), frame.saw, updated, frame.ops, parts]
+    own = [op[0] for op in frame.ops]
+    parts = [
+        None if one is None else [one.name, one.path, one.triggers, _unless(own, one.names)] for one in frame.parts
+    ]
+    updated = None if frame.updated is None else _unless(sorted(own), frame.updated, True)
+    body = [frame.metadata, frame.v, _unless(own, frame.names), list(frame.gone), frame.saw, updated, frame.ops, parts]
     frame.data = data = _pack(body)
     return data
+
+
+def _unless(own: list[str], names: Sequence[str], mark: Any = None) -> Any:
+    """The names, or a mark for those of the frame's operations."""
+    return mark if own and list(names) == own else list(names)
+
+
+_VERSION_DIGITS: Final = 32
+
+
+def _shortened(version: Any) -> Any:
+    """A version as `ids.next_version` makes them without its leading zeros, in a list; another one as it is."""
+    if type(version) is str and version.find(".") == _VERSION_DIGITS:
+        return [version.lstrip("0")]
+    return version
+
+
+def _lengthened(version: Any) -> Any:
+    """The version that was shortened. Raises ValueError."""
+    if type(version) is not list:
+        return version
+    (short,) = version
+    if type(short) is not str:
+        raise ValueError(_MALFORMED)
+    count, dot, rest = short.partition(".")
+    if not dot or len(count) > _VERSION_DIGITS:
+        raise ValueError(_MALFORMED)
+    return f"{count.rjust(_VERSION_DIGITS, '0')}.{rest}"
 
 
 def _listed(apart: Apart) -> dict[int, list[Any]]:
@@ -138,6 +171,7 @@ def load_step(thread_id: str, row: Row) -> Step:
             or not {*map(type, numbers)} <= _NUMBERS
         ):
             raise ValueError(_MALFORMED)
+        version = _lengthened(version)
         frame = _recent_frame(framed) if len(framed) <= _RECENT_BYTES else _frame(framed)
         if (
             len(values) + len(numbers) != len(frame.parts)
@@ -173,6 +207,10 @@ def _frame(data: bytes) -> Frame:
     except Exception as error:
         raise ValueError(f"{type(error).__name__}: {error}") from None
     metadata, v, names, gone, saw, updated, ops, parts = body
+    ops = [_op(len(parts), *op) for op in ops]
+    own = [op[0] for op in ops]
+    names = own if names is None else names
+    updated = sorted(own) if updated is True else updated
     if (
         type(metadata) not in (bytes, dict)
         or type(v) is not int
@@ -191,8 +229,8 @@ def _frame(data: bytes) -> Frame:
         gone=gone,
         saw=saw,
         updated=updated,
-        ops=[_op(len(parts), *op) for op in ops],
-        parts=[None if part is None else _part(*part) for part in parts],
+        ops=ops,
+        parts=[None if part is None else _part(own, *part) for part in parts],
     )
     frame.data = data
     return frame
@@ -202,7 +240,8 @@ def _frame(data: bytes) -> Frame:
 _recent_frame = lru_cache(maxsize=64)(_frame)
 
 
-def _part(name: Any, path: Any, triggers: Any, names: Any) -> Part:
+def _part(own: list[str], name: Any, path: Any, triggers: Any, names: Any) -> Part:
+    names = own if names is None else names
     if type(name) is not str or type(path) is not list or not _are_names(triggers) or not _are_names(names):
         raise ValueError(_MALFORMED)
     if not {*map(type, path)} <= IN_PATHS:
@@ -259,7 +298,7 @@ def _opened(thread_id: str, row: Row, *lengths: int) -> list[Any]:
         raise _corrupt(thread_id, row, f"{type(error).__name__}: {error}") from None
     if type(body) is not list or not body or type(body[0]) is not int:
         raise _corrupt(thread_id, row, "it is no record")
-    if body[0] != FORMAT:
+    if body[0] not in FORMATS:
         raise CheckpointVersionError(f"thread '{thread_id}', checkpoint '{row.checkpoint_id}'", body[0], FORMAT)
     if len(body) not in lengths:
         raise _corrupt(thread_id, row, f"its record has {len(body)} parts")

@@ -30,8 +30,11 @@ OPERATIONS: Final = range(9)
 NOTHING: Final[Mapping[Any, Any]] = {}
 Apart = Mapping[int, tuple[int, Packed]]
 
-FORMAT: Final = 2
-"""The version of the records' layout."""
+FORMAT: Final = 3
+"""The version of the records' layout that is written."""
+FORMATS: Final = frozenset({2, 3})
+"""Those that are read. A thread may have rows of each. From 3 on a frame leaves out names that are those of its operations, and
+a version its leading zeros."""
 
 Refs = Sequence[int]
 """Places in the results that a step is made of: a result's position in the frame and an index into its writes, in turns."""
