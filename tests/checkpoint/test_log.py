@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Callable
+from contextlib import nullcontext
 from datetime import datetime
 from itertools import pairwise
 from typing import Any
@@ -14,7 +14,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mpflow._scope import task_id_of
-from mpflow._sqlite import open_private
 from mpflow._wire.codec import DecodeError
 from mpflow.checkpoint.base import CheckpointTuple, empty_checkpoint
 from mpflow.checkpoint.ids import new_checkpoint_id
@@ -52,10 +51,6 @@ INTS = st.integers(-(2**63), 2**64 - 1)
 def saver() -> LogSaver:
     """A log whose rows are bytes, in memory."""
     return LogSaver(MemoryDriver())
-
-
-def saver_in_sqlite() -> LogSaver:
-    return SqliteSaver(open_private(":memory:"))
 
 
 def at(thread_id: str = "t", checkpoint_id: str | None = None, ns: str = "") -> Any:
@@ -233,57 +228,62 @@ def check(saver: LogSaver, model: Model) -> None:
     assert (latest and latest.checkpoint["id"]) == max(model.checkpoints, default=None)
 
 
-@pytest.mark.parametrize("make", [saver, saver_in_sqlite])
+def play(dice: random.Random, log: LogSaver) -> None:
+    """A random history in a log, and in a model of it, to which it is compared."""
+    model = Model()
+    for number in range(dice.randrange(1, 25)):
+        known = list(model.checkpoints)
+        choice = dice.random()
+        if choice < 0.6 or not known:
+            parent_id = dice.choice([*known, *known[-1:] * 5]) if known and dice.random() < 0.95 else None
+            values, versions, seen, _ = model.checkpoints[parent_id] if parent_id else ({}, {}, {}, None)
+            values, versions = dict(values), dict(versions)
+            seen = {node: dict(one) for node, one in seen.items()}
+            for name in dice.sample("abcd", dice.randrange(4)):
+                versions[name] = f"{number:03}"
+                if dice.random() < 0.2:
+                    values.pop(name, None)
+                else:
+                    values[name] = dice.choice([number, [number] * dice.randrange(300), "text", {"k": number}])
+            if dice.random() < 0.5:
+                seen.setdefault(dice.choice("nm"), {}).update(versions)
+            made = checkpoint(values, versions, seen)
+            again = bool(known) and dice.random() < 0.1
+            if again:
+                made["id"] = dice.choice([one for one in known if one != parent_id] or known)
+                parent_id = None if parent_id is not None and parent_id >= made["id"] else parent_id
+            log.put(at(checkpoint_id=parent_id), made, {"source": "loop", "step": number}, {})
+            model.checkpoints[made["id"]] = (values, versions, seen, parent_id)
+        elif choice < 0.9:
+            checkpoint_id, task_id = dice.choice(known), dice.choice("xyz")
+            writes = [(dice.choice(["a", "b", "__error__"]), number) for _ in range(dice.randrange(1, 3))]
+            log.put_writes(at(checkpoint_id=checkpoint_id), writes, task_id)
+            slots = model.writes.setdefault(checkpoint_id, {})
+            for index, (name, value) in enumerate(writes):
+                slot = (task_id, -1 if name == "__error__" else index)
+                if slot[1] < 0 or slot not in slots:
+                    slots[slot] = (task_id, name, value)
+        elif choice < 0.95:
+            keep = dice.randrange(1, 6)
+            log.prune(["t"], keep=keep)
+            for gone in sorted(known)[:-keep]:
+                del model.checkpoints[gone]
+                model.writes.pop(gone, None)
+        else:
+            log.copy_thread("t", "u")
+            assert len(list(log.list(at("u")))) == len(known)
+            log.delete_thread("u")
+            assert list(log.list(at("u"))) == []
+    check(log, model)
+
+
+@pytest.mark.parametrize("kind", ["memory", "sqlite"])
 @given(seed=st.integers(0, 2**32), heavy=st.booleans())
-def test_a_random_history_comes_back_whole(make: Callable[[], LogSaver], seed: int, heavy: bool) -> None:
-    dice = random.Random(seed)
-    log, model = make(), Model()
+def test_a_random_history_comes_back_whole(kind: str, seed: int, heavy: bool) -> None:
     least, weight.LEAST_BYTES = weight.LEAST_BYTES, 20_000 if heavy else weight.LEAST_BYTES
     try:
-        for number in range(dice.randrange(1, 25)):
-            known = list(model.checkpoints)
-            choice = dice.random()
-            if choice < 0.6 or not known:
-                parent_id = dice.choice([*known, *known[-1:] * 5]) if known and dice.random() < 0.95 else None
-                values, versions, seen, _ = model.checkpoints[parent_id] if parent_id else ({}, {}, {}, None)
-                values, versions = dict(values), dict(versions)
-                seen = {node: dict(one) for node, one in seen.items()}
-                for name in dice.sample("abcd", dice.randrange(4)):
-                    versions[name] = f"{number:03}"
-                    if dice.random() < 0.2:
-                        values.pop(name, None)
-                    else:
-                        values[name] = dice.choice([number, [number] * dice.randrange(300), "text", {"k": number}])
-                if dice.random() < 0.5:
-                    seen.setdefault(dice.choice("nm"), {}).update(versions)
-                made = checkpoint(values, versions, seen)
-                again = bool(known) and dice.random() < 0.1
-                if again:
-                    made["id"] = dice.choice([one for one in known if one != parent_id] or known)
-                    parent_id = None if parent_id is not None and parent_id >= made["id"] else parent_id
-                log.put(at(checkpoint_id=parent_id), made, {"source": "loop", "step": number}, {})
-                model.checkpoints[made["id"]] = (values, versions, seen, parent_id)
-            elif choice < 0.9:
-                checkpoint_id, task_id = dice.choice(known), dice.choice("xyz")
-                writes = [(dice.choice(["a", "b", "__error__"]), number) for _ in range(dice.randrange(1, 3))]
-                log.put_writes(at(checkpoint_id=checkpoint_id), writes, task_id)
-                slots = model.writes.setdefault(checkpoint_id, {})
-                for index, (name, value) in enumerate(writes):
-                    slot = (task_id, -1 if name == "__error__" else index)
-                    if slot[1] < 0 or slot not in slots:
-                        slots[slot] = (task_id, name, value)
-            elif choice < 0.95:
-                keep = dice.randrange(1, 6)
-                log.prune(["t"], keep=keep)
-                for gone in sorted(known)[:-keep]:
-                    del model.checkpoints[gone]
-                    model.writes.pop(gone, None)
-            else:
-                log.copy_thread("t", "u")
-                assert len(list(log.list(at("u")))) == len(known)
-                log.delete_thread("u")
-                assert list(log.list(at("u"))) == []
-        check(log, model)
+        with nullcontext(saver()) if kind == "memory" else SqliteSaver.from_conn_string(":memory:") as log:
+            play(random.Random(seed), log)
     finally:
         weight.LEAST_BYTES = least
 
