@@ -7,6 +7,7 @@ the default pool because starting one for each would take too long are marked `w
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 
@@ -26,6 +27,11 @@ settings.load_profile("ci" if os.environ.get("CI") else "default")
 
 # Idle threads wait for more work before they end; at two seconds the wait for them would outlast most tests.
 mpflow._exec.thread.IDLE_S = 0.02
+
+
+# Shells have what they start in the background ignore it, and then nothing of what Ctrl-C does would happen.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="module", autouse=True)
