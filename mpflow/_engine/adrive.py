@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mpflow._core.protocol import CANCEL
@@ -11,9 +12,9 @@ from mpflow._engine.caching import CACHE, acall_cache
 from mpflow._engine.drive import abandon, perform_all
 from mpflow._engine.loop import CLOSE, EMIT, PAUSE, START, TELL, WAIT, run_loop
 from mpflow._engine.places import INLINE, LOOP, Places
-from mpflow._engine.saving import SAVER, acall_saver, aleave
+from mpflow._engine.saving import SAVER, acall_saver, aleave, leave
 from mpflow._exec.aio import LoopBell, LoopPlace, unwatch, watch
-from mpflow._exec.interrupts import from_outside, pass_on
+from mpflow._exec.interrupts import pass_on
 from mpflow._exec.patience import Patience
 
 if TYPE_CHECKING:
@@ -38,64 +39,63 @@ async def adrive(run: Run, input: Any) -> AsyncIterator[Any]:
     watched = None
     reply: Any = None
     try:
-        try:
-            while True:
-                try:
-                    effect = loop.send(reply)
-                except StopIteration:
-                    return
-                kind = effect[0]
-                reply = None
-                if kind is START:
-                    reply = ()
-                    for route, group in places.grouped(effect[1]):
-                        if route is LOOP or (route is INLINE and performer.teller is not None):  # handlers are awaited
-                            for attempt in group:
-                                attempt.outbox = mailbox
-                                if (timeout := attempt.task.node.timeout) is not None:
-                                    attempt.patience = Patience(timeout)
-                            tasks.submit(group)
-                        elif route is INLINE:
-                            reply = perform_all(run, group)
-                        else:
-                            places.submit(route, group)
-                elif kind is WAIT:
-                    if places.portions is not None:
-                        places.portions.hand_out()
-                    if places.pool is not None and watched is None:
-                        watched = places.pool
-                        watch(watched)
-                    if not mailbox.items:
-                        await bell.wait(places.patience_s(effect[1]) if places.auto else effect[1])
-                    reply = places.take()
-                elif kind is PAUSE:
-                    await asyncio.sleep(effect[1])
-                elif kind is CLOSE:
-                    attempt, diff = effect[1], effect[2]
-                    attempt.outbox = mailbox
-                    tasks.start(attempt, performer.aclose_returned(attempt, diff))
-                elif kind is SAVER:
-                    reply = await acall_saver(saver, effect[1], effect[2])
-                elif kind is CACHE:
-                    reply = await acall_cache(run, effect[1], effect[2])
-                elif kind is TELL:
-                    await performer.teller.atell(effect[1])  # type: ignore[union-attr]
-                elif kind is EMIT:
-                    while queue:
-                        yield queue.popleft()
-                elif kind is CANCEL:
-                    places.cancel(effect[1], kill=effect[2])
-                    tasks.cancel(effect[1])
-        finally:
-            loop.close()
-            was_interrupted = abandon(run, places)
+        while True:
+            try:
+                effect = loop.send(reply)
+            except StopIteration:
+                return
+            kind = effect[0]
+            reply = None
+            if kind is START:
+                reply = ()
+                for route, group in places.grouped(effect[1]):
+                    if route is LOOP or (route is INLINE and performer.teller is not None):  # handlers are awaited
+                        for attempt in group:
+                            attempt.outbox = mailbox
+                            if (timeout := attempt.task.node.timeout) is not None:
+                                attempt.patience = Patience(timeout)
+                        tasks.submit(group)
+                    elif route is INLINE:
+                        reply = perform_all(run, group)
+                    else:
+                        places.submit(route, group)
+            elif kind is WAIT:
+                if places.portions is not None:
+                    places.portions.hand_out()
+                if places.pool is not None and watched is None:
+                    watched = places.pool
+                    watch(watched)
+                if not mailbox.items:
+                    await bell.wait(places.patience_s(effect[1]) if places.auto else effect[1])
+                reply = places.take()
+            elif kind is PAUSE:
+                await asyncio.sleep(effect[1])
+            elif kind is CLOSE:
+                attempt, diff = effect[1], effect[2]
+                attempt.outbox = mailbox
+                tasks.start(attempt, partial(performer.aclose_returned, diff=diff))
+            elif kind is SAVER:
+                reply = await acall_saver(saver, effect[1], effect[2])
+            elif kind is CACHE:
+                reply = await acall_cache(run, effect[1], effect[2])
+            elif kind is TELL:
+                await performer.teller.atell(effect[1])  # type: ignore[union-attr]
+            elif kind is EMIT:
+                while queue:
+                    yield queue.popleft()
+            elif kind is CANCEL:
+                places.cancel(effect[1], kill=effect[2])
+                tasks.cancel(effect[1])
+    finally:
+        was_interrupted = abandon(run, places, loop)
+        mailbox.notify = None
+        if bell.loop.is_closed():  # by a second Ctrl-C, which cut asyncio's own ending short: nothing can be awaited
+            leave(run.persistence)
+        else:
             tasks.cancel(run.scheduler.running_attempts())
             await tasks.join()
             if watched is not None:
                 unwatch(watched)
-            mailbox.notify = None
             await aleave(run.persistence)
-            if was_interrupted:
-                pass_on()
-    except (KeyboardInterrupt, asyncio.CancelledError) as interrupt:
-        raise from_outside(interrupt) from None
+        if was_interrupted:
+            pass_on()

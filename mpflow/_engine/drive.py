@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ from mpflow._engine.caching import CACHE, call_cache
 from mpflow._engine.loop import CLOSE, EMIT, PAUSE, START, TELL, WAIT, run_loop
 from mpflow._engine.places import INLINE, THREAD, Places
 from mpflow._engine.saving import SAVER, call_saver, leave
-from mpflow._exec.interrupts import Uninterrupted, from_outside, pass_on
+from mpflow._exec.interrupts import Uninterrupted, pass_on
 from mpflow._messages import CANCELLED, DONE, FAILED, Attempt, Outcome
 
 if TYPE_CHECKING:
@@ -44,72 +44,66 @@ def drive(run: Run, input: Any) -> Iterator[Any]:
     slow: dict[str, float] = {}
     reply: Any = None
     try:
-        try:
-            while True:
-                try:
-                    effect = loop.send(reply)
-                except StopIteration:
-                    return
-                kind = effect[0]
-                reply = None
-                if kind is START:
-                    attempts: Sequence[Attempt] = effect[1]
-                    if len(attempts) == 1:
-                        attempt = attempts[0]
-                        node = attempt.task.node
-                        route = routes[node] if node in routes else places.route(node)
-                        if alone_inline and (
-                            route is INLINE
-                            or (route is THREAD and scheduler.running == 1 and node not in routes.may_call)
-                        ):
-                            if places.director is None or places.director.keeps(attempt):
-                                reply = (perform(attempt),)
-                            else:
-                                reply = ()
-                        elif route is INLINE:
-                            reply = perform_all(run, attempts)
+        while True:
+            try:
+                effect = loop.send(reply)
+            except StopIteration:
+                return
+            kind = effect[0]
+            reply = None
+            if kind is START:
+                attempts: Sequence[Attempt] = effect[1]
+                if len(attempts) == 1:
+                    attempt = attempts[0]
+                    node = attempt.task.node
+                    route = routes[node] if node in routes else places.route(node)
+                    if alone_inline and (
+                        route is INLINE or (route is THREAD and scheduler.running == 1 and node not in routes.may_call)
+                    ):
+                        if places.director is None or places.director.keeps(attempt):
+                            reply = (perform(attempt),)
                         else:
-                            places.submit(route, attempts)
                             reply = ()
+                    elif route is INLINE:
+                        reply = perform_all(run, attempts)
                     else:
-                        reply = _start(run, places, attempts)
-                elif kind is WAIT:
-                    if places.portions is not None:
-                        places.portions.hand_out()
-                    if helps and not mailbox.items and (untaken := places.untaken()) is not None:
-                        mailbox.post(perform(untaken))  # behind what it said
-                    elif not mailbox.items:
-                        pool = places.pool
-                        timeout_s = places.patience_s(effect[1]) if places.auto else effect[1]
-                        if pool is None:
-                            mailbox.wait(timeout_s)
-                        else:
-                            pool.wait(mailbox, timeout_s)
-                    reply = places.take()
-                elif kind is PAUSE:
-                    time.sleep(effect[1])
-                elif kind is CLOSE:
-                    reply = _close(run, places, effect[1], effect[2], slow)
-                elif kind is SAVER:
-                    reply = call_saver(saver, effect[1], effect[2])
-                elif kind is CACHE:
-                    reply = call_cache(run, effect[1], effect[2])
-                elif kind is TELL:
-                    run.performer.teller.tell(effect[1])  # type: ignore[union-attr]
-                elif kind is EMIT:
-                    while queue:
-                        yield queue.popleft()
-                elif kind is CANCEL:
-                    places.cancel(effect[1], kill=effect[2])
-        finally:
-            loop.close()
-            was_interrupted = abandon(run, places)
-            if run.persistence is not None:
-                leave(run.persistence)
-            if was_interrupted:
-                pass_on()
-    except KeyboardInterrupt as interrupt:
-        raise from_outside(interrupt) from None
+                        places.submit(route, attempts)
+                        reply = ()
+                else:
+                    reply = _start(run, places, attempts)
+            elif kind is WAIT:
+                if places.portions is not None:
+                    places.portions.hand_out()
+                if helps and not mailbox.items and (untaken := places.untaken()) is not None:
+                    mailbox.post(perform(untaken))  # behind what it said
+                elif not mailbox.items:
+                    pool = places.pool
+                    timeout_s = places.patience_s(effect[1]) if places.auto else effect[1]
+                    if pool is None:
+                        mailbox.wait(timeout_s)
+                    else:
+                        pool.wait(mailbox, timeout_s)
+                reply = places.take()
+            elif kind is PAUSE:
+                time.sleep(effect[1])
+            elif kind is CLOSE:
+                reply = _close(run, places, effect[1], effect[2], slow)
+            elif kind is SAVER:
+                reply = call_saver(saver, effect[1], effect[2])
+            elif kind is CACHE:
+                reply = call_cache(run, effect[1], effect[2])
+            elif kind is TELL:
+                run.performer.teller.tell(effect[1])  # type: ignore[union-attr]
+            elif kind is EMIT:
+                while queue:
+                    yield queue.popleft()
+            elif kind is CANCEL:
+                places.cancel(effect[1], kill=effect[2])
+    finally:
+        was_interrupted = abandon(run, places, loop)
+        leave(run.persistence)
+        if was_interrupted:
+            pass_on()
 
 
 def _start(run: Run, places: Places, attempts: Sequence[Attempt]) -> list[Outcome]:
@@ -160,8 +154,8 @@ def _close(run: Run, places: Places, attempt: Attempt, diff: Any, slow: dict[str
     return None
 
 
-def abandon(run: Run, places: Places) -> bool:
-    """Cancel whatever of the run is still on its way, without waiting for it.
+def abandon(run: Run, places: Places, loop: Generator[Any, Any, None]) -> bool:
+    """End the run's loop and cancel whatever is still on its way, without waiting for it.
 
     A second Ctrl-C does not stop this in the middle, where workers are killed and the tasks of other runs move: whether
     one came, and must be passed on.
@@ -174,8 +168,10 @@ def abandon(run: Run, places: Places) -> bool:
     scheduler = run.scheduler
     if scheduler.running:
         with Uninterrupted() as ending:
+            loop.close()
             places.cancel(scheduler.running_attempts(), kill=True)
             places.close()
         return ending.came
+    loop.close()
     places.close()
     return False

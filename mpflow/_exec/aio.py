@@ -9,7 +9,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from mpflow._exec.interrupts import from_outside
+from mpflow._exec.tracebacks import from_outside
 from mpflow._messages import CANCELLED, CLOSED, FAILED, Attempt, Outcome
 from mpflow.errors import NodeCancelledError
 
@@ -71,24 +71,26 @@ class LoopPlace:
 
     def submit(self, attempts: Sequence[Attempt]) -> None:
         for attempt in attempts:
-            self.start(attempt, self._work(attempt))
+            self.start(attempt, self._work)
 
-    def start(self, attempt: Attempt, coroutine: Coroutine[Any, Any, Any]) -> None:
+    def start(self, attempt: Attempt, work: Work) -> None:
         """Await what completes an attempt, and post its outcome."""
         # A task copies the context it is made in; made inside a copy of the run's, it has that.
-        task = self._context.copy().run(self._bell.loop.create_task, self._finish(attempt, coroutine))
+        task = self._context.copy().run(self._bell.loop.create_task, self._finish(attempt, work))
+        # Whoever leaves them pending has been told: by a second Ctrl-C, which asyncio lets cut short its own ending.
+        # A line for each of thousands would hide where it came.
+        task._log_destroy_pending = False  # type: ignore[attr-defined]
         self._tasks[attempt] = task
 
         def forget(task: asyncio.Task[None]) -> None:
             self._tasks.pop(attempt, None)
             if task.cancelled():  # before it had begun, so nothing in it could answer
-                coroutine.close()
                 assert attempt.outbox is not None
                 attempt.outbox.post((CANCELLED, attempt, None, 0.0))
 
         task.add_done_callback(forget)
 
-    async def _finish(self, attempt: Attempt, coroutine: Coroutine[Any, Any, Any]) -> None:
+    async def _finish(self, attempt: Attempt, work: Work) -> None:
         started = perf_counter()
         patience = attempt.patience
         assert attempt.outbox is not None
@@ -97,7 +99,7 @@ class LoopPlace:
             assert task is not None
             patience.watch(self._bell.loop, task)
         try:
-            outcome: Outcome = (CLOSED, attempt, await coroutine, perf_counter() - started)
+            outcome: Outcome = (CLOSED, attempt, await work(attempt), perf_counter() - started)
             if patience is not None and patience.kind is not None:  # it took no notice of being cancelled
                 outcome = FAILED, attempt, patience.error(attempt.program.name), perf_counter() - started
         except BaseException as error:

@@ -1,4 +1,4 @@
-"""Ctrl-C: work that it must not cut short, and how much of ours its traceback shows.
+"""Ctrl-C: work that it must not cut short.
 
 Changes the handler of SIGINT for moments alone, and in the main thread alone, where Python runs handlers.
 """
@@ -8,12 +8,7 @@ from __future__ import annotations
 import signal
 import sys
 import threading
-from typing import TYPE_CHECKING, Any, TypeVar
-
-if TYPE_CHECKING:
-    from types import TracebackType
-
-_E = TypeVar("_E", bound=BaseException)
+from typing import Any
 
 
 class Uninterrupted:
@@ -59,14 +54,3 @@ def pass_on() -> None:
                 return
             error = error.__context__
     signal.raise_signal(signal.SIGINT)
-
-
-def from_outside(interrupt: _E) -> _E:
-    """`interrupt` with its traceback from the first frame on that is not ours. To be raised ``from None``.
-
-    Where of ours it came helps nobody; in which node, saver or handler it came does.
-    """
-    traceback: TracebackType | None = interrupt.__traceback__
-    while traceback is not None and traceback.tb_frame.f_globals.get("__name__", "").startswith("mpflow."):
-        traceback = traceback.tb_next
-    return interrupt.with_traceback(traceback)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable, Iterator, Sized
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+from mpflow._exec.tracebacks import from_outside
 from mpflow.runnables.batching import (
     Failure,
     aas_completed,
@@ -79,17 +80,20 @@ def _batch_as_completed(
     thread_id_prefix: str | None = None,
     **kwargs: Any,
 ) -> Iterator[tuple[int, Any]]:
-    failure, limit, prefix = _failure(graph, return_exceptions), limit_of(graph, config), thread_id_prefix
-    indexed = _indexed(graph, inputs, config, prefix)
-    for way, items, guard in _parts(graph, indexed, limit, parallel, prefix, kwargs):
-        if way == "nodes":
-            runnable, numbered = _driven(graph, items, prefix)
-            yield from as_completed(runnable, numbered, limit, failure, **kwargs)
-        else:
-            from mpflow.pregel.items import Items, items_as_completed
+    try:
+        failure, limit, prefix = _failure(graph, return_exceptions), limit_of(graph, config), thread_id_prefix
+        indexed = _indexed(graph, inputs, config, prefix)
+        for way, items, guard in _parts(graph, indexed, limit, parallel, prefix, kwargs):
+            if way == "nodes":
+                runnable, numbered = _driven(graph, items, prefix)
+                yield from as_completed(runnable, numbered, limit, failure, **kwargs)
+            else:
+                from mpflow.pregel.items import Items, items_as_completed
 
-            within: Any = {"limit": limit, "failure": failure, "guard": guard, "thread_id_prefix": prefix}
-            yield from items_as_completed(Items(graph, items, **within, **kwargs))
+                within: Any = {"limit": limit, "failure": failure, "guard": guard, "thread_id_prefix": prefix}
+                yield from items_as_completed(Items(graph, items, **within, **kwargs))
+    except KeyboardInterrupt as interrupt:
+        raise from_outside(interrupt) from None
 
 
 async def _abatch_as_completed(
@@ -102,23 +106,27 @@ async def _abatch_as_completed(
     thread_id_prefix: str | None = None,
     **kwargs: Any,
 ) -> AsyncIterator[tuple[int, Any]]:
+    import asyncio
     from contextlib import aclosing
 
-    failure, limit, prefix = _failure(graph, return_exceptions), limit_of(graph, config), thread_id_prefix
-    found: Any
-    indexed = _indexed(graph, inputs, config, prefix)
-    for way, items, guard in _parts(graph, indexed, limit, parallel, prefix, kwargs):
-        if way == "nodes":
-            runnable, numbered = _driven(graph, items, prefix)
-            found = aas_completed(runnable, numbered, limit, failure, **kwargs)
-        else:
-            from mpflow.pregel.items import Items, aitems_as_completed
+    try:
+        failure, limit, prefix = _failure(graph, return_exceptions), limit_of(graph, config), thread_id_prefix
+        found: Any
+        indexed = _indexed(graph, inputs, config, prefix)
+        for way, items, guard in _parts(graph, indexed, limit, parallel, prefix, kwargs):
+            if way == "nodes":
+                runnable, numbered = _driven(graph, items, prefix)
+                found = aas_completed(runnable, numbered, limit, failure, **kwargs)
+            else:
+                from mpflow.pregel.items import Items, aitems_as_completed
 
-            within: Any = {"limit": limit, "failure": failure, "guard": guard, "thread_id_prefix": prefix}
-            found = aitems_as_completed(Items(graph, items, **within, **kwargs))
-        async with aclosing(found) as settled:
-            async for item in settled:
-                yield item
+                within: Any = {"limit": limit, "failure": failure, "guard": guard, "thread_id_prefix": prefix}
+                found = aitems_as_completed(Items(graph, items, **within, **kwargs))
+            async with aclosing(found) as settled:
+                async for item in settled:
+                    yield item
+    except (KeyboardInterrupt, asyncio.CancelledError) as interrupt:
+        raise from_outside(interrupt) from None
 
 
 def _shown(name: str, inputs: Iterable[Any], found: Iterator[tuple[int, Any]]) -> Iterator[tuple[int, Any]]:
@@ -180,9 +188,13 @@ class BatchedGraph:
 
         ``progress=True`` draws a bar of finished runs on stderr, if that is a terminal.
         """
-        return in_order(
-            self.batch_as_completed(inputs, config, return_exceptions=return_exceptions, parallel=parallel, **kwargs)
+        found = self.batch_as_completed(
+            inputs, config, return_exceptions=return_exceptions, parallel=parallel, **kwargs
         )
+        try:
+            return in_order(found)
+        except KeyboardInterrupt as interrupt:
+            raise from_outside(interrupt) from None
 
     async def abatch(
         self,
@@ -194,9 +206,15 @@ class BatchedGraph:
         **kwargs: Any,
     ) -> list[Any]:
         """As `batch`, awaited."""
-        return await ain_order(
-            self.abatch_as_completed(inputs, config, return_exceptions=return_exceptions, parallel=parallel, **kwargs)
+        import asyncio
+
+        found = self.abatch_as_completed(
+            inputs, config, return_exceptions=return_exceptions, parallel=parallel, **kwargs
         )
+        try:
+            return await ain_order(found)
+        except (KeyboardInterrupt, asyncio.CancelledError) as interrupt:
+            raise from_outside(interrupt) from None
 
     def batch_as_completed(
         self,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from mpflow._engine.run import Run
 from mpflow._engine.setting import Asked, Setting
+from mpflow._exec.tracebacks import from_outside
 from mpflow._scope import SCOPE_KEY
 from mpflow.pregel.described import DescribedGraph
 from mpflow.runnables.runnable import Runnable
@@ -124,23 +125,26 @@ class RunningGraph(DescribedGraph, Runnable[Any, Any]):
 
         Blocks until the run is over. Raises what a node raised, unwrapped, and the errors of `mpflow.errors`.
         """
-        from mpflow._engine.drive import drive
+        try:
+            from mpflow._engine.drive import drive
 
-        asked = self._asked(
-            context,
-            None if stream_mode == "values" else self._mode(config, stream_mode),
-            print_mode,
-            self._plan.output if output_keys is None else output_keys,
-            interrupt_before,
-            interrupt_after,
-            durability,
-            control,
-            version,
-            **kwargs,
-        )
-        run = self._run(config, asked)
-        chunks = list(_told(run, drive(run, input), input))
-        return self._result(run, version) if stream_mode == "values" else chunks
+            asked = self._asked(
+                context,
+                None if stream_mode == "values" else self._mode(config, stream_mode),
+                print_mode,
+                self._plan.output if output_keys is None else output_keys,
+                interrupt_before,
+                interrupt_after,
+                durability,
+                control,
+                version,
+                **kwargs,
+            )
+            run = self._run(config, asked)
+            chunks = list(_told(run, drive(run, input), input))
+            return self._result(run, version) if stream_mode == "values" else chunks
+        except KeyboardInterrupt as interrupt:
+            raise from_outside(interrupt) from None
 
     async def ainvoke(
         self,
@@ -159,23 +163,28 @@ class RunningGraph(DescribedGraph, Runnable[Any, Any]):
         **kwargs: Any,
     ) -> Any:
         """As `invoke`, awaited."""
-        from mpflow._engine.adrive import adrive
+        import asyncio
 
-        asked = self._asked(
-            context,
-            None if stream_mode == "values" else self._mode(config, stream_mode),
-            print_mode,
-            self._plan.output if output_keys is None else output_keys,
-            interrupt_before,
-            interrupt_after,
-            durability,
-            control,
-            version,
-            **kwargs,
-        )
-        run = self._run(config, asked)
-        chunks = [chunk async for chunk in _atold(run, adrive(run, input), input)]
-        return self._result(run, version) if stream_mode == "values" else chunks
+        try:
+            from mpflow._engine.adrive import adrive
+
+            asked = self._asked(
+                context,
+                None if stream_mode == "values" else self._mode(config, stream_mode),
+                print_mode,
+                self._plan.output if output_keys is None else output_keys,
+                interrupt_before,
+                interrupt_after,
+                durability,
+                control,
+                version,
+                **kwargs,
+            )
+            run = self._run(config, asked)
+            chunks = [chunk async for chunk in _atold(run, adrive(run, input), input)]
+            return self._result(run, version) if stream_mode == "values" else chunks
+        except (KeyboardInterrupt, asyncio.CancelledError) as interrupt:
+            raise from_outside(interrupt) from None
 
     def _result(self, run: Run, version: str) -> Any:
         if version == "v1":
@@ -215,23 +224,26 @@ class RunningGraph(DescribedGraph, Runnable[Any, Any]):
         The consumer drives the run: the next superstep starts when more is asked for. Closing the iterator early
         cancels what runs.
         """
-        from mpflow._engine.drive import drive
+        try:
+            from mpflow._engine.drive import drive
 
-        asked = self._asked(
-            context,
-            self._mode(config, stream_mode),
-            print_mode,
-            output_keys,
-            interrupt_before,
-            interrupt_after,
-            durability,
-            control,
-            version,
-            subgraphs=subgraphs,
-            debug=debug,
-        )
-        run = self._run(config, asked)
-        yield from _told(run, drive(run, input), input)
+            asked = self._asked(
+                context,
+                self._mode(config, stream_mode),
+                print_mode,
+                output_keys,
+                interrupt_before,
+                interrupt_after,
+                durability,
+                control,
+                version,
+                subgraphs=subgraphs,
+                debug=debug,
+            )
+            run = self._run(config, asked)
+            yield from _told(run, drive(run, input), input)
+        except KeyboardInterrupt as interrupt:
+            raise from_outside(interrupt) from None
 
     async def astream(  # type: ignore[override]
         self,
@@ -251,27 +263,31 @@ class RunningGraph(DescribedGraph, Runnable[Any, Any]):
         version: Literal["v1", "v2"] = "v1",
     ) -> AsyncIterator[Any]:
         """As `stream`, for ``async for``."""
+        import asyncio
         from contextlib import aclosing
 
-        from mpflow._engine.adrive import adrive
+        try:
+            from mpflow._engine.adrive import adrive
 
-        asked = self._asked(
-            context,
-            self._mode(config, stream_mode),
-            print_mode,
-            output_keys,
-            interrupt_before,
-            interrupt_after,
-            durability,
-            control,
-            version,
-            subgraphs=subgraphs,
-            debug=debug,
-        )
-        run = self._run(config, asked)
-        async with aclosing(cast("Any", _atold(run, adrive(run, input), input))) as chunks:
-            async for chunk in chunks:
-                yield chunk
+            asked = self._asked(
+                context,
+                self._mode(config, stream_mode),
+                print_mode,
+                output_keys,
+                interrupt_before,
+                interrupt_after,
+                durability,
+                control,
+                version,
+                subgraphs=subgraphs,
+                debug=debug,
+            )
+            run = self._run(config, asked)
+            async with aclosing(cast("Any", _atold(run, adrive(run, input), input))) as chunks:
+                async for chunk in chunks:
+                    yield chunk
+        except (KeyboardInterrupt, asyncio.CancelledError) as interrupt:
+            raise from_outside(interrupt) from None
 
     def _mode(self, config: Any, asked: Any) -> Any:
         """The modes asked for; whole values by default for a graph that a node hands its config on to."""

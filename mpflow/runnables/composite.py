@@ -9,6 +9,7 @@ from mpflow._core.plan import NodePlan, Plan
 from mpflow._engine.run import Run
 from mpflow._engine.setting import Asked, Setting
 from mpflow._exec.branching import BranchProgram, StreamingProgram
+from mpflow._exec.tracebacks import from_outside
 from mpflow.channels.ephemeral_value import EphemeralValue
 from mpflow.channels.last_value import LastValue
 from mpflow.runnables.base import Callables, coerce
@@ -52,36 +53,51 @@ class Composite(Runnable[Any, Any]):
 
     def _performed(self, input: Any, config: RunnableConfig | None) -> Any:
         """Run on the engine, from the calling thread; the plan's output."""
-        from mpflow._engine.drive import drive
+        try:
+            from mpflow._engine.drive import drive
 
-        run = self._run(INVOKE, config)
-        for _ in drive(run, (input,)):
-            pass
-        return run.result
+            run = self._run(INVOKE, config)
+            for _ in drive(run, (input,)):
+                pass
+            return run.result
+        except KeyboardInterrupt as interrupt:
+            raise from_outside(interrupt) from None
 
     async def _aperformed(self, input: Any, config: RunnableConfig | None) -> Any:
-        from mpflow._engine.adrive import adrive
+        import asyncio
 
-        run = self._run(AINVOKE, config)
-        async for _ in adrive(run, (input,)):
-            pass
-        return run.result
+        try:
+            from mpflow._engine.adrive import adrive
+
+            run = self._run(AINVOKE, config)
+            async for _ in adrive(run, (input,)):
+                pass
+            return run.result
+        except (KeyboardInterrupt, asyncio.CancelledError) as interrupt:
+            raise from_outside(interrupt) from None
 
     def _pieces(self, input: Any, config: RunnableConfig | None) -> Iterator[tuple[str, Any]]:
         """Run on the engine, yielding what each branch tells, with its key."""
-        from mpflow._engine.drive import drive
+        try:
+            from mpflow._engine.drive import drive
 
-        yield from drive(self._run(STREAM, config, _PIECES), input)
+            yield from drive(self._run(STREAM, config, _PIECES), input)
+        except KeyboardInterrupt as interrupt:
+            raise from_outside(interrupt) from None
 
     async def _apieces(self, input: Any, config: RunnableConfig | None) -> AsyncIterator[tuple[str, Any]]:
+        import asyncio
         from contextlib import aclosing
 
-        from mpflow._engine.adrive import adrive
+        try:
+            from mpflow._engine.adrive import adrive
 
-        pieces: Any = adrive(self._run(ASTREAM, config, _PIECES), input)
-        async with aclosing(pieces) as told:
-            async for piece in told:
-                yield piece
+            pieces: Any = adrive(self._run(ASTREAM, config, _PIECES), input)
+            async with aclosing(pieces) as told:
+                async for piece in told:
+                    yield piece
+        except (KeyboardInterrupt, asyncio.CancelledError) as interrupt:
+            raise from_outside(interrupt) from None
 
     def __getstate__(self) -> dict[str, Any]:
         # It travels without what only this process has: plans, its pool and the user's executors.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import operator
 import os
 import signal
@@ -16,7 +17,8 @@ import pytest
 from mpflow._exec.hearing import Hearing
 from mpflow._exec.interrupts import Uninterrupted, pass_on
 from mpflow._exec.process import WorkerPool
-from mpflow.graph import START, StateGraph
+from mpflow.graph import END, START, StateGraph
+from mpflow.runnables import RunnableParallel
 from tests.exec.pooling import Drive, Node, is_alive, wait_until
 
 
@@ -147,24 +149,88 @@ def test_off_the_main_thread_and_where_it_is_ignored_nothing_is_changed(monkeypa
     assert changed == [False, False]
 
 
-@pytest.mark.parametrize("colour", ["sync", "async"])
-def test_its_traceback_begins_in_the_users_code_and_names_the_driver_once(colour: str) -> None:
+def ours_in(error: BaseException) -> list[str]:
+    """The names of our frames in a traceback."""
+    return [frame.name for frame in traceback.extract_tb(error.__traceback__) if "/mpflow/" in frame.filename]
+
+
+def test_its_traceback_names_the_users_code_and_one_frame_of_ours() -> None:
     def my_node(state: Any) -> None:
         interrupt()
         time.sleep(5)
 
     graph = StateGraph(State).add_node("n", my_node, executor="inline").add_edge(START, "n").compile()
     with pytest.raises(KeyboardInterrupt) as caught:
-        graph.invoke({"log": []}) if colour == "sync" else asyncio.run(graph.ainvoke({"log": []}))
-    frames = traceback.extract_tb(caught.value.__traceback__)
-    if colour == "sync":
-        assert [frame.name for frame in frames if "/mpflow/" in frame.filename] == ["invoke", "drive"]
-        assert "my_node" in [frame.name for frame in frames]
-        assert caught.value.__suppress_context__
-    else:
-        # asyncio answers it: what it cancels tells of the driver once, and of nothing below.
-        error: BaseException | None = caught.value
-        while error is not None:
-            names = [f.name for f in traceback.extract_tb(error.__traceback__) if "/mpflow/" in f.filename]
-            assert names in ([], ["ainvoke", "<listcomp>", "adrive"], ["ainvoke", "adrive"]), names
-            error = error.__context__
+        graph.invoke({"log": []})
+    assert ours_in(caught.value) == ["invoke"]
+    assert "my_node" in [frame.name for frame in traceback.extract_tb(caught.value.__traceback__)]
+    assert caught.value.__suppress_context__
+
+
+async def alist(chunks: Any) -> None:
+    async for _ in chunks:
+        pass
+
+
+@pytest.mark.parametrize("way", ["invoke", "stream", "batch", "batch_as_completed", "RunnableParallel"])
+@pytest.mark.parametrize("colour", ["sync", "async"])
+def test_what_it_finds_waiting_is_not_shown(colour: str, way: str) -> None:
+    """In threads, so that the caller waits: in code of ours and of the standard library's, and nobody else's."""
+    release, caller = threading.Event(), threading.main_thread().ident
+    assert caller is not None
+
+    def node(state: Any) -> None:
+        signal.pthread_kill(caller, signal.SIGINT)
+        release.wait(60)
+
+    graph: Any = StateGraph(State).add_node("n", node, executor="thread").add_edge(START, "n")
+    graph = graph.add_node("other", lambda state: {"log": []}, executor="thread").add_edge(START, "other").compile()
+    if way == "RunnableParallel":
+        graph = RunnableParallel({"n": node, "other": len})
+    name = "invoke" if way == "RunnableParallel" else way
+    call = getattr(graph, name if colour == "sync" else f"a{name}")
+    arguments = [[{"log": []}] * 2] if "batch" in way else [{"log": []}]
+
+    async def main() -> None:
+        made = call(*arguments)
+        await (made if hasattr(made, "__await__") else alist(made))
+
+    try:
+        with pytest.raises(KeyboardInterrupt) as caught:
+            list(call(*arguments)) if colour == "sync" else asyncio.run(main())
+    finally:
+        release.set()
+    error: BaseException | None = caught.value
+    shown = 0
+    while error is not None:
+        frames = traceback.extract_tb(error.__traceback__)
+        assert len(ours_in(error)) <= (2 if way == "RunnableParallel" else 1)
+        assert colour == "async" or not [frame for frame in frames if "threading" in frame.filename]
+        shown += len(ours_in(error))
+        error = None if error.__suppress_context__ else error.__context__
+    assert shown
+
+
+def test_one_that_comes_while_asyncio_ends_says_nothing_of_each_task() -> None:
+    """The second of two may come when asyncio cancels what runs, and then it leaves that as it is."""
+    loop = asyncio.new_event_loop()
+    told: list[Any] = []
+    loop.set_exception_handler(lambda _, context: told.append(context))
+    begun, ended = asyncio.Event(), []
+
+    async def node(state: Any) -> None:
+        begun.set()
+        try:
+            await asyncio.sleep(60)
+        finally:
+            ended.append("node")
+
+    graph = StateGraph(State).add_node("n", node).add_edge(START, "n").add_edge("n", END).compile()
+    run = loop.create_task(graph.ainvoke({"log": []}))
+    run._log_destroy_pending = False  # type: ignore[attr-defined]
+    loop.run_until_complete(begun.wait())
+    loop.close()
+    del run
+    gc.collect()
+    assert told == []
+    assert ended == ["node"]
