@@ -53,16 +53,27 @@ class Outbox(Protocol):
     def post(self, outcome: Outcome) -> None: ...
 
 
+class _MadeWhenAsked:
+    """The id of a checkpoint that nothing saves: another for each step, so that no two runs have tasks of the same id."""
+
+    def __get__(self, facts: StepFacts, _: Any = None) -> str:
+        from mpflow.checkpoint.ids import new_checkpoint_id
+
+        # Tasks may ask at the same time: one of the ids becomes that of all.
+        found: str = facts.__dict__.setdefault("checkpoint_id", new_checkpoint_id(facts.step - 1))
+        return found
+
+
 class StepFacts:
     """What all the attempts of one superstep share, shipped once to each worker and step.
 
     ``config`` is the run's merged config (plain dict); ``checkpoint_ns`` and ``checkpoint_id`` name the checkpoint the
-    step started from; ``context`` is the user's run context; ``stop`` the step at which the recursion limit strikes.
+    step started from, be it saved or not; ``context`` is the user's run context; ``stop`` the step at which the recursion limit strikes.
     ``local`` is what only the parent has (store, control); it never travels. ``depth`` counts the graphs around this one.
     """
 
     checkpoint_ns = ""
-    checkpoint_id = ""
+    checkpoint_id: Any = _MadeWhenAsked()
     context: Any = None
     previous: Any = None
     local: Any = None
@@ -79,7 +90,7 @@ class StepFacts:
         self.local = local
 
     def __getstate__(self) -> dict[str, Any]:
-        state = dict(self.__dict__)
+        state = {**self.__dict__, "checkpoint_id": self.checkpoint_id}
         state.pop("local", None)
         return state
 

@@ -137,11 +137,10 @@ def _lend(scheduler: Scheduler, caller: Task) -> None:
 def facts_below(caller: Task, own_facts: StepFacts) -> StepFacts:
     """The facts of what a task calls: `own_facts`, but in the caller's namespace."""
     if caller.facts_below is None:
+        checkpoint_id = own_facts.checkpoint_id  # before the copy: it may be made only now
         facts = object.__new__(type(own_facts))  # a copy, made as one for a worker would lose what is local
         facts.__dict__.update(own_facts.__dict__)
-        task_id = task_id_of(
-            facts.checkpoint_id, facts.checkpoint_ns, facts.step, caller.name, caller.path, caller.triggers
-        )
+        task_id = task_id_of(checkpoint_id, facts.checkpoint_ns, facts.step, caller.name, caller.path, caller.triggers)
         own = f"{caller.name}{NS_END}{task_id}"
         facts.checkpoint_ns = f"{facts.checkpoint_ns}{NS_SEP}{own}" if facts.checkpoint_ns else own
         caller.facts_below = facts

@@ -61,7 +61,9 @@ class Drive:
         return [instruction[0] for instruction in out]
 
     def advance(self, kept: Any = None) -> list[Any]:
-        return self(ADVANCE, StepFacts({}, self.scheduler.step, 10), kept)
+        facts = StepFacts({}, self.scheduler.step, 10)
+        facts.checkpoint_id = "saved"
+        return self(ADVANCE, facts, kept)
 
     def call(self, caller: str, number: int) -> list[Any]:
         return self(SPAWN, self.running[caller], TASK, ((), {}), number, f"{caller}.{number}")

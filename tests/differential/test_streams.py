@@ -246,7 +246,28 @@ def custom_chunks_of_tasks(lib: Any, run: Run) -> Any:
     return [without_ids.sub("", repr(chunk)) for chunks in seen for chunk in chunks]
 
 
+def ids_without_a_saver(lib: Any, run: Run) -> Any:
+    """EX-14, SM-7, IN-3, CF-6: each run has others, and within one they name the same task wherever they show"""
+    told: list[Any] = []
+
+    def tells(state: State, runtime: Any) -> Any:
+        info, configurable = runtime.execution_info, lib.config.get_config()["configurable"]
+        told.append((info.task_id, info.checkpoint_id, configurable["checkpoint_map"][""]))
+
+    builder = lib.graph.StateGraph(State).add_node(tells)
+    builder.add_node("asks", lambda state: lib.types.interrupt("sure?")).add_edge("__start__", "tells")
+    graph = builder.add_edge("tells", "asks").compile()
+    seen: list[Any] = []
+    for _ in range(2):
+        told.clear()
+        chunks = run.stream(graph, {"log": []}, stream_mode=["tasks", "updates"])
+        tasks = [chunk["id"] for mode, chunk in chunks if mode == "tasks"]
+        seen.append([*tasks, *told[0], chunks[-2][1]["__interrupt__"][0].id, told[0][1][19:23]])
+    return [seen, not set(seen[0][:-1]) & set(seen[1][:-1])]
+
+
 SCENARIOS = [
+    ids_without_a_saver,
     custom_chunks_of_tasks,
     questions_in_parts,
     output_keys,
