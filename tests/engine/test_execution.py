@@ -8,6 +8,7 @@ from typing import Annotated, Any, TypedDict
 
 import pytest
 
+from mpflow.checkpoint.memory import InMemorySaver
 from mpflow.errors import EmptyInputError, GraphRecursionError, InvalidUpdateError, ParentCommand
 from mpflow.graph import END, START, StateGraph
 from mpflow.types import Command, Send
@@ -125,11 +126,21 @@ def test_ex9_a_limit_below_one_is_refused(run: Run) -> None:
         run.invoke(graph_of((START, "a")).compile(), {}, {"recursion_limit": 0})
 
 
-def test_ex14_task_ids_repeat_from_run_to_run(run: Run) -> None:
+def test_ex14_a_task_has_one_id_and_each_run_others(run: Run) -> None:
     graph = graph_of((START, "a"), ("a", "b")).compile()
     ids = lambda: [chunk["id"] for chunk in run.stream(graph, {}, stream_mode="tasks")]  # noqa: E731
-    assert ids() == ids()
-    assert len(set(ids())) == 2
+    first, second = ids(), ids()
+    assert [first.index(task_id) for task_id in first] == [0, 0, 2, 2]
+    assert not set(first) & set(second)
+
+
+def test_ex14_a_resumed_task_has_the_id_that_it_had(run: Run) -> None:
+    builder = graph_of((START, "a"), ("a", "b"))
+    saver, config = InMemorySaver(), {"configurable": {"thread_id": "1"}}
+    run.invoke(builder.compile(checkpointer=saver, interrupt_before=["b"]), {}, config)
+    again = builder.compile(checkpointer=saver)
+    (due,) = run.get_state(again, config).tasks
+    assert [chunk["id"] for chunk in run.stream(again, None, config, stream_mode="tasks")] == [due.id] * 2
 
 
 # -- routes ------------------------------------------------------------------------------------------------------------
