@@ -295,9 +295,7 @@ class Persistence:
         if writes[0][0] in WRITES_IDX_MAP and all(name in WRITES_IDX_MAP for name, _ in writes):
             writes = list({name: (name, value) for name, value in writes}.values())
         if task_id == NULL_TASK_ID:
-            # These add up. A saver knows them by their place, where the special ones, which replace each other, are last.
-            self.pending = [write for write in self.pending if write[0] != task_id or write[1] not in WRITES_IDX_MAP]
-            self.pending.extend((task_id, *write) for write in sorted(writes, key=_is_special))
+            self.carry(writes)
             writes = [write[1:] for write in self.pending if write[0] == task_id]
         else:
             if task_id in self._heard:
@@ -305,6 +303,13 @@ class Persistence:
             self.pending += [(task_id, name, value) for name, value in writes]
         self._heard.add(task_id)
         return self._save_writes(task_id, path, self._tracked(writes) if self.untracked else writes, node, writes)
+
+    def carry(self, writes: Writes) -> None:
+        """Take writes that belong to no task into the next checkpoint."""
+        # These add up. A saver knows them by their place, where the special ones, which replace each other, are last.
+        self.pending = [write for write in self.pending if write[0] != NULL_TASK_ID or write[1] not in WRITES_IDX_MAP]
+        self.pending.extend((NULL_TASK_ID, *write) for write in sorted(writes, key=_is_special))
+        self._heard.add(NULL_TASK_ID)
 
     def defers(self, task: Task, task_id: Callable[[Task], str]) -> bool:
         """Take a task that finished, to save its result with the step or before, as need be; whether it was taken.
@@ -342,9 +347,6 @@ class Persistence:
 
     def task_tried(self, task_id: str, path: str, note: Any) -> None:
         """Remember, where the saver keeps such notes, that a task will be tried again."""
-
-    def forget_unsaved(self) -> None:
-        """What was remembered just now is another branch's."""
 
     def _tracked(self, writes: Writes) -> Writes:
         """The writes that are saved, as they are."""

@@ -345,9 +345,6 @@ class Recording(Persistence):
         if not self._puts_off:
             self._add_result(task_id, path, [(ATTEMPTS, note)], "")
 
-    def forget_unsaved(self) -> None:
-        self._rows.clear()
-
     def _add_result(self, task_id: str, path: str, saved: Writes, node: str) -> int:
         names = [name for name, _ in saved]
         packed, apart = self._making.packing.packed(node, names, [value for _, value in saved])

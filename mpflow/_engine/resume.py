@@ -12,6 +12,7 @@ from mpflow._engine.suspicion import WITH_ITS_PROCESS, resumes
 from mpflow._exec.program import routes_to
 from mpflow._messages import LOST
 from mpflow._names import (
+    CHECKPOINT_ID,
     CONF,
     ERROR,
     ERROR_SOURCE_NODE,
@@ -63,10 +64,10 @@ def begin(run: Run, input: Any) -> tuple[Writes | None, Writes, Iterable[Call]]:
     if isinstance(input, Command):
         writes = command_writes(run, input)
         if persistence is not None and writes:
-            calls += persistence.task_ended(NULL_TASK_ID, "", writes)
-            if run.forks:  # the branch carries them: the checkpoint it leaves may have other children
-                calls = []
-                persistence.forget_unsaved()
+            if run.forks or CHECKPOINT_ID not in persistence.where:
+                persistence.carry(writes)  # the checkpoint that a branch leaves may have other children
+            else:
+                calls += persistence.task_ended(NULL_TASK_ID, "", writes)
         given = [write for write in writes if write[0] != RESUME]
         if not writes and not isinstance(input.resume, dict) and not input.goto:
             raise EmptyInputError(f"graph '{run.plan.name}' received an empty Command: it needs resume, update or goto")

@@ -464,8 +464,30 @@ def functions(lib: Any, run: Run) -> Any:
     return [*seen, run.history(work, THREAD)]
 
 
+def begins_with_a_command(lib: Any, run: Run) -> Any:
+    """CM-6, CP-5: on a thread of which nothing is saved, and then on the same thread"""
+    Command, Send = lib.types.Command, lib.types.Send
+    builder = lib.graph.StateGraph(State)
+    for name in ("a", "b"):
+        builder.add_node(name, lambda state, name=name: {"log": [name]})
+    builder.add_edge("__start__", "a").add_edge("a", "b")
+    seen = []
+    for command in (
+        Command(update={"log": ["update"]}),
+        Command(goto="b"),
+        Command(update=[("log", ["pair"])], goto=["a", Send("b", {"log": []})]),
+        Command(goto="__end__"),
+    ):
+        for durability in ("async", "exit"):
+            graph = builder.compile(checkpointer=lib.new_saver())
+            for given in (command, command, {"log": ["plain"]}):
+                seen.append(run.stream(graph, given, THREAD, stream_mode="values", durability=durability))
+                seen.append(run.history(graph, THREAD))
+    return seen
+
+
 SCENARIOS = [
-    narrowed, nowhere, metadata, durabilities, many_due, failed, failed_and_handled, updates, branches, joins, ambiguous, in_bulk, copies, clears,
+    begins_with_a_command, narrowed, nowhere, metadata, durabilities, many_due, failed, failed_and_handled, updates, branches, joins, ambiguous, in_bulk, copies, clears,
     replays, streams_again, forks, asks_again, edits_at_a_pause, within, within_lasting, two_below, travels_within,
     travels_within_lasting, replays_around, replays_around_lasting, unknown_within, functions,
 ]  # fmt: skip
