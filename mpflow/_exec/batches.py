@@ -225,14 +225,17 @@ def flat(diff: Sequence[tuple[str, Any]]) -> list[Any]:
 
 
 _ATOMS = frozenset({int, float, str, bool, type(None)})
-_PLAIN = _ATOMS | {list, dict}
+PLAIN = _ATOMS | {list, dict}
 """What may be plain data by its type."""
+SMALL = _ATOMS - {int, str}
+LIMIT_OF_SMALL = 1 << 62
+"""Values that cannot change and take next to nothing, as whole numbers below that do, wait to be encoded with others."""
 _KEPT_BYTES = 1 << 16
 _packer = msgpack.Packer(strict_types=True)
 
 
 def plain(value: Any) -> bytes | None:
-    """As the codec encodes an atom, or a list or dict of them; None for what only it can. For a worker's main thread alone."""
+    """As the codec encodes an atom, or a list or dict of them; None for what only it can. For who has a worker's books."""
     global _packer
     kind = type(value)
     if kind is dict:
@@ -248,6 +251,14 @@ def plain(value: Any) -> bytes | None:
         _packer = msgpack.Packer(strict_types=True)
         return data or None
     return data
+
+
+def _array(payloads: Sequence[Any]) -> bytes:
+    """Values as one array of them: each is encoded, or waits for that."""
+    if payloads and type(payloads[0]) is not bytes and (whole := plain(list(payloads))) is not None:
+        return whole
+    each = [payload if type(payload) is bytes else pack(payload) for payload in payloads]
+    return b"\xdd" + len(each).to_bytes(4, "big") + b"".join(each)
 
 
 def diff_of(items: list[Any]) -> list[tuple[str, Any]]:
@@ -290,7 +301,8 @@ class Results:
     def __init__(self) -> None:
         self.numbers: list[int] = []
         self.times_ns: list[int] = []
-        self.payloads: list[bytes] = []
+        self.payloads: list[Any] = []
+        """Bytes; with a channel also small values that wait to be encoded together."""
         self.failed: list[int] = []
         self.skipped: list[int] = []
         self.tickets: list[tuple[int, int]] = []
@@ -329,17 +341,11 @@ class Results:
         self.failed[:] = range(len(self.numbers))
         self.flags = -1
 
-    def only_channel(self, diff: Sequence[tuple[str, Any]]) -> bool:
-        """Whether `diff` is one plain value for the channel that all others wrote to; if not, payloads will be whole diffs."""
-        if len(diff) == 1:
-            name, value = diff[0]
-            if type(value) in _PLAIN:
-                if name == self.channel:
-                    return True
-                if self.channel == "" and not self.payloads and type(name) is str:
-                    self.channel = name
-                    return True
-        self.open_up()
+    def begins_with(self, channel: str) -> bool:
+        """Whether nothing has been written so far, and this is now the one channel."""
+        if self.channel == "" and not self.payloads and type(channel) is str:
+            self.channel = channel
+            return True
         return False
 
     def open_up(self) -> None:
@@ -347,7 +353,7 @@ class Results:
         if self.channel:
             # What the codec puts before a value in a list of two.
             begin = b"\x92" + pack(self.channel)
-            self.payloads[:] = [begin + value for value in self.payloads]
+            self.payloads[:] = [begin + (it if type(it) is bytes else pack(it)) for it in self.payloads]
         self.channel = None
 
     def parts(self, rss_bytes: int, releases: list[int], shared_bytes: int) -> list[bytes]:
@@ -357,7 +363,7 @@ class Results:
         payloads, whole = self.payloads, b""
         large: list[bytes] = []
         if self.channel or (not self.flags and not self.failed and self.size_bytes <= WHOLE_BYTES):
-            whole = b"\xdd" + len(payloads).to_bytes(4, "big") + b"".join(payloads)
+            whole = _array(payloads)
             payloads = []
         else:
             payloads, large = split(payloads)

@@ -7,6 +7,8 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from mpflow._exec import batches, link
+from mpflow._exec.batches import LIMIT_OF_SMALL as LIMIT
+from mpflow._exec.batches import PLAIN, SMALL
 from mpflow._wire.codec import REFERS, Codec, EncodeError
 from mpflow._wire.shm import Arena, Lease
 
@@ -37,13 +39,18 @@ class Payloads:
         before, self._copied_bytes = self._copied_bytes, self._arena.copied_bytes
         return self._copied_bytes - before
 
-    def of(self, diff: Any, node: str) -> bytes:
-        """Of the diff of a task of `node`. Raises EncodeError that names the channel whose value cannot travel."""
+    def of(self, diff: Any, node: str) -> Any:
+        """Of the diff of a task of `node`; a value that can wait to be encoded, as it is. Raises EncodeError that names the channel whose value cannot travel."""
         results = self._results
-        if results.channel is not None and results.only_channel(diff):
-            payload = batches.plain(diff[0][1])
-            if payload is not None:
-                return payload
+        if results.channel is not None:
+            if len(diff) == 1:
+                channel, value = diff[0]
+                if channel == results.channel or results.begins_with(channel):
+                    kind = type(value)
+                    if (-LIMIT < value < LIMIT) if kind is int else kind in SMALL:
+                        return value
+                    if kind in PLAIN and (payload := batches.plain(value)) is not None:
+                        return payload
             results.open_up()
         flat = batches.flat(diff)
         try:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from mpflow._exec.place import in_worker
 from mpflow._names import BRANCH_TO, PULL, ROOT, TASKS
-from mpflow._scope import TaskScope, current
+from mpflow._scope import TaskScope, set_current
 from mpflow.constants import END
 from mpflow.errors import ErrorCode, InvalidUpdateError, ParentCommand, create_error_message
 from mpflow.schema import updates_of
@@ -75,7 +75,7 @@ class NodeProgram:
         Sets the current scope, so it must be called in a context of its own. A node that is only async, or a graph with
         such a node, is run to its end on an event loop of its own: in a worker, where there is no other.
         """
-        current.set(scope)
+        set_current(scope)
         callables = self.callables
         func = callables.func
         if func is None or (self.holds_graph and in_worker() and callables.source.is_only_async):
@@ -96,7 +96,7 @@ class NodeProgram:
 
     async def arun(self, input: Any, scope: TaskScope) -> Diff:
         """As `run`, awaiting the node's async form."""
-        current.set(scope)
+        set_current(scope)
         callables = self.callables
         assert callables.afunc is not None
         try:

@@ -46,6 +46,8 @@ _SLOW_NS = 3_000_000
 """Before a task that may take this long, what is finished is sent. Should a task before that take longer than anybody
 thought, the lookout sends."""
 _HOLD_BYTES = 1 << 20
+_WAITING_BYTES = 9
+"""What a value comes to at most that is encoded with others."""
 _RSS_EVERY_NS = 50_000_000
 
 
@@ -270,7 +272,10 @@ class Worker:
                         data = self._kept.assemble(self._held, *data)
                     else:
                         data = self._codec.decode(tail.of(data), self._held)
-                scope = WorkerScope(group, path, number)
+                scope = WorkerScope()
+                scope._group = group
+                scope.path = path
+                scope._task = number
                 if answers is not None:
                     self._give_answers(scope, answers)
             except BaseException as error:
@@ -283,16 +288,17 @@ class Worker:
             if answers is not None and scope is not None:
                 self._take_answers(scope)
             ended = monotonic_ns()
-            if ended - started >= LONG_NS:
+            took_ns = ended - started
+            if took_ns >= LONG_NS:
                 self._gauge.look()
             numbers.append(number)
             payloads.append(payload)
-            times.append(ended - started)
-            results.size_bytes += len(payload)
+            times.append(took_ns)
+            results.size_bytes += len(payload) if type(payload) is bytes else _WAITING_BYTES
             if results.size_bytes > _HOLD_BYTES:
                 self._flush()
                 flushed = ended
-            mean_ns += (ended - started - mean_ns) >> 2
+            mean_ns += (took_ns - mean_ns) >> 2
             started = ended
             number += 1
         self._means[program_number] = mean_ns
@@ -328,8 +334,8 @@ class Worker:
             told = self._codec.encode([answers.given, len(answers.null)])
             self._results.answers.append((len(self._results.numbers), told))
 
-    def _call(self, program: Any, value: Any, scope: WorkerScope) -> bytes:
-        """Run one task and encode its diff, or what it raised. What it held dies with this frame, before its successor
+    def _call(self, program: Any, value: Any, scope: WorkerScope) -> Any:
+        """Run one task. The payload of its diff, or of what it raised. What it held dies with this frame, before its successor
         starts."""
         try:
             try:

@@ -62,10 +62,10 @@ class Group:
 class WorkerScope(TaskScope):
     """A `TaskScope` that fetches what it is asked for from its group."""
 
-    def __init__(self, group: Group, path: tuple[Any, ...], task: int) -> None:
-        self._group = group
-        self.path = path
-        self._task = task
+    _group: Group
+    _task: int
+    # Tasks are many, and who makes a scope gives it its group, path and number: a call less for each of them.
+    __init__ = object.__init__
 
     def __getattr__(self, name: str) -> Any:
         # Reached for what is on neither the object nor its class: fetched once, then the object's own.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+from copy import copy
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +17,7 @@ from mpflow._exec.crew import READY
 from mpflow._exec.facts import KnownFacts, LazyFacts, LeftBehind, encode_facts
 from mpflow._exec.functions import Shipment, Shipments
 from mpflow._exec.mailbox import Mailbox
+from mpflow._exec.payloads import Payloads
 from mpflow._exec.queues import Queue
 from mpflow._exec.roster import Roster
 from mpflow._messages import Attempt, StepFacts
@@ -193,18 +195,34 @@ def test_results_that_run_no_code_are_decoded_in_one_call_or_cut_apart() -> None
 
 
 def test_values_for_one_channel_become_whole_diffs_when_another_comes() -> None:
-    results = batches.Results()
-    for diff in ([("a", 1)], [("a", "x")], [("a", {"k": None})]):
-        assert results.only_channel(diff)
-        payload = batches.plain(diff[0][1])
-        assert payload is not None
-        results.payloads.append(payload)
-    assert not results.only_channel([("b", 2)]) and not results.only_channel([("a", 3)])
-    assert [Codec(trust=True).decode(payload) for payload in results.payloads] == [
+    results, codec = batches.Results(), Codec(trust=True)
+    payloads = Payloads(results, lambda *frame: None, codec)
+    for diff in ([("a", 1)], [("a", "x")], [("a", {"k": None})], [("a", 1 << 63)], [("b", 2)], [("a", 3)]):
+        results.payloads.append(payloads.of(diff, "n"))
+    assert results.channel is None
+    assert [codec.decode(payload) for payload in results.payloads] == [
         ["a", 1],
         ["a", "x"],
         ["a", {"k": None}],
+        ["a", 1 << 63],
+        ["b", 2],
+        ["a", 3],
     ]
+
+
+@pytest.mark.parametrize("values", [[1, None, 0.5, True, -(1 << 61)], [1, "x", {"k": 1}, None], ["x", 1]])
+def test_small_values_for_one_channel_are_encoded_together(values: list[Any]) -> None:
+    results, codec = batches.Results(), Codec(trust=True)
+    payloads = Payloads(results, lambda *frame: None, codec)
+    expected = []
+    for value in values:
+        results.payloads.append(payloads.of([("a", value)], "n"))
+        expected.append(copy(value))
+        if type(value) is dict:  # a task may change what it returned as soon as it has
+            value.clear()
+    head, _ = batches.part(memoryview(b"".join(results.parts(0, [], 0))))
+    assert (head[5], codec.decode(head[7])) == ("a", expected)
+    assert batches.cut(head[7]) == [codec.encode(value) for value in expected]
 
 
 @pytest.mark.parametrize("value", [1 << 64, "\ud800", [1, [2]], ["x", b"y"], {"x": [1]}, {(1, 2): 3}])
