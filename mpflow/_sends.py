@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from mpflow.constants import END
@@ -22,6 +23,7 @@ class SendIterator:
 
 
 _MANY = 16
+_node_of = attrgetter("node")
 
 
 def bundle_of(answers: Sequence[Any], scope: TaskScope) -> list[Any] | None:
@@ -30,8 +32,9 @@ def bundle_of(answers: Sequence[Any], scope: TaskScope) -> list[Any] | None:
         return None
     if _are_seen(scope):
         return None
-    sends = [answer for answer in answers if type(answer) is Send and answer.node != END]
-    return sends if len(sends) == len(answers) else None
+    if set(map(type, answers)) != {Send} or END in set(map(_node_of, answers)):
+        return None
+    return list(answers)
 
 
 def packets_of(sends: Iterator[Any], scope: TaskScope) -> Sequence[Any]:
