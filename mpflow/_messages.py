@@ -89,6 +89,16 @@ class StepFacts:
         self.stop = stop
         self.local = local
 
+    def following(self, step: int) -> StepFacts | None:
+        """Those of a later step of a run that nothing is saved of; None once it may be asked to stop before that."""
+        local = self.local
+        if local is not None and local.control is not None:
+            return None
+        facts = StepFacts(self.config, step, self.stop, local)
+        if self.context is not None:
+            facts.context = self.context
+        return facts
+
     def __getstate__(self) -> dict[str, Any]:
         state = {**self.__dict__, "checkpoint_id": self.checkpoint_id}
         state.pop("local", None)

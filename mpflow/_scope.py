@@ -326,6 +326,7 @@ def control_of(scope: TaskScope) -> Any:
 
 
 current: ContextVar[TaskScope | None] = ContextVar("mpflow_task", default=None)
+set_current = current.set
 
 
 def current_scope() -> TaskScope:

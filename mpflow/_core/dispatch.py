@@ -6,7 +6,6 @@ A function on a `Scheduler`, which alone calls it, with its transitions.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from mpflow._columns import Span
@@ -32,7 +31,7 @@ def dispatch(scheduler: Scheduler, out: list[Instruction]) -> None:
     if limit is not None:
         room = min(most, limit - running)
     attempts: list[Attempt] = []
-    spans: Sequence[Span] = ()
+    spans: list[Span] = []
     while ready and room > 0:
         task = ready.popleft()
         node = task.node
@@ -40,7 +39,7 @@ def dispatch(scheduler: Scheduler, out: list[Instruction]) -> None:
             attempt = Attempt(task, 1, node.program, task.input, facts, task.path, task.triggers)
             attempt.plain = True
         elif type(task) is Fan:
-            spans = (*spans, task.start(facts))
+            spans.append(task.start(facts))
             continue
         elif node.max_concurrency is None or _admits(scheduler, task):
             attempt = _ruled(task, facts)
@@ -53,9 +52,9 @@ def dispatch(scheduler: Scheduler, out: list[Instruction]) -> None:
     if attempts:
         out.append((DISPATCH, attempts))
         scheduler.running = running + len(attempts)
-    for span in spans:
-        out.append((DISPATCH, span))
-        scheduler.running += len(span)
+    if spans:
+        out.extend((DISPATCH, span) for span in spans)
+        scheduler.running += sum(map(len, spans))
     if (ready and len(attempts) == most) or (scheduler.flow is not None and (attempts or spans)):
         out.append((MORE,))
 

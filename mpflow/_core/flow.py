@@ -204,7 +204,6 @@ class _Rest:
 
     __slots__ = ("writes",)
 
-    ends_step = True
     name = ""
     pulled = False
     triggers = ()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     from mpflow._core.plan import Plan
     from mpflow._core.state import ChannelState
     from mpflow._core.task import Task
-
-Explain = Callable[[str], str]
-
 
 NOTHING: Mapping[str, Any] = {}
 _MOST_KNOWN = 1024
@@ -52,21 +49,18 @@ class Merge:
 def merge(
     state: ChannelState,
     tasks: Sequence[Task | Fan],
-    explain: Explain | None = None,
     folded: Mapping[str, BinaryOperatorAggregate[Any]] = NOTHING,
     grouped: Mapping[str, list[Any]] | None = None,
+    ends_step: bool = True,
 ) -> Merge:
     """Apply the writes of `tasks`, given in path order, to `state`; all or nothing.
 
-    The first task says for all of them whether their writes end a step. `explain` tells who wrote a channel. `folded` are
-    channels that have taken all of the step's writes already, to be put in the place of the state's; `grouped` the writes
-    by channel, if they are known so.
+    `folded` are channels that have taken all of the step's writes already, to be put in the place of the state's; `grouped`
+    the writes by channel, if they are known so. Unless it `ends_step`, what lasts for one step is still there.
 
     Raises InvalidUpdateError as the channels do, ReducerError when a reducer raised; the values are then what they were.
     """
     plan = state.plan
-    first = tasks[0]
-    ends_step = first.ends_step
     counted = state.counted
     version: Any = None
     if counted:
@@ -75,7 +69,7 @@ def merge(
             _note_seen(state, tasks)
     merged: Merge | None = None
     if grouped is None:
-        writes = first.writes if len(tasks) == 1 else [write for task in tasks for write in task.writes]
+        writes = tasks[0].writes if len(tasks) == 1 else [write for task in tasks for write in task.writes]
         last = dict(writes)
         if len(last) == len(writes) and not folded and not state.resetting:
             try:
@@ -88,8 +82,7 @@ def merge(
         last = {name: values[-1] for name, values in grouped.items()}
     if merged is None:
         assert grouped is not None
-        ending = tasks if ends_step else ()
-        last, merged = _change_objects(state, version, ending, grouped, last, explain, folded)
+        last, merged = _change_objects(state, version, tasks, grouped, last, folded, ends_step)
 
     # What is kept as bare values cannot fail, so it comes last and needs no way back.
     values = state.values
@@ -163,8 +156,8 @@ def _change_objects(
     tasks: Sequence[Task | Fan],
     grouped: Mapping[str, list[Any]],
     last: Mapping[str, Any],
-    explain: Explain | None,
     folded: Mapping[str, BinaryOperatorAggregate[Any]],
+    ends_step: bool,
 ) -> tuple[dict[str, Any], Merge]:
     """Update the channels that are kept as objects; if one fails, all are what they were.
 
@@ -184,29 +177,30 @@ def _change_objects(
         else:
             bare[name] = last[name]
             if len(written) > 1:
-                _check_several(state, name, written, explain)
+                _check_several(state, name, written, tasks)
+    ending = tasks if ends_step else ()
     updated = set(bare)
     change = _Change(state, version, updated)
     name = ""
     try:
         consuming = state.plan.consuming
-        for name in {trigger: None for task in tasks for trigger in task.triggers} if consuming else ():
+        for name in {trigger: None for task in ending for trigger in task.triggers} if consuming else ():
             if name in consuming:
                 change.consume(name)
         for name in objects:
             change.update(name, grouped[name])
         for name, channel in folded.items():
             change.take_over(name, channel)
-        for name in [name for name in state.resetting if name not in grouped] if tasks else ():
+        for name in [name for name in state.resetting if name not in grouped] if ending else ():
             change.update(name, ())
-        if tasks and state.plan.finishing and updated.isdisjoint(state.plan.trigger_to_nodes):
+        if ending and state.plan.finishing and updated.isdisjoint(state.plan.trigger_to_nodes):
             # The step starts no node, so the run is about to end: channels give out what they held back for that moment.
             for name in state.plan.finishing:
                 change.finish(name)
     except Exception as error:
         change.undo()
         if isinstance(error, InvalidUpdateError):
-            raise _explained(error, name, explain) from None
+            raise _explained(error, name, tasks) from None
         if isinstance(error, EmptyChannelError):
             raise
         raise ReducerError.around(name, error) from error
@@ -275,15 +269,18 @@ class _Change:
             state.refresh(name)
 
 
-def _check_several(state: ChannelState, name: str, written: Sequence[Any], explain: Explain | None) -> None:
+def _check_several(state: ChannelState, name: str, written: Sequence[Any], tasks: Sequence[Task | Fan]) -> None:
     """Let the channel say what is wrong with several writes to it, if anything is."""
     try:
         state.object(name).update(written)
     except InvalidUpdateError as error:
-        raise _explained(error, name, explain) from None
+        raise _explained(error, name, tasks) from None
 
 
-def _explained(error: InvalidUpdateError, name: str, explain: Explain | None) -> InvalidUpdateError:
-    if explain is not None and error.args and (by := explain(name)):
+def _explained(error: InvalidUpdateError, channel: str, tasks: Sequence[Task | Fan]) -> InvalidUpdateError:
+    """The error of a channel that takes a single write, with those who wrote it in this step."""
+    writers = [task.name for task in tasks for name, _ in task.writes if name == channel and task.name]
+    if len(writers) > 1 and error.args:
+        by = "Written in this step by: " + ", ".join(map(repr, writers)) + "."
         error.args = (f"{error.args[0]} {by}", *error.args[1:])
     return error

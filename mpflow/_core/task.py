@@ -32,7 +32,6 @@ class Task:
     What most tasks never need are class attributes until they do: tasks are made by the ten thousand.
     """
 
-    ends_step = True
     pulled = False
     """Its node was due by a trigger, and not sent or called."""
     state = READY

@@ -26,8 +26,9 @@ Diff = list[tuple[str, Any]]
 class AttemptScope(TaskScope):
     """The scope of an attempt that runs here. It fetches what it is asked for from the attempt: most nodes ask nothing."""
 
-    def __init__(self, attempt: Attempt) -> None:
-        self.attempt: Attempt = attempt
+    attempt: Attempt
+    # Attempts are many, and who makes a scope gives it its attempt: a call less for each of them.
+    __init__ = object.__init__
 
     def __getattr__(self, name: str) -> Any:
         # Reached for what is on neither the object nor its class: fetched once, then the object's own.
@@ -95,7 +96,7 @@ class Performer:
         opened = self.awaits and any(branch.is_async for branch in node.branches)
         started = perf_counter()
         try:
-            diff = self.context.copy().run(self._run, attempt, not opened)
+            diff = self.context.copy().run(_run, self, attempt, not opened)
         except BaseException as error:
             return FAILED, attempt, error, perf_counter() - started
         return DONE if opened else CLOSED, attempt, diff, perf_counter() - started
@@ -104,29 +105,11 @@ class Performer:
         return self.perform(attempt, is_measured=True)
 
     def _scope_of(self, attempt: Attempt) -> AttemptScope:
-        scope = AttemptScope(attempt)
+        scope: AttemptScope = AttemptScope()
+        scope.attempt = attempt
         if self.emit_for is not None:
             scope.emit = self.emit_for(attempt)
         return scope
-
-    def _run(self, attempt: Attempt, close: bool) -> Diff:
-        scope = AttemptScope(attempt) if self.emit_for is None else self._scope_of(attempt)
-        node = attempt.task.node
-        program = node.program
-        if program.is_async:
-            raise TypeError(
-                f'No synchronous function provided to "{node.name}": it is async. Run the graph with ainvoke, astream '
-                "or abatch, or place the node with executor='process'"
-            )
-        diff: Diff
-        if self.enter is None:
-            diff = program.run(attempt.input, scope)
-        else:
-            self.enter(scope)
-            if self.teller is not None and is_told_of(node):
-                return self.teller.run(attempt, scope, self.close if close else None)
-            diff = program.run(attempt.input, scope)
-        return self.close(node, diff, scope) if close else diff
 
     async def aperform(self, attempt: Attempt) -> Diff:
         """As `perform`, awaiting; raises what the node raises. To be run as a task in a context of its own."""
@@ -242,6 +225,28 @@ class Performer:
             if not node.hidden:
                 self.warn(f"node '{node.name}' {text}; ignoring it")
         return unknown
+
+
+def _run(performer: Performer, attempt: Attempt, close: bool) -> Diff:
+    """What an attempt comes to, in the context that this is called in; completed, if it is to be closed."""
+    if performer.emit_for is None:
+        scope = AttemptScope()
+        scope.attempt = attempt
+    else:
+        scope = performer._scope_of(attempt)
+    node = attempt.task.node
+    program = node.program
+    if program.is_async:
+        raise TypeError(
+            f'No synchronous function provided to "{node.name}": it is async. Run the graph with ainvoke, astream '
+            "or abatch, or place the node with executor='process'"
+        )
+    if performer.enter is not None:
+        performer.enter(scope)
+        if performer.teller is not None and is_told_of(node):
+            return performer.teller.run(attempt, scope, performer.close if close else None)
+    diff: Diff = program.run(attempt.input, scope)
+    return performer.close(node, diff, scope) if close else diff
 
 
 async def performed(attempt: Attempt, scope: AttemptScope) -> Diff:

@@ -114,7 +114,7 @@ class SavedStep:
     def apply_null_writes(self) -> None:
         writes = [(name, value) for task_id, name, value in self.pending if task_id == NULL_TASK_ID and name != RESUME]
         if writes:
-            merge(self.state, [_writer("", writes)])
+            merge(self.state, [_writer("", writes)], ends_step=False)
 
     def note_written(self, writes: Sequence[tuple[str, Any]]) -> None:
         """What an update writes: where others went on from this checkpoint, the new one must not lean on it."""
@@ -140,7 +140,7 @@ class _Writer:
 
     def __init__(self, name: str, writes: Sequence[tuple[str, Any]]) -> None:
         self.name = name
-        self.pulled = self.ends_step = bool(name)
+        self.pulled = bool(name)
         self.triggers: tuple[str, ...] = ()
         self.writes = writes
 
@@ -275,7 +275,7 @@ def _superstep(
         except EmptyInputError as error:
             raise InvalidUpdateError(str(error)) from error
         step.note_written(writes)
-        return (yield from _save(step, where, "input", merge(step.state, [_writer("", writes)])))
+        return (yield from _save(step, where, "input", merge(step.state, [_writer("", writes)], ends_step=False)))
     if as_node == COPY:
         return (yield from _copy(plan, saver, step, values))
     return (yield from _as_nodes(plan, step, where, updates))

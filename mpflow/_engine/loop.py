@@ -89,20 +89,21 @@ def run_loop(run: Run, input: Any) -> Generator[Effect, Any, None]:
         out, kept = yield from _begin_saved(run, persistence, input)
     prepares = run.cache is not None or run.may_be_answered or trace is not None
     while True:
-        for instruction in out:  # outcomes that are there at once append what they lead to
+        following: list[Instruction] = []  # from outcomes that are there at once
+        for instruction in out:
             kind = instruction[0]
             if kind is DISPATCH:
                 attempts = instruction[1]
                 if prepares or run.stamps or (persistence is not None and persistence.comes_first):
-                    attempts = yield from _prepare(run, attempts, out, trace)
+                    attempts = yield from _prepare(run, attempts, following, trace)
                 outcomes = yield START, attempts
                 if trace is not None:
                     trace.arrived(run.plan.name, outcomes)
                 for outcome in outcomes:
                     if outcome[0] is CLOSED:
-                        handle(outcome, out)
+                        handle(outcome, following)
                     else:
-                        _feed(run, outcome, out)
+                        _feed(run, outcome, following)
             elif kind is MERGED:
                 if run.result_is_open:
                     run.note_written(instruction[2].written)
@@ -119,7 +120,7 @@ def run_loop(run: Run, input: Any) -> Generator[Effect, Any, None]:
                     if tells_ends or task.caller is not None:
                         yield from _tell_end(run, task)
             elif kind is MORE:
-                handle((GO_ON,), out)
+                handle((GO_ON,), following)
             elif kind is RETRY:
                 timers = timers or Timers(run)
                 timers.add(instruction[1], instruction[2])
@@ -133,6 +134,9 @@ def run_loop(run: Run, input: Any) -> Generator[Effect, Any, None]:
                 return
             else:
                 yield from _obey(run, instruction)
+        if following:
+            out = following
+            continue
         if persistence is not None and persistence.unsaved:
             yield SAVER, *persistence.commit()
         if streams.queue:
@@ -373,7 +377,7 @@ def _told(run: Run, error: BaseException) -> BaseException:
         # Of tasks that share an error, as all do that no worker could be started for, one is enough.
         task = next((task for task in run.scheduler.tasks if task.error is error), None)
         if task is not None:
-            add_note(error, f"During task with name '{task.name}' and id '{run.task_id(task)}'")
+            add_note(error, f"During task with name '{task.name}' and id '{run.scheduler.task_id(task)}'")
             if isinstance(error, (StopIteration, StopAsyncIteration)):  # neither can leave a generator, as a run is
                 stopped = RuntimeError(f"node '{task.name}' raised {type(error).__name__}")
                 stopped.__cause__ = error

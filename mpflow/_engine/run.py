@@ -92,6 +92,9 @@ class Run:
         self.stamps = plan.retries
         is_counted = saver is not None or setting.leaves or bool(asked.pause_before or asked.pause_after)
         self.state = local.state = ChannelState(plan, is_counted)
+        self._has_more_facts = bool(
+            self.context is not None or self.parent is not None or saver or setting.has_previous or self.namespace
+        )
         self.scheduler = self._schedule(setting, asked, tells_ends=saver is not None or self.cache is not None)
         if saver is not None:
             self.persistence = self._remembering(saver, local.durability)
@@ -105,9 +108,6 @@ class Run:
             self.output_keys = _keys_of(plan, self.output)
             self._passing = not plan.fleeting.isdisjoint(self.output_keys)
         self.stream_keys = plan.stream_keys if silent else _keys_of(plan, self.streams.output)
-        self._has_more_facts = bool(
-            self.context is not None or self.parent is not None or saver or setting.has_previous or self.namespace
-        )
 
     def _be_within(self, around: TaskScope) -> None:
         """Take over from the task around this run what is not the run's own."""
@@ -149,6 +149,7 @@ class Run:
             asked.pause_after,
             tells_ends or self.streams.watched,
             setting.keeps_columns,
+            self.step_timeout_s is None and not self._has_more_facts,
         )
 
     def _let_tell(self, nest: Nest) -> None:
@@ -301,6 +302,8 @@ class Run:
             facts.checkpoint_ns = self.namespace
 
     def task_id(self, task: Task) -> str:
+        if self.scheduler.goes_on:
+            return self.scheduler.task_id(task)
         facts = task.facts or self.facts
         assert facts is not None
         return task_id_of(facts.checkpoint_id, facts.checkpoint_ns, facts.step, task.name, task.path, task.triggers)

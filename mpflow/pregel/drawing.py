@@ -106,7 +106,7 @@ def _discover(plan: Plan, declared: Mapping[str, Collection[tuple[str, str | Non
     for node in plan.nodes.values():
         if isinstance(node.reads, str):  # a bare value is what it waits for, and nothing here runs to give it one
             state.values.setdefault(node.reads, None)
-    started = merge(state, [_ran("", [(channel, {}) for channel in inputs])]).started
+    started = merge(state, [_ran("", [(channel, {}) for channel in inputs])], ends_step=False).started
     for step in range(-1, _ROUNDS):
         tasks = due_tasks(plan, state, step, _ROUNDS, started, _ignore)
         if step >= 0 or not begins:
@@ -168,7 +168,7 @@ class _Ran:
 
     def __init__(self, name: str, writes: list[tuple[str, Any]], triggers: Sequence[str] = ()) -> None:
         self.name = name
-        self.pulled = self.ends_step = bool(name)
+        self.pulled = bool(name)
         self.triggers = triggers
         self.writes = writes
 

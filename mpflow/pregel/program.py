@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mpflow._names import CONF, THREAD_ID
-from mpflow._scope import current
+from mpflow._scope import set_current
 from mpflow.config import merge_configs
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class RunProgram:
 
     def run(self, input: Any, scope: Any) -> list[tuple[str, Any]]:
         """Run the graph on `input`. Its config is the scope's; the run itself is nested in nothing."""
-        current.set(None)
+        set_current(None)
         if self.checks is not None:
             from mpflow.pregel.spreading import check
 

@@ -179,6 +179,7 @@ class _Play:
             warn=lambda text: None,
             tells_ends=not world.columns,
             keeps_columns=lambda node: True,
+            goes_on=world.columns,
         )
         self.trace = Trace()
         self.flying: list[Piece] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from mpflow._core.plan import NodePlan, Plan
 from mpflow._core.protocol import (
     ADVANCE,
     BEGIN,
+    BETWEEN,
     BROKEN,
     CANCEL,
     DISPATCH,
@@ -406,3 +408,37 @@ def test_the_run_is_over_with_a_step_that_starts_nothing_but_not_beyond_its_limi
     else:
         assert kinds(out) == [MERGED, OVER]
     assert scheduler.phase is FINAL and scheduler.state.values["x"] == 2
+
+
+def circle(limit: int, **options: Any) -> Scheduler:
+    """A scheduler whose plan counts in one node that starts itself, for as long as it may."""
+    node = NodePlan("w", None, ["to:w"], "x", writes=[("to:w", None)])
+    channels = {"to:w": EphemeralValue(object), "x": BinaryOperatorAggregate(int, operator.add)}
+    plan = Plan("g", {"w": node}, channels, input="x", output="x", stream="x")
+    scheduler = Scheduler(plan, ChannelState(plan), recursion_limit=limit, **options)
+    scheduler.handle((BEGIN, [("x", 1), ("to:w", None)], ()))
+    return scheduler
+
+
+def test_a_run_whose_steps_nobody_sees_goes_on_by_itself_up_to_its_limit() -> None:
+    scheduler = circle(3, tells_ends=False, goes_on=True)
+    out = scheduler.handle((ADVANCE, StepFacts({}, 0, 2), None))
+    steps = []
+    while out[-1][0] is DISPATCH:
+        (attempt,) = out[-1][1]
+        steps.append((attempt.facts.step, attempt.input))
+        out = scheduler.handle((CLOSED, attempt, [("x", 1), ("to:w", None)], 0.0))
+    assert steps == [(0, 1), (1, 2), (2, 3), (3, 4)]
+    assert kinds(out) == [MERGED, BROKEN] and isinstance(out[1][1], GraphRecursionError)
+    assert invariants(scheduler) == []
+
+
+@pytest.mark.parametrize("is_told", [True, False], ids=["told of steps", "asked to drain"])
+def test_a_run_does_not_go_on_by_itself_past_who_is_to_see_a_step(is_told: bool) -> None:
+    scheduler = circle(9, tells_ends=is_told, goes_on=True)
+    local = SimpleNamespace(control=None)
+    ((_, (attempt,)),) = scheduler.handle((ADVANCE, StepFacts({}, 0, 8, local), None))
+    if not is_told:
+        local.control = object()
+    out = scheduler.handle((CLOSED, attempt, [("x", 1), ("to:w", None)], 0.0))
+    assert out[-1][0] is MERGED and scheduler.phase is BETWEEN
