@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from mpflow.checkpoint.base import ChannelVersions, Checkpoint, CheckpointMetadata, CheckpointTuple
+from mpflow.checkpoint.log import carrying
 from mpflow.checkpoint.log.coding import AnyCoder
 from mpflow.checkpoint.log.driver import Row
 from mpflow.checkpoint.log.memory import MemoryDriver, Records
@@ -92,6 +93,16 @@ class InMemorySaver(LogSaver):
 
     async def adelete_thread(self, thread_id: str) -> None:
         self.delete_thread(thread_id)
+
+    @property
+    def has_far_log(self) -> bool:
+        return self.keeps_log and self.layout is Records
+
+    def sent(self, thread_id: str, rows: Iterable[Row]) -> Sequence[Row]:
+        return [carrying.sent(thread_id, row) for row in rows]
+
+    def received(self, thread_id: str, rows: Iterable[Sequence[Any]]) -> list[Row]:
+        return [carrying.kept(thread_id, Row(*row)) for row in rows]
 
     def for_types(self, types_of: Callable[[], Collection[type]]) -> Self:
         return self

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from mpflow._names import CHECKPOINT_ID, CHECKPOINT_NS, CONF, THREAD_ID
 from mpflow.checkpoint.log.driver import Batch
-from mpflow.checkpoint.log.far import rows_of
+from mpflow.checkpoint.log.far import sent
 
 if TYPE_CHECKING:
     from mpflow.checkpoint.log.saver import LogSaver
@@ -58,7 +58,7 @@ class Threads:
         self._claimed[number] = thread_id, input
         if where.get(CHECKPOINT_ID) or where.get(CHECKPOINT_NS):
             return input, thread_id, None
-        return input, thread_id, [list(row) for row in self._saver.reach("chain", thread_id, "", None)]
+        return input, thread_id, sent(self._saver, thread_id, self._saver.reach("chain", thread_id, "", None))
 
     def keep(self, settled: Sequence[Settled], ended: Sequence[int]) -> tuple[list[Settled], list[Refused]]:
         """Have the rows of settled items durable: their outputs, and those whose rows could not be kept.
@@ -71,7 +71,8 @@ class Threads:
         for number, output in settled:
             if number not in failed:
                 output, rows = output
-                batches.append((self._claimed[number][0], rows_of(rows)))
+                thread_id = self._claimed[number][0]
+                batches.append((thread_id, self._saver.received(thread_id, rows)))
             outputs.append((number, output))
         lost = self._saver.commit(batches)
         refused: list[Refused] = []

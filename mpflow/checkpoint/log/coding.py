@@ -18,6 +18,10 @@ class Coder(Protocol):
     learns: bool
     """Whether it may be told of further classes."""
 
+    def told(self) -> tuple[str, Any] | None:
+        """What a worker process must be told to make one that packs as this one does; None where that cannot be."""
+        ...
+
     def knowing(self, types: Collection[type]) -> Coder:
         """A coder that knows these classes too; this one if it does already, or does not learn."""
         ...
@@ -49,6 +53,9 @@ class DataCoder:
         self._decode = codec.decode
         self.learns = True
 
+    def told(self) -> tuple[str, Any]:
+        return "data", list(self.types)
+
     def knowing(self, types: Collection[type]) -> DataCoder:
         return self if self.types.issuperset(types) else coder_of(self.types.union(types))
 
@@ -75,6 +82,9 @@ class SerdeCoder:
         self.serde = serde
         self._envelope = Codec(trust=False)
         self.learns = hasattr(serde, "with_msgpack_allowlist")
+
+    def told(self) -> tuple[str, Any] | None:
+        return ("serde", self.serde) if getattr(self.serde, "travels", False) else None
 
     def knowing(self, types: Collection[type]) -> SerdeCoder:
         if not self.learns:
@@ -106,6 +116,9 @@ class AnyCoder:
     """Any value, for as long as the process lives: sealed, or kept as it is where it can be copied in no way."""
 
     learns = False
+
+    def told(self) -> tuple[str, Any]:
+        return "any", None
 
     def knowing(self, types: Collection[type]) -> AnyCoder:
         return self

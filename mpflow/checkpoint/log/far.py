@@ -8,12 +8,12 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
-from functools import cached_property
 from typing import Any
 
 from mpflow.checkpoint.base import BaseCheckpointSaver
-from mpflow.checkpoint.log import operations
-from mpflow.checkpoint.log.coding import DataCoder, coder_of
+from mpflow.checkpoint.log import envelope, operations
+from mpflow.checkpoint.log.carrying import CarriedCoder, Carrying
+from mpflow.checkpoint.log.coding import Coder, SerdeCoder, coder_of
 from mpflow.checkpoint.log.driver import Batch, Drop, Row
 from mpflow.checkpoint.log.operations import Calls
 from mpflow.checkpoint.log.saver import LogSaver
@@ -31,48 +31,49 @@ KEPT_BACK_BYTES = 1 << 20
 
 def serve(saver: LogSaver, method: str, arguments: Sequence[Any]) -> Any:
     """In the parent: do what a worker's end asks for."""
-    if method == "types":
-        return _types_of(saver)
+    if method == "coder":
+        return saver.coder.told()
     if method in ("append", "post"):
         thread_id, rows = arguments
-        return getattr(saver, method)(thread_id, rows_of(rows))
-    return _plain(saver.reach(*_with_rows(method, arguments)))
+        return getattr(saver, method)(thread_id, saver.received(thread_id, rows))
+    return _plain(saver, arguments, saver.reach(*_with_rows(saver, method, arguments)))
 
 
 async def aserve(saver: LogSaver, method: str, arguments: Sequence[Any]) -> Any:
     """As `serve`, for asyncio."""
-    if method == "types":
-        return _types_of(saver)
+    if method == "coder":
+        return saver.coder.told()
     if method in ("append", "post"):
         thread_id, rows = arguments
-        return await getattr(saver, "a" + method)(thread_id, rows_of(rows))
-    return _plain(await saver.areach(*_with_rows(method, arguments)))
+        return await getattr(saver, "a" + method)(thread_id, saver.received(thread_id, rows))
+    return _plain(saver, arguments, await saver.areach(*_with_rows(saver, method, arguments)))
 
 
-def _types_of(saver: LogSaver) -> list[type]:
-    """The classes that a worker's end must know; asked for by those alone that save something."""
-    assert isinstance(saver.coder, DataCoder)
-    return list(saver.coder.types)
+def sent(saver: LogSaver, thread_id: str, rows: Iterable[Row]) -> list[PlainRow]:
+    """A thread's rows as they travel."""
+    return [list(row) for row in saver.sent(thread_id, rows)]
 
 
 def rows_of(plain: Iterable[PlainRow]) -> list[Row]:
     return [Row(*row) for row in plain]
 
 
-def _with_rows(method: str, arguments: Sequence[Any]) -> Sequence[Any]:
+def _with_rows(saver: LogSaver, method: str, arguments: Sequence[Any]) -> Sequence[Any]:
     """The driver's method and arguments: what travelled plain in them as rows."""
     if method == "append_all":
-        return "append", [(thread_id, rows_of(rows)) for thread_id, rows in arguments[0]]
+        return "append", [(thread_id, saver.received(thread_id, rows)) for thread_id, rows in arguments[0]]
     if method == "rewrite":
-        return (method, *arguments[:-1], rows_of(arguments[-1]))
+        return (method, *arguments[:-1], saver.received(arguments[0], arguments[-1]))
     return (method, *arguments)
 
 
-def _plain(found: Any) -> Any:
-    """The driver's answer: rows as their fields."""
-    if type(found) is not list:
+def _plain(saver: LogSaver, arguments: Sequence[Any], found: Any) -> Any:
+    """The driver's answer: rows as their fields, of the thread that was asked for or each with its own."""
+    if not isinstance(found, (list, tuple)):
         return found
-    return [list(one) if type(one) is Row else [one[0], list(one[1])] for one in found]
+    if found and type(found[0]) is not Row:
+        return [[owner, *sent(saver, owner, (row,))] for owner, row in found]
+    return sent(saver, arguments[0], found) if found else []
 
 
 class FarDriver:
@@ -182,9 +183,25 @@ class FarLog(LogSaver):
         self.known = OrderedDict()
         self._twins = {}
 
-    @cached_property
-    def coder(self) -> DataCoder:  # type: ignore[override]
-        return coder_of(frozenset(self.driver.ask("types")))
+        self._coder: Coder | None = None
+
+    @property
+    def coder(self) -> Coder:
+        """Asked for by those alone that save something."""
+        if self._coder is None:
+            kind, what = self.driver.ask("coder")
+            self._coder = (
+                coder_of(frozenset(what)) if kind == "data" else SerdeCoder(what) if kind == "serde" else CarriedCoder()
+            )
+        return self._coder
+
+    @coder.setter
+    def coder(self, coder: Coder) -> None:
+        self._coder = coder
+
+    @property
+    def layout(self) -> Any:
+        return Carrying if type(self.coder) is CarriedCoder else envelope
 
     def _perform(self, calls: Calls) -> Any:
         return operations.perform(calls, self.driver)

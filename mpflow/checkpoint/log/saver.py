@@ -72,8 +72,16 @@ class LogSaver(BaseCheckpointSaver[str]):
 
     @property
     def has_far_log(self) -> bool:
-        """Whether workers can make its rows: they are bytes, and what makes these can be told by the classes it knows."""
-        return self.keeps_log and self.layout is envelope and type(self.coder) is DataCoder
+        """Whether workers can make its rows: rows can travel, and what packs values in them can be told."""
+        return self.keeps_log and self.layout is envelope and self.coder.told() is not None
+
+    def sent(self, thread_id: str, rows: Iterable[Row]) -> Sequence[Row]:
+        """Rows as they go to workers."""
+        return rows if isinstance(rows, Sequence) else list(rows)
+
+    def received(self, thread_id: str, rows: Iterable[Sequence[Any]]) -> list[Row]:
+        """Rows that came from workers, as their fields."""
+        return [Row(*row) for row in rows]
 
     # -- what operations need -----------------------------------------------------------------------------------------
 

@@ -25,6 +25,8 @@ def _missing(package: str) -> ImportError:
 class PycryptodomeAes(CipherProtocol):
     """AES of pycryptodome in a mode that authenticates. Ciphertexts are nonce, tag, data, as LangGraph lays them out."""
 
+    travels = True
+
     def __init__(self, key: bytes, mode: int | None = None, **options: Any) -> None:
         try:
             from Crypto.Cipher import AES
@@ -59,12 +61,18 @@ class PycryptodomeAes(CipherProtocol):
 class CryptographyAesGcm(CipherProtocol):
     """AES-GCM of the package cryptography. Ciphertexts are nonce, data, tag."""
 
+    travels = True
+
     def __init__(self, key: bytes) -> None:
         try:
             from cryptography.hazmat.primitives.ciphers.aead import AESGCM
         except ImportError:
             raise _missing("cryptography") from None
-        self._cipher = AESGCM(_checked(key))
+        self._key = _checked(key)
+        self._cipher = AESGCM(key)
+
+    def __reduce__(self) -> tuple[type, tuple[bytes]]:
+        return CryptographyAesGcm, (self._key,)
 
     def encrypt(self, plaintext: bytes) -> tuple[str, bytes]:
         nonce = os.urandom(_GCM_NONCE_BYTES)

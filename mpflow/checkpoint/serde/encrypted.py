@@ -28,6 +28,12 @@ class EncryptedSerializer(SerializerProtocol):
         self.cipher = cipher
         self.serde: SerializerProtocol = JsonPlusSerializer() if serde is None else serde
 
+    @property
+    def travels(self) -> bool:
+        """Whether its pickle does in another process what it does here."""
+        parts = self.serde, self.cipher
+        return type(self) is EncryptedSerializer and all(getattr(one, "travels", False) for one in parts)
+
     def dumps_typed(self, obj: Any) -> tuple[str, bytes]:
         """``sealed+`` and the cipher's name, and the ciphertext. Raises what `serde` raises."""
         kind, data = self.serde.dumps_typed(obj)

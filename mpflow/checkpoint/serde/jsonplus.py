@@ -51,6 +51,18 @@ class JsonPlusSerializer(SerializerProtocol):
         known = self._given | loaded_langchain_classes()
         self._codec, self._foreign = Codec(types=known, trust=False), ForeignReader(known)
 
+    @property
+    def travels(self) -> bool:
+        """Whether its pickle does in another process what it does here: not so for a class of somebody else's."""
+        return type(self) is JsonPlusSerializer
+
+    def __getstate__(self) -> Any:
+        return {name: value for name, value in self.__dict__.items() if name not in ("_loaded", "_codec", "_foreign")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._open()
+
     def with_msgpack_allowlist(self, extra_allowlist: Iterable[tuple[str, ...] | type]) -> JsonPlusSerializer:
         """Return a serializer that builds these classes too; this one if it does already."""
         extra = classes_of(tuple(extra_allowlist), "extra_allowlist")
