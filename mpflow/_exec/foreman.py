@@ -106,6 +106,15 @@ class Foreman:
         if self._closing is not None and not self._floor.roster.crew and not self._floor.roster.ordered:
             self.outgoing.append((self._closing.post, (CANCELLED, None, None, 0.0)))
 
+    def let_go(self, abandon: Callable[[list[int]], None]) -> None:
+        """Have no part any more in the workers that are left: `abandon` is told their process ids."""
+        crew = self._floor.roster.crew
+        for worker in crew:
+            self._floor.end(singly(worker.window.clear()), CANCELLED, None)
+        pids = [worker.pid for worker in crew]
+        self._floor.roster.let_go()
+        abandon(pids)
+
     def close_arena(self) -> None:
         self._floor.parcels.arena.close()
 

@@ -64,12 +64,18 @@ class Polling:
         self._followers: deque[_Waiter] = deque()
         self.attended_at = 0.0
         """When a run last polled; infinite while one does."""
+        self._wakes_at = 0.0
         self._is_closed = False
 
     @property
     def is_led(self) -> bool:
         """Whether somebody polls right now."""
         return bool(self._leader)
+
+    def alarm(self, alarm_at: float) -> None:
+        """Wake whoever polls if it would sleep longer than until then."""
+        if alarm_at < self._wakes_at:
+            self._ring()
 
     def wait(self, pool: Polled, mailbox: Mailbox, timeout_s: float | None) -> None:
         """See `WorkerPool.wait`."""
@@ -136,7 +142,8 @@ class Polling:
         if mailbox._bell.acquire(blocking=False):  # rung before it was known that we lead
             return
         while not mailbox.items:
-            until = min(deadline, pool.alarm_at())
+            self._wakes_at = _FOREVER  # before the alarm is read: whoever sets an earlier one from here on rings
+            self._wakes_at = until = min(deadline, pool.alarm_at())
             calm_s = pool.calm_s()
             mailbox.notify = self._ring
             try:
@@ -146,6 +153,7 @@ class Polling:
                 events = poll(timeout_s, 64) if not mailbox.items else []
             finally:
                 mailbox.notify = None
+            self._wakes_at = 0.0
             rung = self._was_rung(events)
             pool.handle(events)
             if rung or monotonic() >= deadline:

@@ -35,6 +35,8 @@ from mpflow._wire.memory import limit_bytes
 from mpflow.errors import PoolClosedError, WrongProcessError
 
 _CLOSE_GRACE_S = 1.0
+_DYING_S = 1.0
+"""How long a pool that is closed waits for what it has killed; a busy machine may take longer to start or to end a process."""
 _FOREVER = float("inf")
 
 
@@ -187,10 +189,13 @@ class WorkerPool:
         self._work()
         if not first:
             return
-        deadline = monotonic() + _CLOSE_GRACE_S + 1.0
+        deadline = monotonic() + _CLOSE_GRACE_S + _DYING_S
         while not done.items and monotonic() < deadline and not self._is_interrupted():
             self.wait(done, deadline - monotonic())
         if self._spawner is not None:
+            if not done.items:
+                self._inbox.append((self._foreman.let_go, self._spawner.abandon))
+                self._work()
             self._spawner.close(1.0)
         self._work()
         self._foreman.close_arena()
@@ -240,9 +245,10 @@ class WorkerPool:
             finally:
                 inbox.popleft()
         self._foreman.dispatch()
-        spawner = self._spawner
-        if spawner is not None and not self._polling.is_led and self._roster.alarm_at < spawner.wakes_at:
-            spawner.ring()
+        if self._polling.is_led:
+            self._polling.alarm(self._roster.alarm_at)
+        else:
+            self.unattended()
 
     def handle(self, events: Events) -> None:
         """Answer what the workers have sent."""

@@ -197,7 +197,7 @@ class Roster:
         return True
 
     def let_go(self) -> None:
-        """Close our ends of everything and end nothing: for a forked child."""
+        """Close our ends of everything and end nothing: for a forked child, or when another ends the workers."""
         for worker in self.crew:
             worker.close()
             worker.mappings.close()

@@ -53,6 +53,14 @@ class Started:
         self.sock = sock
         self.page = page
 
+    def end(self) -> None:
+        """Kill and bury it: nobody wants it any more."""
+        _end(self.pid)
+        self.sock.close()
+        self.page.close()
+        if self.pidfd >= 0:
+            os.close(self.pidfd)
+
 
 def start(environ: Mapping[str, str]) -> Started:
     """Start one worker. Raises OSError (no descriptors, no memory, no such interpreter); then nothing is left open."""
@@ -147,7 +155,8 @@ class Spawner:
         self._orders: deque[bool] = deque()
         self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._closing = False
-        self._abandoned: list[int] | None = None
+        self._is_abandoned = self._has_ended = False
+        self._unburied: deque[int] = deque()
         self.wakes_at = 0.0
         self._thread = threading.Thread(target=self._run, name="mpflow-spawner", daemon=True)
         self._thread.start()
@@ -163,8 +172,14 @@ class Spawner:
             os.eventfd_write(self._bell, 1)
 
     def abandon(self, pids: list[int]) -> None:
-        """The pool is being collected: kill and bury its workers, then end. Does not wait."""
-        self._abandoned = pids
+        """The pool waits for these workers no longer: kill and bury them and whoever is being started, then end.
+
+        Does not wait, unless the thread has ended before.
+        """
+        self._is_abandoned = True
+        self._unburied.extend(pids)
+        if self._has_ended:
+            self._bury()
         self.ring()
 
     def close(self, timeout_s: float | None = None) -> None:
@@ -194,25 +209,33 @@ class Spawner:
                     with contextlib.suppress(OSError):
                         os.eventfd_read(self._bell)
                 pool = self._pool()
-                if pool is None or self._abandoned is not None:
+                if pool is None or self._is_abandoned:
                     break
                 if not self._closing and (watching or monotonic() >= pool.alarm_at()):
                     if monotonic() - pool.attended_at() > _ATTENDED_S or monotonic() >= pool.alarm_at():
                         pool.look()
                 del pool
         finally:
-            for pid in self._abandoned or ():
+            self._has_ended = True  # who abandons a worker from here on buries it
+            self._bury()
+            bell, self._bell = self._bell, -1
+            os.close(bell)
+
+    def _bury(self) -> None:
+        with contextlib.suppress(IndexError):
+            while True:
+                pid = self._unburied.popleft()
                 with contextlib.suppress(OSError):
                     os.killpg(pid, 9)
                 _end(pid)
-            bell, self._bell = self._bell, -1
-            os.close(bell)
 
     def _plan(self) -> tuple[float | None, bool]:
         """How long to sleep, and whether to watch the workers meanwhile."""
         pool = self._pool()
         if pool is None:
             return 0.0, False
+        # Before the alarm is read: whoever sets an earlier one from here on rings.
+        self.wakes_at = float("inf")
         now = monotonic()
         quiet_s = now - pool.attended_at()
         alarm_at = pool.alarm_at()
@@ -236,11 +259,9 @@ class Spawner:
             except BaseException as error:
                 outcome = error
             pool = self._pool()
-            if pool is None or self._abandoned is not None:
+            if pool is None or self._is_abandoned:
                 if isinstance(outcome, Started):
-                    _end(outcome.pid)
-                    outcome.sock.close()
-                    outcome.page.close()
+                    outcome.end()
                 return
             pool.arrived(outcome)
             del pool

@@ -450,6 +450,25 @@ def test_deadlines_hold_while_nobody_waits(pool: WorkerPool) -> None:
         assert kind == FAILED and isinstance(error, NodeTimeoutError)
 
 
+def test_deadlines_hold_while_another_run_waits_for_long(pool: WorkerPool) -> None:
+    """FAULTS row 12: a run that was asleep before there was a deadline minds it too."""
+    drive, other = Drive(pool), Drive(pool)
+    drive.values(Node(lambda x: x), [1, 2])
+    sleepers = drive.submit(Node(lambda x: time.sleep(60), "sleeper"), [1])
+    drive.running_pid("sleeper")
+    waiting = threading.Thread(target=pool.wait, args=(drive.mailbox,))
+    waiting.start()
+    try:
+        assert wait_until(lambda: pool.attended_at() == float("inf"), 10.0)
+        other.submit(Node(ignore_the_alarm), [1], timeout_s=0.2)
+        assert wait_until(lambda: bool(other.mailbox.items), 20.0)
+        [(kind, _, error, _)] = other.mailbox.take()
+        assert kind == FAILED and isinstance(error, NodeTimeoutError)
+    finally:
+        pool.cancel(sleepers, kill=True)
+        waiting.join()
+
+
 def test_a_parent_that_was_stopped_sees_no_false_timeouts() -> None:
     """FAULTS row 25"""
     script = """
