@@ -28,6 +28,7 @@ from mpflow.pregel.main import Pregel
 from mpflow.runnables.base import coerce, name_of
 from mpflow.schema import callable_hints
 from mpflow.types import ensure_valid_checkpointer
+from mpflow.warnings import takes_former_names
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -134,6 +135,7 @@ def task(
 def task(func: Callable[P, Awaitable[T]] | Callable[P, T], /) -> _Task[P, T]: ...
 
 
+@takes_former_names(retry="retry_policy")
 def task(
     func: Any = None,
     /,
@@ -199,6 +201,7 @@ class entrypoint:
     classes whose objects checkpoints may hold besides those that annotations lead to.
     """
 
+    @takes_former_names(config_schema="context_schema", retry="retry_policy")
     def __init__(
         self,
         checkpointer: Checkpointer = None,

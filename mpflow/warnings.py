@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, TypeVar
+
 __all__ = (
     "LangGraphDeprecatedSinceV05",
     "LangGraphDeprecatedSinceV10",
@@ -10,6 +15,7 @@ __all__ = (
 )
 
 Version = tuple[int, int]
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 class LangGraphDeprecationWarning(DeprecationWarning):
@@ -45,3 +51,26 @@ class LangGraphDeprecatedSinceV11(LangGraphDeprecationWarning):
 
     def __init__(self, message: str, *args: object) -> None:
         super().__init__(message, *args, since=(1, 1), expected_removal=(3, 0))
+
+
+_SINCE_V05 = frozenset(("input", "output", "retry"))
+
+
+def takes_former_names(**names: str) -> Callable[[F], F]:
+    """Let a function take keyword arguments under former names of its parameters, with a warning: ``former="present"``."""
+
+    def decorate(function: F) -> F:
+        @wraps(function)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            for former in names.keys() & kwargs.keys():
+                present = names[former]
+                kind = LangGraphDeprecatedSinceV05 if former in _SINCE_V05 else LangGraphDeprecatedSinceV10
+                warnings.warn(kind(f"`{former}` is deprecated: pass it as `{present}`"), stacklevel=2)
+                value = kwargs.pop(former)
+                if kwargs.get(present) is None:
+                    kwargs[present] = value
+            return function(*args, **kwargs)
+
+        return call  # type: ignore[return-value]
+
+    return decorate

@@ -20,6 +20,7 @@ from mpflow.runnables.runnable import coerce_to_runnable
 from mpflow.schema import Schema, input_hint
 from mpflow.types import ensure_valid_checkpointer
 from mpflow.typing import ContextT, InputT, OutputT, StateT
+from mpflow.warnings import takes_former_names
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -44,6 +45,7 @@ class StateGraph(Generic[StateT, ContextT, InputT, OutputT]):
     Raises ValueError for a schema that cannot be read.
     """
 
+    @takes_former_names(config_schema="context_schema", input="input_schema", output="output_schema")
     def __init__(
         self,
         state_schema: type[StateT],
@@ -109,6 +111,7 @@ class StateGraph(Generic[StateT, ContextT, InputT, OutputT]):
 
     # -- nodes --------------------------------------------------------------------------------------------------------
 
+    @takes_former_names(retry="retry_policy", input="input_schema")
     def add_node(
         self,
         node: str | Callable[..., Any] | Any,

@@ -10,6 +10,7 @@ from mpflow.pregel.compiled import CompiledGraph
 from mpflow.pregel.nodes import NodeBuilder, PregelNode
 from mpflow.pregel.running import names_of
 from mpflow.types import ensure_valid_checkpointer
+from mpflow.warnings import takes_former_names
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -32,6 +33,7 @@ class Pregel(CompiledGraph):
 
     _nodes: dict[str, PregelNode] | None = None
 
+    @takes_former_names(config_type="context_schema")
     def __init__(
         self,
         *,

@@ -71,7 +71,10 @@ class RunningGraph(DescribedGraph, Runnable[Any, Any]):
         *,
         subgraphs: bool = False,
         debug: bool | None = None,
+        checkpoint_during: bool | None = None,
     ) -> Asked:
+        if checkpoint_during is not None:
+            durability = _durability_of(checkpoint_during, durability)
         if debug or (debug is None and self.debug):
             print_mode = ("updates", "values")
         before = interrupt_before or self.interrupt_before_nodes
@@ -202,7 +205,7 @@ class RunningGraph(DescribedGraph, Runnable[Any, Any]):
             value = make(value)
         return GraphOutput(value=value, interrupts=interrupts)
 
-    def stream(  # type: ignore[override]
+    def stream(
         self,
         input: Any,
         config: RunnableConfig | None = None,
@@ -218,6 +221,7 @@ class RunningGraph(DescribedGraph, Runnable[Any, Any]):
         subgraphs: bool = False,
         debug: bool | None = None,
         version: Literal["v1", "v2"] = "v1",
+        **kwargs: Any,
     ) -> Iterator[Any]:
         """Run the graph, yielding what happens as it happens, in the shapes of `stream_mode`.
 
@@ -239,13 +243,14 @@ class RunningGraph(DescribedGraph, Runnable[Any, Any]):
                 version,
                 subgraphs=subgraphs,
                 debug=debug,
+                **kwargs,
             )
             run = self._run(config, asked)
             yield from _told(run, drive(run, input), input)
         except KeyboardInterrupt as interrupt:
             raise from_outside(interrupt) from None
 
-    async def astream(  # type: ignore[override]
+    async def astream(
         self,
         input: Any,
         config: RunnableConfig | None = None,
@@ -261,6 +266,7 @@ class RunningGraph(DescribedGraph, Runnable[Any, Any]):
         subgraphs: bool = False,
         debug: bool | None = None,
         version: Literal["v1", "v2"] = "v1",
+        **kwargs: Any,
     ) -> AsyncIterator[Any]:
         """As `stream`, for ``async for``."""
         import asyncio
@@ -281,6 +287,7 @@ class RunningGraph(DescribedGraph, Runnable[Any, Any]):
                 version,
                 subgraphs=subgraphs,
                 debug=debug,
+                **kwargs,
             )
             run = self._run(config, asked)
             async with aclosing(cast("Any", _atold(run, adrive(run, input), input))) as chunks:
@@ -305,6 +312,19 @@ def _told(run: Run, chunks: Iterator[Any], input: Any) -> Iterator[Any]:
 def _atold(run: Run, chunks: AsyncIterator[Any], input: Any) -> AsyncIterator[Any]:
     teller = run.performer.teller
     return chunks if teller is None else teller.atold(chunks, input)
+
+
+def _durability_of(checkpoint_during: bool, durability: Durability | None) -> Durability:
+    """What LangGraph's parameter of old comes to. Raises ValueError beside the one that replaced it."""
+    from warnings import warn
+
+    from mpflow.warnings import LangGraphDeprecatedSinceV10
+
+    if durability is not None:
+        raise ValueError("checkpoint_during and durability say the same: pass durability alone")
+    text = "`checkpoint_during` is deprecated: pass durability='async' for True, durability='exit' for False"
+    warn(LangGraphDeprecatedSinceV10(text), stacklevel=4)
+    return "async" if checkpoint_during else "exit"
 
 
 def names_of(asked: All | Sequence[str] | None) -> frozenset[str]:
