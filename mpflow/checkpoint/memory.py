@@ -108,7 +108,7 @@ class InMemorySaver(LogSaver):
         return self
 
     def append(self, thread_id: str, rows: Sequence[Row]) -> None:
-        self.driver.append([(thread_id, rows)])
+        self.driver.add(thread_id, rows)
 
     post = append
 
@@ -116,7 +116,7 @@ class InMemorySaver(LogSaver):
         return None
 
     async def aappend(self, thread_id: str, rows: Sequence[Row]) -> None:
-        self.driver.append([(thread_id, rows)])
+        self.driver.add(thread_id, rows)
 
     apost = aappend
 

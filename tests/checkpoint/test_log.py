@@ -312,6 +312,29 @@ def test_filters_limits_and_before() -> None:
     assert len(list(log.list(None, filter={"odd": 0}))) == 100
 
 
+def test_a_search_with_a_limit_looks_no_further_than_to_what_it_finds(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = saver()
+    where = at()
+    for number in range(50):
+        where = log.put(where, checkpoint({"a": number}, {"a": number}), {"step": number, "odd": number % 2}, {})
+    looked_at: list[int] = []
+    steps = log.driver.steps
+
+    def noted(*arguments: Any) -> Any:
+        found = steps(*arguments)
+        looked_at.append(len(found))
+        return found
+
+    monkeypatch.setattr(log.driver, "steps", noted)
+    monkeypatch.setattr(operations, "BLOCK", 8)
+    assert [one.metadata["step"] for one in log.list(at(), filter={"odd": 1}, limit=5)] == [49, 47, 45, 43, 41]
+    assert looked_at == [8, 8]
+    assert [one.metadata["step"] for one in log.list(where, limit=2)] == [49]
+    assert looked_at[2:] == [8]
+    assert [one.metadata["step"] for one in log.list(at(), filter={"step": 0}, limit=2)] == [0]
+    assert list(log.list(at(), filter={"step": 99}, limit=1)) == []
+
+
 def test_a_run_is_deleted_without_harm_to_what_builds_on_it() -> None:
     log = saver()
     where = at()

@@ -54,6 +54,10 @@ class _Space:
     def add(self, row: Row) -> None:
         checkpoint_id = row.checkpoint_id
         ids, results, steps = self.ids, self.results, self.steps
+        if row.kind == STEP and (not ids or ids[-1] < checkpoint_id):  # a run's next
+            ids.append(checkpoint_id)
+            steps[checkpoint_id] = row
+            return
         if checkpoint_id not in steps and checkpoint_id not in results:
             if ids and ids[-1] > checkpoint_id:
                 insort(ids, checkpoint_id)
@@ -92,12 +96,19 @@ class MemoryDriver:
     def append(self, batches: Sequence[Batch]) -> None:
         with self._lock:
             for thread_id, rows in batches:
-                spaces = self._threads.setdefault(thread_id, {})
-                for row in rows:
-                    space = spaces.get(row.ns)
-                    if space is None:
-                        space = spaces[row.ns] = _Space()
-                    space.add(row)
+                self.add(thread_id, rows)
+
+    def add(self, thread_id: str, rows: Sequence[Row]) -> None:
+        """Add a thread's rows."""
+        with self._lock:
+            spaces = self._threads.get(thread_id)
+            if spaces is None:
+                spaces = self._threads[thread_id] = {}
+            for row in rows:
+                space = spaces.get(row.ns)
+                if space is None:
+                    space = spaces[row.ns] = _Space()
+                space.add(row)
 
     def chain(self, thread_id: str, ns: str, checkpoint_id: str | None) -> Sequence[Row]:
         with self._lock:
@@ -119,15 +130,15 @@ class MemoryDriver:
         self, thread_id: str | None, ns: str | None, before: str | None, limit: int | None
     ) -> Sequence[tuple[str, Row]]:
         with self._lock:
-            found = [
+            found = (
                 (owner, space.steps[one])
                 for owner in ([thread_id] if thread_id is not None else sorted(self._threads))
                 for name, space in sorted(self._threads.get(owner, {}).items())
                 if ns is None or name == ns
-                for one in sorted(space.steps, reverse=True)
-                if before is None or one < before
-            ]
-        return found if limit is None else found[:limit]
+                for one in reversed(space.ids)
+                if one in space.steps and (before is None or one < before)
+            )
+            return list(islice(found, limit))
 
     def rows(self, thread_id: str) -> Sequence[Row]:
         with self._lock:

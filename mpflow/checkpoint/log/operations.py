@@ -55,6 +55,8 @@ async def aperform(calls: Calls, driver: Any) -> Any:
 
 PAGE = 64
 """How many checkpoints are folded at once when a thread's are listed."""
+BLOCK = 256
+"""How many of a thread's steps are looked at in one go where some are looked for."""
 
 
 class Known(NamedTuple):
@@ -203,13 +205,26 @@ def find(
     wanted = where.get(CHECKPOINT_ID)
     if limit is not None and limit <= 0:
         return []
-    most = limit if not filter and wanted is None else None
-    found: Sequence[tuple[str, Row]] = yield "steps", thread_id, ns, before, most
-    if wanted is not None:
-        found = [(owner, row) for owner, row in found if row.checkpoint_id == wanted]
-    if filter:
-        found = [pair for pair in found if _matches(log, *pair, filter)]
-    return found if limit is None else found[:limit]
+    if limit is None or thread_id is None or ns is None or (wanted is None and not filter):
+        most = limit if not filter and wanted is None else None
+        found: Sequence[tuple[str, Row]] = yield "steps", thread_id, ns, before, most
+        found = [pair for pair in found if _is_asked_for(log, *pair, wanted, filter)]
+        return found if limit is None else found[:limit]
+    # One line of steps: no further than to the last that is asked for.
+    found = []
+    while len(found) < limit:
+        block: Sequence[tuple[str, Row]] = yield "steps", thread_id, ns, before, BLOCK
+        found += [pair for pair in block if _is_asked_for(log, *pair, wanted, filter)]
+        if len(block) < BLOCK or (wanted is not None and block[-1][1].checkpoint_id <= wanted):
+            break
+        before = block[-1][1].checkpoint_id
+    return found[:limit]
+
+
+def _is_asked_for(
+    log: LogSaver, thread_id: str, row: Row, wanted: str | None, filter: Mapping[str, Any] | None
+) -> bool:
+    return wanted in (None, row.checkpoint_id) and (not filter or _matches(log, thread_id, row, filter))
 
 
 def _matches(log: LogSaver, thread_id: str, row: Row, filter: Mapping[str, Any]) -> bool:
