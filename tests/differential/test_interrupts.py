@@ -387,6 +387,7 @@ def an_entrypoint_that_asks(lib: Any, run: Run) -> Any:
 
 
 def strict_answers(lib: Any, run: Run) -> Any:
+    """IN-12"""
     strict: Any = {"configurable": {"thread_id": "1", "__pregel_strict_resume": True}}
     graph = _graph(lib, _asking(lib, "a", "A"), _asking(lib, "b", "B"))
     run.invoke(graph, {"log": []}, THREAD)

@@ -486,8 +486,42 @@ def begins_with_a_command(lib: Any, run: Run) -> Any:
     return seen
 
 
+def tasks_of_each_kind(lib: Any, run: Run) -> Any:
+    """SA-3, ST-9: their fields, before and after they ran; several writes to a key; the state of a graph within"""
+    types = lib.types
+
+    def twice(state: State) -> Any:
+        return [types.Command(update={"log": ["one"]}), types.Command(update={"log": ["two"]})]
+
+    def sent(state: Any) -> State:
+        return {"log": [f"sent {state['count']}"]}
+
+    def fails(state: State) -> State:
+        raise ValueError("no")
+
+    within = chain(lib, "within", checkpointer=None, interrupt_before=["within"])
+    builder = lib.graph.StateGraph(State).add_node(twice).add_node(sent).add_node(fails).add_node("child", within)
+    builder.add_edge("__start__", "twice").add_edge("__start__", "child")
+    builder.add_conditional_edges("__start__", lambda state: [types.Send("sent", {"count": n}) for n in (1, 2)])
+    builder.add_edge("sent", "fails")
+    graph = builder.compile(checkpointer=lib.new_saver())
+    seen: list[Any] = [types.PregelTask._fields, types.PregelTask("id", "name", ("path",))]
+    for given in ({"log": []}, None):
+        seen.append(tried(lambda given=given: run.invoke(graph, given, THREAD)))  # type: ignore[misc]
+        for subgraphs in (False, True):
+            snapshot = run.get_state(graph, THREAD, subgraphs=subgraphs)
+            seen.append([sorted(map(repr, snapshot.next)), sorted(map(_told_task, snapshot.tasks))])
+    seen.append([sorted(map(_told_task, snapshot.tasks)) for snapshot in run.history(graph, THREAD)])
+    return seen
+
+
+def _told_task(task: Any) -> str:
+    state = task.state if task.state is None or isinstance(task.state, dict) else task.state.next
+    return repr((task.name, task.path, task.error, task.interrupts, task.result, bool(task.id), bool(state)))
+
+
 SCENARIOS = [
-    begins_with_a_command, narrowed, nowhere, metadata, durabilities, many_due, failed, failed_and_handled, updates, branches, joins, ambiguous, in_bulk, copies, clears,
+    tasks_of_each_kind, begins_with_a_command, narrowed, nowhere, metadata, durabilities, many_due, failed, failed_and_handled, updates, branches, joins, ambiguous, in_bulk, copies, clears,
     replays, streams_again, forks, asks_again, edits_at_a_pause, within, within_lasting, two_below, travels_within,
     travels_within_lasting, replays_around, replays_around_lasting, unknown_within, functions,
 ]  # fmt: skip
