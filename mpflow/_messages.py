@@ -152,6 +152,8 @@ class Attempt:
     rerun_on_loss = True
     is_called = False
     """Another task called it and waits for its result."""
+    caller: Attempt | None = None
+    """The attempt that called it."""
     held: Any = None
     lent = 0
     """In how many callers, each waiting for the next, it runs in the thread of one that waits for it."""

@@ -187,7 +187,7 @@ BUGS = (
     Bug(
         "answers are not told back",
         "_exec/worker.py",
-        "if answers is not None and (len(answers.given), len(answers.null)) != self._answered:",
+        "if answers is not None and (len(answers.given), len(answers.null)) != before:",
         "if False:",
         ("tests/engine/test_nested_in_processes.py", "tests/exec/test_process_runs.py", "-k", "ask or answer"),
     ),

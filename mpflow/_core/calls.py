@@ -29,6 +29,8 @@ class CalledTask(Task):
         self.caller = caller
         self.facts = facts
         self.waiters: list[Any] = []
+        self.called_by = caller.attempt
+        """The attempt at the caller that it was called in."""
 
 
 def spawn(scheduler: Scheduler, stimulus: Stimulus, out: list[Instruction]) -> None:
@@ -43,7 +45,8 @@ def spawn(scheduler: Scheduler, stimulus: Stimulus, out: list[Instruction]) -> N
         scheduler.called = {}
     path = path_of_call(caller, index)
     known: CalledTask | None = scheduler.called.get(path)
-    if known is not None and known.state == FINISHED:
+    # An attempt that lost its worker without fault, and runs once more, must not be the way of a failed task to go on anew.
+    if known is not None and (known.state == FINISHED or (known.state in ENDED and known.called_by is attempt)):
         out.append((ANSWER, known, waiter))
         return
     if known is not None and known.state not in ENDED:

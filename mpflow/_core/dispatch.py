@@ -79,7 +79,9 @@ def _ruled(task: Task, facts: StepFacts) -> Attempt:
     )
     attempt.number = task.failures + len(task.deaths) + 1
     attempt.alone = bool(task.deaths)
-    attempt.is_called = task.caller is not None
+    if task.caller is not None:
+        attempt.is_called = True
+        attempt.caller = task.caller.attempt
     attempt.rerun_on_loss = node.rerun_on_loss
     attempt.timeout_s = node.timeout_s
     return attempt

@@ -55,6 +55,7 @@ class Lent:
         task = CalledTask(self._node, path_of_call(caller, self._index), self._input, caller, facts)
         attempt = Attempt(task, 1, self._node.program, self._input, facts, task.path, task.triggers)
         attempt.is_called = True
+        attempt.caller = self.caller
         attempt.outbox = self.caller.outbox
         attempt.lent = self.caller.lent + 1
         return attempt
@@ -151,9 +152,32 @@ def _post(
         future.cancel()
 
 
+class FarFuture(TaskFuture):
+    """The result of a task that was called in a worker: while its caller waits, the worker runs what it is lent."""
+
+    question = 0
+
+    def __init__(self, away: Any) -> None:
+        super().__init__()
+        self._away = away
+
+    def result(self, timeout: float | None = None) -> Any:
+        self._wait(timeout)
+        return super().result(timeout)
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        self._wait(timeout)
+        return super().exception(timeout)
+
+    def _wait(self, timeout: float | None) -> None:
+        if not self.done():
+            self._away.wait(self.question, self.done, lends=timeout is None)
+
+
 def _call_home(scope: TaskScope, node: NodePlan, input: tuple[Any, Any]) -> Any:
     """Call a task from a worker: it is the run's, which the parent drives, and its result comes back here."""
-    future = TaskFuture()
+    away = scope.facts.local
+    future = FarFuture(away)
 
     def told(is_value: bool, answer: Any) -> None:
         if future.cancelled():
@@ -165,9 +189,11 @@ def _call_home(scope: TaskScope, node: NodePlan, input: tuple[Any, Any]) -> Any:
         else:
             fail(future, answer)
 
-    scope.facts.local.ask_later("call", _named(node), input, scope.next_call(), told=told)
-    if _running_loop() is None:
+    is_awaited = _running_loop() is not None
+    future.question = away.ask_later("call", _named(node), input, scope.next_call(), told=told, is_eager=is_awaited)
+    if not is_awaited:
         return future
+    away.wait(future.question, future.done, lends=False)
     from asyncio import wrap_future
 
     return wrap_future(future)

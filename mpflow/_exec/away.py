@@ -30,10 +30,13 @@ class Away:
     loop = None
     over = False
 
-    def __init__(self, luggage: Luggage, ask: Ask, ask_later: Ask, control: Callable[[], Any]) -> None:
+    def __init__(
+        self, luggage: Luggage, ask: Ask, ask_later: Ask, wait: Callable[..., None], control: Callable[[], Any]
+    ) -> None:
         self.luggage = luggage
         self.ask = ask
         self.ask_later = ask_later
+        self.wait = wait
         self._control = control
         self.durability = luggage.durability
         self.answers_by_id = luggage.answers_by_id

@@ -155,6 +155,13 @@ def paths_of(columns: Sequence[Any]) -> Iterable[tuple[Any, ...]]:
     return zip(repeat(head, count), middles, repeat(tail, count), strict=True)
 
 
+def numbers_of(groups: Sequence[Sequence[Any]]) -> range:
+    """The numbers of the tasks of a batch, by its groups."""
+    last = groups[-1]
+    columns = last[7]
+    return range(groups[0][0], last[0] + (columns[0] or len(columns) - 1))
+
+
 def split(blobs: Any) -> tuple[list[Any], list[bytes]]:
     """Put the size in the place of each large one, and all large ones behind the head, where nobody copies them."""
     if blobs and type(blobs[0]) is not bytes:

@@ -10,6 +10,7 @@ import os
 import select
 import signal
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from mpflow._exec import batches, facts, link, logs, slots
 from mpflow._exec.functions import Shipment
@@ -27,11 +28,21 @@ LEAVING = 2  # told to end after its window, or killed by us
 GONE = 3
 
 
+class Wait(NamedTuple):
+    """A task that waits for a task that it called."""
+
+    question: int
+    """That is answered by its result; or one of those that `link` names."""
+    is_open: bool
+    """Its worker may be lent tasks meanwhile."""
+
+
 class Worker:
     """A worker process and what it has been sent."""
 
     __slots__ = (
         "baseline_rss",
+        "begun",
         "exclusive",
         "facts",
         "given",
@@ -53,6 +64,7 @@ class Worker:
         "state",
         "taken_back",
         "values",
+        "waits",
         "wants_out",
         "window",
         "writer",
@@ -68,6 +80,10 @@ class Worker:
         self.mappings = Mappings()
         self.state = STARTING
         self.window = Window()
+        self.waits: dict[int, Wait] = {}
+        """The tasks of its window that wait for what they called, by number."""
+        self.begun: dict[int, float] = {}
+        """When those began that waited once, and may be below what runs, by `time.monotonic`."""
         self.next_number = 1
         self.programs: set[int] = set()
         self.facts: dict[int, None] = {}
@@ -125,7 +141,9 @@ class Worker:
 
     # -- sending -------------------------------------------------------------------------------------------------------
 
-    def send_batch(self, inputs: Inputs, shipment: Shipment, parcels: Parcels, lease: Lease | None) -> None:
+    def send_batch(
+        self, inputs: Inputs, shipment: Shipment, parcels: Parcels, lease: Lease | None, *, is_lent: bool = False
+    ) -> None:
         """Queue a batch and whatever of its program, facts and shared files this worker lacks. `flush` sends it."""
         attempts = inputs.attempts
         queued_bytes = self.writer.queued
@@ -148,7 +166,7 @@ class Worker:
         parts = batches.join((logs.is_replaced(), logs.level(), ticket, inputs.whole, groups), large)
         self.next_number = first + len(attempts)
         self.window.add(first, attempts)
-        writer.add(link.TASKS, *parts)
+        writer.add(link.LENT if is_lent else link.TASKS, *parts)
         facts.drop_oldest(self.facts)
         parcels.drop_oldest_facts()
         shipment.traffic.bytes_out += writer.queued - queued_bytes

@@ -1,4 +1,5 @@
-"""Why a worker died and who answers for it: the task that its page names, and no other."""
+"""Why a worker died and who answers for it: the task that its page names, and no other. One that was ended at a deadline
+answers to the task whose deadline it was, which may be below that in the worker."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ from time import monotonic
 from typing import Any
 
 from mpflow._exec.crew import Worker
+from mpflow._exec.deadline import overdue
 from mpflow._messages import CANCELLED, FAILED, LOST, Attempt, WorkerDeath
 from mpflow.errors import NodeTimeoutError
 
@@ -22,15 +24,17 @@ def judge(worker: Worker, death: WorkerDeath) -> tuple[Attempt | None, int, Any]
 
     To be called when the worker is dead and all it sent has been read: what it had answered is out of its window.
     """
-    attempt = worker.window.get(worker.running)
+    is_timeout = worker.killed_for == "timeout" or death.signal == signal.SIGALRM
+    number, started_at = overdue(worker) if is_timeout else (worker.running, 0.0)
+    attempt = worker.window.get(number)
     if worker.killed_for == "protocol" or death.exit_code == EXIT_LOST_SOCKET:
         death.reason = "protocol"
     elif death.signal == signal.SIGKILL and not worker.killed_for and _out_of_memory():
         death.reason = OUT_OF_MEMORY
     if attempt is None:
         return None, 0, None
-    if attempt.timeout_s is not None and (worker.killed_for == "timeout" or death.signal == signal.SIGALRM):
-        elapsed_s = monotonic() - worker.started_at
+    if attempt.timeout_s is not None and is_timeout:
+        elapsed_s = monotonic() - started_at
         error = NodeTimeoutError(attempt.program.name, elapsed_s, kind="run", run_timeout=attempt.timeout_s)
         return attempt, FAILED, error
     if worker.killed_for == "close":

@@ -10,6 +10,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from itertools import count
+from time import sleep
 from typing import Any
 
 from mpflow._exec import batches, link
@@ -17,6 +18,8 @@ from mpflow._wire.codec import Codec
 
 Frame = tuple[int, Any]
 
+POLITE_S = 0.005
+"""So long our reader leaves the socket alone, unless somebody cannot read: who asked mostly waits for the answer at once."""
 
 Told = Callable[[bool, Any], None]
 """``told(True, value)`` or ``told(False, error)``."""
@@ -47,6 +50,8 @@ class Errands:
         """The worker's own thread waits for its turn, which goes before that of our reader."""
         self._reader: threading.Thread | None = None
         self._reader_bell = threading.Event()
+        self._is_eager = False
+        """Somebody waits who cannot read by itself."""
         self._books = threading.Lock()
 
     def ask(self, task: int, target: str, *arguments: Any) -> Any:
@@ -72,13 +77,18 @@ class Errands:
             return answer
         raise answer
 
-    def ask_later(self, task: int, target: str, *arguments: Any, told: Told) -> None:
-        """As `ask`, but `told` gets the answer, in a thread of its own that reads until all such answers are here."""
-        self._put(_Question(self._reader_bell, told), task, target, arguments)
+    def ask_later(self, task: int, target: str, *arguments: Any, told: Told, is_eager: bool = False) -> int:
+        """As `ask`, but `told` gets the answer, in a thread of its own that reads until all such answers are here.
+
+        Returns the number of the question. Unless it ``is_eager``, whoever asks will most likely wait in `next_frame`.
+        """
+        number = self._put(_Question(self._reader_bell, told), task, target, arguments)
         with self._books:
+            self._is_eager |= is_eager
             if self._reader is None:
                 self._reader = threading.Thread(target=self._read_on, name="mpflow-answers", daemon=True)
                 self._reader.start()
+        return number
 
     def _put(self, question: _Question, task: int, target: str, arguments: tuple[Any, ...]) -> int:
         data = self._codec.encode(arguments, path=f"what a task asked of its run's {target}")
@@ -92,7 +102,10 @@ class Errands:
             with self._books:
                 if all(question.told is None for question in tuple(self._open.values())):
                     self._reader = None
+                    self._is_eager = False
                     return
+            if not self._is_eager:
+                sleep(POLITE_S)
             if not self._is_wanted and self._turn.acquire(blocking=False):
                 try:
                     self._read()
@@ -104,18 +117,24 @@ class Errands:
                 self._reader_bell.wait()
                 self._reader_bell.clear()
 
-    def next_frame(self) -> Frame | None:
-        """The next frame that is no answer; None when the parent is gone. For the worker's own thread, between tasks."""
+    def next_frame(self, is_done: Callable[[], bool] | None = None) -> Frame | None:
+        """The next frame that is no answer; None once `is_done`. For the worker's own thread, between tasks or in a task
+        that waits. OSError when the parent is gone."""
         self._is_wanted = True
         try:
+            if is_done is not None and is_done():  # by our reader, which may wait for another frame by now
+                return None
             with self._turn:
-                if self._aside:
-                    return self._aside.popleft()
-                while True:
+                while is_done is None or not is_done():
+                    if self._aside:
+                        return self._aside.popleft()
                     frame = self._link.next()
-                    if frame is None or frame[0] != link.ANSWER:
+                    if frame is None:
+                        raise OSError("the parent is gone")
+                    if frame[0] != link.ANSWER:
                         return frame
                     self._take(frame[1])
+                return None
         finally:
             self._is_wanted = False
             self._hand_over()

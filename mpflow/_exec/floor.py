@@ -31,6 +31,7 @@ class Floor:
         self.parcels = Parcels(arena_bytes, tidy)
         self.queue = Queue()
         self.stalls = Stalls(self.queue)
+        self.callers = self.stalls.callers
         self.calm = Calm(roster, self.stalls)
         self.admission = Admission(self.queue, self.parcels.shipments, self.most, roster.counts, self.stalls)
         self.outgoing: Deliveries = deque()

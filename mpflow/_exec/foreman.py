@@ -19,6 +19,7 @@ from mpflow._exec.floor import Floor
 from mpflow._exec.functions import Watched
 from mpflow._exec.giving import Giving
 from mpflow._exec.hearing import Hearing
+from mpflow._exec.lending import Lending
 from mpflow._exec.mailbox import Mailbox
 from mpflow._exec.roster import LEAVE_S, Roster
 from mpflow._exec.spawn import Started
@@ -44,6 +45,7 @@ class Foreman:
         """Has one of our methods called when it is our turn."""
         self._floor = Floor(roster, arena_bytes, partial(ask, self._tidy, None))
         self._giving = Giving(self._floor, max_tasks)
+        self._lending = Lending(self._floor, self._giving)
         self._hearing = Hearing(self._floor, max_rss_bytes, ask, self._bury, self._take_back)
         self._closing: Mailbox | None = None
         self.outgoing = self._floor.outgoing
@@ -163,17 +165,19 @@ class Foreman:
             return
         self._forget_dropped()
         queue, crew = self._floor.queue, self._floor.roster.crew
+        if queue and self._floor.callers:
+            self._lending.lend()
         if not queue and not queue.apart:
-            self._floor.roster.trim(len(self._floor.stalls))
+            self._floor.roster.trim(len(self._absent()))
             if self.is_idle():
                 self._floor.parcels.rest()
                 self._forget_dropped()
             elif len(crew) > 1:
                 self._even_out()
             return
-        stalls = self._floor.stalls
-        ready = [w for w in crew if w.state == READY and not w.spent and not w.taken_back and w not in stalls]
-        busy = sum(1 for w in crew if w.window and w not in stalls)
+        ready = [w for w in crew if w.state == READY and not w.spent and not w.taken_back and not self._is_stalled(w)]
+        absent = self._absent()
+        busy = sum(1 for w in crew if w.window and w not in absent)
         for worker in ready:
             if queue.alone and worker.is_fresh and busy < self._floor.most:
                 lone = self._floor.admission.take_alone(worker)
@@ -200,9 +204,32 @@ class Foreman:
             backlog_s = shipment.mean_s * len(queue) if shipment is not None and shipment.seen else float("inf")
             # One worker is enough to wait for memory.
             waiting = len(queue) + len(queue.alone) + bool(queue.aside)
-            self._floor.roster.recruit(waiting, len(queue.alone), busy, backlog_s, len(stalls))
+            self._floor.roster.recruit(waiting, len(queue.alone), busy, backlog_s, self._missing(absent, busy))
         if head is None and not queue.alone:
             self._even_out()
+
+    def _is_stalled(self, worker: Worker) -> bool:
+        """Whether `worker` is given nothing but what is below its tasks, if that."""
+        return self._floor.stalls.is_held(worker) or worker in self._floor.callers
+
+    def _absent(self) -> set[Worker]:
+        """The workers that do nothing until others have done something."""
+        stalls, callers = self._floor.stalls, self._floor.callers
+        if not stalls:
+            return set()
+        now = monotonic()
+        return {w for w in self._floor.roster.crew if stalls.is_held(w) or callers.is_absent(w, now)}
+
+    def _missing(self, absent: set[Worker], busy: int) -> int:
+        """For how many of the absent workers others are to be started."""
+        if not absent:
+            return 0
+        now = monotonic()
+        idle = [worker for worker in absent if self._lending.may_lend(worker)]
+        # These wait for others, and will be of use again: for a while nobody, then one, stands in for them. Where all of them
+        # wait, nothing goes on without.
+        still = sum(self._floor.callers.is_still(worker, now) for worker in idle)
+        return len(absent) - len(idle) + (min(still, 1) if busy else still)
 
     def _tidy(self, _: Any) -> None:
         """Drop what was kept for runs that have ended."""
@@ -231,7 +258,7 @@ class Foreman:
             return
         now = monotonic()
         for worker in self._floor.roster.crew:
-            waiting = len(worker.window) - 1
+            waiting = min(len(worker.window) - 1, worker.waiting)
             if waiting < 1 or worker.state != READY:
                 continue
             running = worker.running
@@ -318,6 +345,7 @@ class Foreman:
                 self._floor.stalls.hold(worker, attempt.outbox)
                 self._take_back(worker)
         roster.alarm(self._floor.stalls.next_at())
+        roster.alarm(self._floor.callers.next_at(now))
         for worker in list(roster.crew):
             if worker.leave_by <= now:
                 self._floor.end(singly(worker.window.clear()), CANCELLED, None)

@@ -69,6 +69,7 @@ class Shipment:
         "appetite",
         "batches",
         "bindings",
+        "called",
         "checked",
         "data",
         "has_plain_inputs",
@@ -90,12 +91,19 @@ class Shipment:
         self.traffic = Traffic()
         self.watched = Watched()
         self.appetite = Appetite(memory_bytes)
+        self.called = 0
+        """How many of its tasks have called others."""
         self.has_plain_inputs = True
         """Its inputs were plain data so far."""
         self.bindings: Bindings | None = None
         """What it was pickled with."""
         self.checked: Any = None
         """The run (by its config) for which `bindings` were last compared."""
+
+    @property
+    def calls_often(self) -> bool:
+        """Whether what is sent along with a task of it often comes back, because that one waits."""
+        return 4 * self.called > self.seen
 
     def measured(self, count: int, total_s: float) -> None:
         """Move the mean towards what a batch of `count` tasks took; one long task outweighs a history of short ones."""

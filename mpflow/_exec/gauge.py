@@ -18,7 +18,8 @@ class Gauge:
     """By how much tasks grow this process: its private memory, neither files nor shared blocks, at its peak."""
 
     def __init__(self) -> None:
-        self._program = 0
+        self.program = 0
+        """The one whose tasks run now."""
         self._is_blind = False
         self._private_bytes = self._peak_bytes = self._notable_bytes = 0
         self._grown_bytes: int | None = None
@@ -28,28 +29,28 @@ class Gauge:
 
     def begin(self, program: int, is_long: bool) -> None:
         """Tasks of `program` follow, which are expected to be long or not."""
-        if program != self._program:
-            self._program = program
+        if program != self.program:
+            self.program = program
             if is_long:
                 self._mark()
 
     def look(self) -> None:
         """A long task has ended; its input and what it returned are still there, or what they share would count as private."""
-        if self._is_blind or (self._program not in self._told and _highest_bytes() < self._notable_bytes):
+        if self._is_blind or (self.program not in self._told and _highest_bytes() < self._notable_bytes):
             return
         figures = _figures()
         if figures is not None:
             private, shared, peak = figures
             highest = max(private, peak - shared) if peak > self._peak_bytes else private
             grown = max(highest - self._private_bytes, 0)
-            if grown >= NOTABLE_BYTES or self._program in self._told:
+            if grown >= NOTABLE_BYTES or self.program in self._told:
                 self._grown_bytes = max(grown, self._grown_bytes or 0)
 
     def word(self) -> tuple[int, bool] | None:
         """To be told of the tasks that have ended, when all they held is gone: by how much such a task grows the process,
         and whether as the first of its program here. None if there is nothing new."""
         grown, self._grown_bytes = self._grown_bytes, None
-        program = self._program
+        program = self.program
         if grown is None:
             if program not in self._told_once:
                 return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from time import monotonic
 
-from mpflow._columns import Attempts, Span, lead
+from mpflow._columns import Attempts, Piece, Span, lead
 from mpflow._exec import batches, deadline
 from mpflow._exec.crew import READY, Worker
 from mpflow._exec.floor import Floor
@@ -35,7 +35,7 @@ class Giving:
 
     def calls_only(self) -> bool:
         """While as many callers wait as there may be workers, only what was called may start."""
-        return self._floor.stalls.callers >= self._floor.most
+        return len(self._floor.callers) >= self._floor.most
 
     def _has_room(self, worker: Worker) -> bool:
         """Whether a busy worker may be given tasks ahead, so that it need not wait for us between batches."""
@@ -57,19 +57,23 @@ class Giving:
         return shipment.seen > 0 and self._floor.admission.admits(worker, head)
 
     def next_batch(self, worker: Worker) -> Attempts:
-        queue = self._floor.queue
-        head = queue.head()
+        head = self._floor.queue.head()
         assert head is not None
-        shipment = self._floor.parcels.shipments.of(head.program)
-        most = self._floor.most
-        limit = batches.size(shipment.seen, shipment.mean_s, len(queue), most, is_shared=queue.is_shared)
+        limit = self.most_of(head)
         if self._max_tasks is not None:
             limit = min(limit, self._max_tasks - worker.given)
-        return queue.take(limit if head.rerun_on_loss else 1)
+        return self._floor.queue.take(limit)
 
-    def give(self, worker: Worker, batch: Attempts, *, is_lone: bool = False) -> None:
+    def most_of(self, head: Piece) -> int:
+        """How many tasks like `head`, which is queued, go into a batch."""
+        shipment, queue = self._floor.parcels.shipments.of(head.program), self._floor.queue
+        if not head.rerun_on_loss or (shipment.called and shipment.calls_often):
+            return 1
+        return batches.size(shipment.seen, shipment.mean_s, len(queue), self._floor.most, is_shared=queue.is_shared)
+
+    def give(self, worker: Worker, batch: Attempts, *, is_lone: bool = False, is_lent: bool = False) -> None:
         try:
-            self._send(worker, batch, is_lone)
+            self._send(worker, batch, is_lone, is_lent)
         except BaseException:
             # Ctrl-C in the middle of it. What the worker was told is not known: it goes, and nobody is charged.
             held = set(map(id, worker.window.values()))
@@ -77,7 +81,7 @@ class Giving:
             self._floor.roster.kill(worker, "cancel")
             raise
 
-    def _send(self, worker: Worker, batch: Attempts, is_lone: bool) -> None:
+    def _send(self, worker: Worker, batch: Attempts, is_lone: bool, is_lent: bool) -> None:
         parcels = self._floor.parcels
         program = lead(batch).program
         try:
@@ -98,7 +102,7 @@ class Giving:
         if good:
             worker.release()
             worker.drop_files(parcels.arena.take_gone(worker.pid))
-            worker.send_batch(inputs, shipment, parcels, lease if inputs.refers else None)
+            worker.send_batch(inputs, shipment, parcels, lease if inputs.refers else None, is_lent=is_lent)
         lease.close()
         if not good:
             return

@@ -10,6 +10,7 @@ from typing import Any
 
 from mpflow._columns import lead
 from mpflow._exec import batches, link, logs, outcomes
+from mpflow._exec.callers import PATIENCE_S
 from mpflow._exec.calm import SMALL_BYTES
 from mpflow._exec.crew import GONE, READY, Worker
 from mpflow._exec.floor import Floor
@@ -73,7 +74,9 @@ class Hearing:
         is_open = frames is not None
         if not is_open and worker.state != GONE:
             # A process closes its descriptors a moment before its end can be seen.
-            if self._floor.roster.unwatch(worker.sock.fileno()) and not worker.wait_for_end(0.05):
+            was_watched = self._floor.roster.unwatch(worker.sock.fileno())
+            is_leaving = worker.leave_by != float("inf")  # it was told to, and takes its time
+            if was_watched and not is_leaving and not worker.wait_for_end(0.05):
                 self._condemn(worker, "it closed its socket")
             if worker.pidfd < 0:
                 self._bury(worker)
@@ -110,12 +113,16 @@ class Hearing:
             if target == link.CONSUMER:
                 self._floor.roster.alarm(self._floor.stalls.began(worker, monotonic()))
             elif target == link.CALL:
-                self._floor.stalls.called(worker)
-                self._take_back(worker)
+                self._note_call(worker, number, question)
             answer = partial(self._answer, worker, question, target)
             self._floor.outgoing.append(
                 (outcomes.errand, (self._floor.parcels.codec, worker.window.get(number), target, data, answer))
             )
+        elif kind == link.WAITS:
+            number, question, is_open = batches.unpack(body)
+            now = monotonic()
+            self._floor.callers.said(worker, number, question, is_open, now)
+            self._floor.roster.alarm(now + PATIENCE_S)
         elif kind == link.MEMORY:
             number, grown_bytes, is_first = batches.unpack(body)
             attempt = worker.window.get(number)
@@ -139,19 +146,32 @@ class Hearing:
         else:
             raise ProtocolError(f"expected a message of a worker, got kind {kind}")
 
+    def _note_call(self, worker: Worker, number: int, question: int) -> None:
+        """What a task called another for it will wait for: no pool may be too small for both."""
+        attempt = worker.window.get(number)
+        if attempt is None:
+            return
+        now = monotonic()
+        if self._floor.callers.called(worker, number, question, now):
+            self._floor.parcels.shipments.of(attempt.program).called += 1
+        self._floor.roster.alarm(now + PATIENCE_S)
+        self._take_back(worker)
+
     def _answer(self, worker: Worker, question: int, target: str, data: bytes) -> None:
         """Send an answer. From any thread."""
-        self._ask(self._send_answer, (worker, batches.pack((question, data)), target))
+        self._ask(self._send_answer, (worker, question, data, target))
 
-    def _send_answer(self, answer: tuple[Worker, bytes, str]) -> None:
-        worker, body, target = answer
+    def _send_answer(self, answer: tuple[Worker, int, bytes, str]) -> None:
+        worker, question, data, target = answer
         if worker.state == GONE:
             return
         if target == link.CONSUMER:
             self._floor.stalls.ended(worker)
         elif target == link.CALL:
-            self._floor.stalls.returned(worker)
-        worker.writer.add(link.ANSWER, body)
+            now = monotonic()
+            self._floor.callers.returned(worker, question, now)
+            self._floor.roster.alarm(now + PATIENCE_S)
+        worker.writer.add(link.ANSWER, batches.pack((question, data)))
         self._floor.roster.push(worker)
 
     def _take_results(self, worker: Worker, body: Any) -> None:
@@ -175,6 +195,10 @@ class Hearing:
             )
             self._floor.outgoing.append((outcomes.results, frame))
             window.drop(numbers)
+            if worker in self._floor.callers:
+                self._floor.callers.ended(worker, numbers)
+            if worker.begun:
+                worker.begun = {number: at for number, at in worker.begun.items() if number in window}
             self._floor.roster.counts["ended"] += len(numbers)
             first = lead(attempts)  # type: ignore[arg-type]  # one that is gone may be None
             if first is not None:

@@ -22,6 +22,7 @@ TASKS = 4  # see `batches`
 CLOSE = 5  # end when the tasks before it are done
 ANSWER = 7  # msgpack: number of a question, encoded pair of whether it is a value and that, or the exception
 VALUE = 8  # number (8 bytes), ticket of its shared memory or 0 (8 bytes), encoded value
+LENT = 10  # as TASKS: to be run while a task of this worker waits for what it called
 FORGET = 9  # msgpack: numbers of values, and of programs, that no task will name again
 
 # From the worker.
@@ -36,7 +37,15 @@ CONSUMER = "consumer"
 CALL = "call"
 """What a task asks to have a task run that it calls; the answer is its result."""
 MEMORY = 23  # msgpack: number of a task that has ended, by how much such tasks grow the worker, whether as its first
+WAITS = 24  # msgpack: number of a task, whose answer it waits for, whether it may be lent tasks; see below
 ASK = 22  # msgpack: task number, number of the question, whom it is for, encoded arguments
+
+WHICHEVER = 0
+"""In the place of the question that a task waits for: the next one that is answered."""
+NONE = -1
+"""It goes on."""
+ALL = -2
+"""It waits from now on whenever any is open."""
 
 # Both ways.
 FILES = 32  # msgpack: numbers of files of shared memory; their descriptors come along

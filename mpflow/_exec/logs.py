@@ -17,6 +17,7 @@ from typing import Any
 
 WARNING = 30
 
+_STREAMS = ("stdout", "stderr")
 RECORD = "record"
 TEXT = "text"
 
@@ -124,6 +125,8 @@ class Voice:
         self._say = say
         self._where = where
         self._is_forwarding = False
+        self._own: dict[str, Any] = {}
+        """The streams by which it forwards, while it does."""
         self._set_level: Callable[[int], None] | None = None
 
     def tune(self, forwards: bool, level: int) -> None:
@@ -134,12 +137,27 @@ class Voice:
         if forwards == self._is_forwarding:
             return
         self._is_forwarding = forwards
-        for name in ("stdout", "stderr"):
+        for name in _STREAMS:
             stream = getattr(sys, name)
             if forwards and not isinstance(stream, Forwarded):
-                setattr(sys, name, Forwarded(name, self._print, getattr(sys, f"__{name}__")))
+                self._own[name] = Forwarded(name, self._print, getattr(sys, f"__{name}__"))
+                setattr(sys, name, self._own[name])
             elif not forwards and isinstance(stream, Forwarded):
+                self._own.pop(name, None)
                 setattr(sys, name, getattr(sys, f"__{name}__"))
+
+    def take_over(self) -> tuple[Any, ...]:
+        """Put the worker's own streams in the place of those that a task has put there; return these."""
+        taken = tuple(getattr(sys, name) for name in _STREAMS)
+        for name in _STREAMS:
+            setattr(sys, name, self._own.get(name, getattr(sys, f"__{name}__")))
+        return taken
+
+    def give_back(self, taken: tuple[Any, ...]) -> None:
+        """Undo `take_over`."""
+        for name, stream in zip(_STREAMS, taken, strict=True):
+            if not _is_ours(stream):
+                setattr(sys, name, stream)
 
     def _print(self, name: str, text: str) -> None:
         self._say(TEXT, (name, text))

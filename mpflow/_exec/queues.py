@@ -4,9 +4,24 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
+from itertools import islice
+from typing import Final
 
 from mpflow._columns import Attempts, Piece, Span, singly, size_of
 from mpflow._messages import Attempt
+
+_LOOKED_AT: Final = 256
+"""So far into a run one looks for what may be lent. It mostly comes first; what is not found another worker takes."""
+
+
+def is_below(attempt: Attempt, above: Attempt) -> bool:
+    """Whether the task of `above` called that of `attempt`, or one that did, and so on."""
+    caller = attempt.caller
+    while caller is not None:
+        if caller.task is above.task:
+            return True
+        caller = caller.caller
+    return False
 
 
 class Queue:
@@ -144,6 +159,33 @@ class Queue:
                     break
                 batch.append(following)
                 run.popleft()
+        return batch
+
+    def find_below(self, above: Attempt) -> tuple[int, Attempt] | None:
+        """One that a task below `above` called, or that task itself, and where it is in their run."""
+        for at, attempt in enumerate(islice(self._runs.get(id(above.outbox), ()), _LOOKED_AT)):
+            if type(attempt) is not Span and attempt.rerun_on_loss and is_below(attempt, above):
+                return at, attempt
+        return None
+
+    def take_at(self, at: int, first: Attempt, limit: int, above: Attempt) -> list[Attempt]:
+        """Take `first`, which is there in its run (see `find_below`), and those that follow, are of its program and below
+        `above`: up to `limit` in all."""
+        key = id(first.outbox)
+        run = self._runs[key]
+        batch: list[Attempt] = []
+        while len(batch) < limit and at < len(run):
+            attempt = run[at]
+            if type(attempt) is Span or attempt.program is not first.program or not attempt.rerun_on_loss:
+                break
+            if not is_below(attempt, above):
+                break
+            batch.append(attempt)
+            del run[at]
+        self._size -= len(batch)
+        if not run:
+            del self._runs[key]
+            self._turns.remove(key)
         return batch
 
     def set_aside(self) -> int:

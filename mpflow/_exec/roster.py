@@ -152,7 +152,7 @@ class Roster:
 
     def trim(self, absent: int) -> None:
         """Dismiss idle workers that stood in for absent ones. A spare may stay."""
-        surplus = len(self.crew) - absent - self.max_workers - 1
+        surplus = self.alive() - absent - self.max_workers - 1
         if surplus > 0:
             idle = [worker for worker in self.crew if worker.state == READY and not worker.window and not worker.spent]
             for worker in idle[:surplus]:

@@ -1,4 +1,4 @@
-"""Workers that wait: for a consumer to take what a task said, or for the tasks that a task called.
+"""Workers that wait for a consumer to take what a task said; and, with `callers`, for the tasks that a task called.
 
 A task may say only so much that nobody has taken yet, then it stands still. A worker that has stood so for a while counts as absent: the tasks behind it go elsewhere, another worker may be started in
 its place, and what else its run has queued stays queued, or one consumer who never reads would take the whole pool.
@@ -6,9 +6,9 @@ its place, and what else its run has queued stays queued, or one consumer who ne
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Any
 
+from mpflow._exec.callers import Callers
 from mpflow._exec.crew import Worker
 from mpflow._exec.queues import Queue
 
@@ -24,34 +24,22 @@ class Stalls:
         self._since: dict[Worker, float] = {}
         self._held: dict[Worker, Any] = {}
         """Stalled workers, with the outbox of the run that is held for each."""
-        self._calls: Counter[Worker] = Counter()
-        """Workers whose tasks have called others, with how many of these are still to come back."""
+        self.callers = Callers()
 
     def __contains__(self, worker: object) -> bool:
-        """Whether `worker` counts as absent."""
-        return worker in self._held or worker in self._calls
+        """Whether what `worker` runs waits for others."""
+        return worker in self._held or (isinstance(worker, Worker) and self.callers.waits(worker))
 
     def __len__(self) -> int:
-        return len(self._held.keys() | self._calls.keys())
+        return len(self._held.keys() | set(self.callers))
 
-    @property
-    def callers(self) -> int:
-        """How many workers wait for tasks that their own have called."""
-        return len(self._calls)
-
-    def called(self, worker: Worker) -> None:
-        """A task that `worker` runs has called another, whose result it will wait for: no pool may be too small for both."""
-        self._calls[worker] += 1
-
-    def returned(self, worker: Worker) -> None:
-        """What `worker`'s task called has ended."""
-        self._calls[worker] -= 1
-        if self._calls[worker] <= 0:
-            del self._calls[worker]
+    def is_held(self, worker: Worker) -> bool:
+        """Whether `worker` waits for a consumer for so long that it counts as absent."""
+        return worker in self._held
 
     def died(self, worker: Worker) -> None:
         self.ended(worker)
-        del self._calls[worker]
+        self.callers.died(worker)
 
     def began(self, worker: Worker, now: float) -> float:
         """`worker` asks its consumer to take what it said; when to look again."""

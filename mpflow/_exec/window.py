@@ -56,6 +56,11 @@ class Window:
             firsts.append(next(iter(self._single)))
         return min(firsts)
 
+    def last(self) -> int:
+        """The highest number, 0 if there is none."""
+        last = next(reversed(self._single), 0)
+        return max(last, self._spans[-1][0] + len(self._spans[-1][1]) - 1) if self._spans else last
+
     def get(self, number: int) -> Attempt | None:
         found = self._single.get(number)
         if found is None and (held := self._span_with(number)) is not None:

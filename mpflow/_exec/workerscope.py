@@ -7,8 +7,9 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from mpflow._exec.errands import Errands
 from mpflow._exec.facts import KnownFacts, LazyFacts, are_entered
+from mpflow._exec.reports import Reports
+from mpflow._exec.waits import Waits
 from mpflow._messages import Luggage
 from mpflow._scope import TaskScope, control_of, current
 
@@ -32,6 +33,7 @@ class Group:
         "program",
         "tags",
         "triggers",
+        "waits",
     )
 
     def __init__(
@@ -42,13 +44,14 @@ class Group:
         number: int,
         first_at: float | None,
         decode: Callable[[Any], Any],
-        emit: Callable[[int, str, Any], None],
-        errands: Errands,
+        reports: Reports,
+        waits: Waits,
     ) -> None:
         self.facts = KnownFacts(facts_data, decode)
         self.decode = decode
         self.is_entered = are_entered(facts_data)
-        self.errands = errands
+        self.errands = reports.errands
+        self.waits = waits
         self.program = program
         self.name: str = program.name
         self.tags = getattr(program, "tags", None)
@@ -56,7 +59,7 @@ class Group:
         self.triggers = triggers
         self.number = number
         self.first_at = first_at
-        self.emit = emit
+        self.emit = reports.emit
 
 
 class WorkerScope(TaskScope):
@@ -90,6 +93,7 @@ class WorkerScope(TaskScope):
         reach = (
             partial(errands.ask, self._task),
             partial(errands.ask_later, self._task),
+            partial(self._group.waits.wait, self._task),
             partial(control_of, self),
         )
         away = Away(luggage, *reach)

@@ -114,7 +114,7 @@ class Far:
     def _begin(self, local: Away) -> None:
         from mpflow._exec.away import Away
 
-        stable = self._stable = Away(local.luggage, self._ask, self._ask_later, lambda: self._local.control)
+        stable = self._stable = Away(local.luggage, self._ask, self._ask_later, self._wait, lambda: self._local.control)
         graph = self._graph
         graph.store, graph.cache = stable.store, stable.cache
         if stable.saver is not None:
@@ -127,6 +127,9 @@ class Far:
 
     def _ask_later(self, *what: Any, **told: Any) -> Any:
         return self._local.ask_later(*what, **told)
+
+    def _wait(self, *what: Any, **how: Any) -> None:
+        self._local.wait(*what, **how)
 
     def _invoked(self, input: Any, config: Any, context: Any, kwargs: dict[str, Any], *, is_new: bool = False) -> Any:
         runnable: Any = self._graph

@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypedDict
 import pytest
 
 from mpflow._exec.process import WorkerPool
-from mpflow._exec.worker import UNTAKEN
+from mpflow._exec.reports import UNTAKEN
 from mpflow.config import get_stream_writer
 from mpflow.errors import NodeTimeoutError
 from mpflow.graph import START, StateGraph
