@@ -210,7 +210,9 @@ def test_failures_are_records_in_their_place(widths: None) -> None:
     assert found[:1_000] + found[1_001:] == [number for number in range(3_000) if number != 1_000]
 
 
-@pytest.mark.parametrize("seeds", [range(60)], ids=str)
+@pytest.mark.parametrize(
+    "seeds", [range(30), pytest.param(range(30, 2_000), marks=[pytest.mark.slow, pytest.mark.timeout(1800)])], ids=str
+)
 def test_sends_that_are_made_while_they_run_may_be_columns(seeds: range, widths: None) -> None:
     for seed in seeds:
         dice = Random(seed)

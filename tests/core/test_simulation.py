@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from mpflow.constants import START
 from tests.core.simulation import make_world, play
 
-QUICK = 2_000
+QUICK = 1_000
 ALL = 20_000
 
 
@@ -87,5 +87,12 @@ def simulate_columns(seed: int) -> str:
 
 
 def test_sends_kept_as_columns_come_to_the_same_run() -> None:
-    found = {simulate_columns(seed) for seed in range(QUICK // 8)}
+    found = {simulate_columns(seed) for seed in range(QUICK // 10)}
     assert {"disturbed over", "failing Fatal", "stopped KeyboardInterrupt"} <= found
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_more_sends_kept_as_columns_come_to_the_same_run() -> None:
+    for seed in range(QUICK // 10, ALL // 10):
+        simulate_columns(seed)

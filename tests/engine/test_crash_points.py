@@ -71,7 +71,7 @@ def points(folder: Path, every: int) -> None:
 
 
 def test_some_storage_calls_as_the_last_one(tmp_path: Path) -> None:
-    points(tmp_path, every=29)
+    points(tmp_path, every=59)
 
 
 @pytest.mark.chaos_full

@@ -86,7 +86,7 @@ def campaign(folder: Path, place: str, kills: int, starts_a_kill: int, seed: int
 @pytest.mark.chaos
 @pytest.mark.parametrize("place", ["thread", "process"])
 def test_a_killed_program_goes_on_where_it_was(tmp_path: Path, place: str) -> None:
-    campaign(tmp_path, place, 4, WIDTH + 2 if place == "thread" else 4, seed=1)
+    campaign(tmp_path, place, 2, WIDTH + 2 if place == "thread" else 4, seed=1)
 
 
 @pytest.mark.chaos_full
