@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from mpflow._names import PRIVATE_CONF_PREFIX
 from mpflow._scope import SCOPE_KEY, TaskScope, current
 from mpflow.config import default_config, ensure_config
 from mpflow.errors import GraphRecursionError
@@ -17,6 +19,11 @@ PASSED_KEY = "__pregel_stream"
 """Where a nested run finds the modes that the runs around it stream from it."""
 MAX_DEPTH = 64
 """Graphs within graphs: beyond this a graph is taken to contain itself."""
+
+
+_HANDED_ON = frozenset(("tags", "metadata", "callbacks", "max_concurrency"))
+_THEIR_LIMIT = 25
+"""Of any runnable of langchain that was given none."""
 
 
 class Nest(NamedTuple):
@@ -39,7 +46,7 @@ class Nest(NamedTuple):
 def nest_of(setting: Setting, config: Any) -> Nest:
     """What is around a run that is started here, with this config. Raises GraphRecursionError and ValueError."""
     defaults = setting.defaults
-    if not config and not defaults and current.get() is None:
+    if not config and not defaults and current.get() is None and (setting.is_part or config_around() is None):
         return Nest({} if setting.is_part else default_config())  # type: ignore[arg-type]
     around = scope_around(config, defaults)
     outside = current.get() if around is None else around
@@ -78,9 +85,11 @@ def config_of_run(
     config: Any, defaults: Any, outside: TaskScope | None, *, is_root: bool
 ) -> tuple[dict[str, Any], bool, Sequence[str]]:
     """The config of a run; whether it has callbacks of the user's; the modes that the runs around it stream from it."""
-    if not config and not defaults and outside is None:
+    base: Any = config_around() if outside is None else None
+    if not config and not defaults and outside is None and base is None:
         return dict(default_config()), False, ()
-    base: Any = None
+    if base is not None:
+        base = {key: value for key, value in base.items() if not (config or {}).get(key)}
     if outside is not None and not passes_on(
         config, outside
     ):  # a config that was passed on has all that the task's has
@@ -100,6 +109,24 @@ def config_of_run(
     passed = configurable.pop(PASSED_KEY, ())
     merged["configurable"] = configurable
     return merged, called_back, passed
+
+
+def config_around() -> dict[str, Any] | None:
+    """The config of the langchain runnable in whose code we are, as far as a graph that is called there takes it over."""
+    theirs = sys.modules.get("langchain_core.runnables.config")
+    found = None if theirs is None else theirs.var_child_runnable_config.get()
+    if not found:
+        return None
+    base = {key: value for key, value in found.items() if key in _HANDED_ON and value}
+    if found.get("recursion_limit", _THEIR_LIMIT) != _THEIR_LIMIT:
+        base["recursion_limit"] = found["recursion_limit"]
+    configurable = found.get("configurable") or {}
+    base["configurable"] = {
+        key: value
+        for key, value in configurable.items()
+        if not key.startswith(PRIVATE_CONF_PREFIX) and key not in _ADDRESS_KEYS[1:]
+    }
+    return base
 
 
 def config_of_part(config: Any, around: TaskScope | None) -> dict[str, Any]:

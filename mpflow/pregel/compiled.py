@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from mpflow._exec.place import check_executor, check_pool
 from mpflow.config import merge_configs
 from mpflow.pregel.batching import BatchedGraph
+from mpflow.pregel.offered import OfferedGraph
 from mpflow.pregel.running import RunningGraph
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ _CHANGEABLE = (
 """What a copy of a graph may have otherwise: nothing of this is part of the plan, but for the name."""
 
 
-class CompiledGraph(BatchedGraph, RunningGraph):
+class CompiledGraph(BatchedGraph, RunningGraph, OfferedGraph):
     """What every compiled graph is, wherever its plan comes from.
 
     Reusable and thread-safe: runs share nothing but the pool, store and cache (AS-6).
