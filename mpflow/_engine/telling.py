@@ -216,7 +216,8 @@ class Teller:
         """Tell that attempts start, which are on their way to workers."""
         for attempt in attempts:
             if is_told_of(attempt.task.node) and attempt.task not in self._running:
-                scope = AttemptScope(attempt)
+                scope = AttemptScope()
+                scope.attempt = attempt
                 around = _sync(self._around(attempt))
                 manager = self._within(around, attempt, scope)
                 self._running[attempt.task] = manager.on_chain_start(None, _input_of(attempt), name=scope.name)
