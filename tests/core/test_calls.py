@@ -133,6 +133,16 @@ def test_a_caller_that_is_tried_again_finds_its_calls_by_number() -> None:
     assert len(drive.scheduler.tasks) == 5
 
 
+def test_an_attempt_that_starts_over_hears_of_the_failure_again() -> None:
+    """FAULTS row 7: its worker died of what it had called, which is not to be called anew for that."""
+    drive = Drive()
+    drive.advance()
+    drive.call("a", 0)
+    drive.fail("called0", ValueError())
+    assert drive.call("a", 0) == [ANSWER]
+    assert drive.said[-1][1].state == "failed" and "called0" not in drive.running
+
+
 def test_a_resumed_caller_finds_what_was_kept() -> None:
     first = Drive()
     first.advance()

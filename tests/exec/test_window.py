@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from mpflow._columns import Column, Span, singly
 from mpflow._exec.queues import Queue
 from mpflow._exec.window import Window
-from mpflow._messages import StepFacts
+from mpflow._messages import Attempt, StepFacts
 
 FACTS = StepFacts({}, 1, 25)
 SIZES = st.lists(st.tuples(st.integers(1, 6), st.booleans()), max_size=5)
@@ -42,7 +42,7 @@ def test_a_window_of_spans_is_like_one_of_attempts(sizes: list[tuple[int, bool]]
     window, model = filled(sizes)
     while model:
         assert len(window) == len(model) and window
-        assert window.first() == min(model)
+        assert (window.first(), window.last()) == (min(model), max(model))
         numbers = sorted(model)
         number = data.draw(st.sampled_from(numbers))
         assert number in window and max(numbers) + 1 not in window and window.get(number) is model[number]
@@ -61,7 +61,7 @@ def test_a_window_of_spans_is_like_one_of_attempts(sizes: list[tuple[int, bool]]
             assert singly(window.cut(number)) == [model.pop(one) for one in numbers if one >= number]
         else:
             assert window.items() == sorted(model.items())
-    assert not window and not len(window) and window.clear() == []
+    assert not window and not len(window) and window.clear() == [] and window.last() == 0
 
 
 def test_a_span_that_is_answered_and_taken_back_in_order_makes_no_attempt() -> None:
@@ -99,3 +99,26 @@ def test_a_queue_gives_spans_out_in_order(sizes: list[int], limits: list[int]) -
             assert 1 <= len(batch) <= limit
             taken += [attempt.task for attempt in batch]
     assert taken == [position for _, position in expected if position != 3] and not queue
+
+
+def called_by(caller: Attempt | None, name: str, program: Any = None) -> Attempt:
+    attempt = Attempt(name, 1, program, None, FACTS, (name,), ())
+    attempt.outbox = caller.outbox if caller is not None else Things(0).outbox
+    attempt.caller, attempt.is_called = caller, caller is not None
+    return attempt
+
+
+def test_what_is_below_a_task_is_found_and_taken_with_its_like() -> None:
+    top = called_by(None, "top")
+    left, right = called_by(top, "left"), called_by(top, "right")
+    below = [called_by(left, f"below {number}") for number in range(3)]
+    queue = Queue()
+    queue.add([right, *below])
+    assert queue.find_below(right) is None
+    found = queue.find_below(left)
+    assert found is not None and found[1] is below[2]  # the newest comes first
+    assert queue.take_at(*found, 2, left) == [below[2], below[1]]
+    assert len(queue) == 2
+    assert queue.take_at(0, below[0], 9, left) == [below[0]]  # the next is not below it
+    assert queue.take_at(0, right, 9, top) == [right]
+    assert not queue and queue.head() is None
