@@ -88,10 +88,10 @@ def test_a_pipe_is_read_as_it_comes(graphs, spawn):
     assert json.loads(process.stdout.readline())["x"] == 2
     process.stdin.write('{"x": \n')
     process.stdin.close()
-    # Not by communicate(), which passes over what readline() has read beyond its line.
-    out, err = process.stdout.read(), process.stderr.read()
+    with process:  # not communicate(), which passes over what readline() has read beyond its line
+        out, err = process.stdout.read(), process.stderr.read()
     assert json.loads(out)["x"] == 4
-    assert (process.wait(60), err.count("\n")) == (2, 1)
+    assert (process.returncode, err.count("\n")) == (2, 1)
     assert err.startswith("mpflow: stdin, line 3: not JSON")
 
 
