@@ -6,6 +6,7 @@ the default pool because starting one for each would take too long are marked `w
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -32,6 +33,12 @@ mpflow._exec.thread.IDLE_S = 0.02
 # Shells have what they start in the background ignore it, and then nothing of what Ctrl-C does would happen.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_finish() -> None:
+    """What importing all tests has made is no garbage: left out of collections, each of them is some twenty times shorter."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="module", autouse=True)

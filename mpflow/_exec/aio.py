@@ -9,7 +9,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from mpflow._exec.tracebacks import from_outside
+from mpflow._exec.tracebacks import leave_us_out
 from mpflow._messages import CANCELLED, CLOSED, FAILED, Attempt, Outcome
 from mpflow.errors import NodeCancelledError
 
@@ -160,7 +160,8 @@ class _Listener:
         try:
             self._pool.drain()
         except KeyboardInterrupt as interrupt:
-            raise from_outside(interrupt) from None
+            leave_us_out(interrupt)
+            raise
         if calm_s := self._pool.calm_s():
             loop = asyncio.get_running_loop()
             loop.remove_reader(self._descriptor)

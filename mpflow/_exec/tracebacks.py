@@ -6,23 +6,22 @@ Ctrl-C is no failure of anybody's, and what was running when it came is chance. 
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import Final
 
-if TYPE_CHECKING:
-    from types import TracebackType
-
-_E = TypeVar("_E", bound=BaseException)
 _OURS: Final = sys.stdlib_module_names | {"mpflow", "cloudpickle", "loky", "msgpack", "psutil"}
 """The packages that we call, the standard library's among them, which also call the user's code for us."""
 
 
-def from_outside(interrupt: _E) -> _E:
-    """`interrupt` with its traceback from the first frame on that is the user's own. To be raised ``from None``.
+def leave_us_out(interrupt: BaseException) -> None:
+    """Cut the traceback of `interrupt`, which the caller has caught and raises again by a bare ``raise``.
 
-    For the public methods, each of which so shows one frame of ours, whatever ran below it: in which node, saver or
-    handler it came is shown, and nothing if it came in none.
+    What stays is the part from the first frame on that is the user's own: in which node, saver or handler it came, and
+    nothing if it came in none. The caller's frame goes too, but on Python 3.10, where a bare ``raise`` keeps the head.
     """
-    traceback: TracebackType | None = interrupt.__traceback__
-    while traceback is not None and traceback.tb_frame.f_globals.get("__name__", "").partition(".")[0] in _OURS:
-        traceback = traceback.tb_next
-    return interrupt.with_traceback(traceback)
+    head = tail = interrupt.__traceback__
+    while tail is not None and tail.tb_frame.f_globals.get("__name__", "").partition(".")[0] in _OURS:
+        tail = tail.tb_next
+    if head is not None and head is not tail:
+        head.tb_next = tail
+    interrupt.__traceback__ = tail
+    interrupt.__suppress_context__ = True

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable, Iterator, Sized
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from mpflow._exec.tracebacks import from_outside
+from mpflow._exec.tracebacks import leave_us_out
 from mpflow.runnables.batching import (
     Failure,
     aas_completed,
@@ -93,7 +93,8 @@ def _batch_as_completed(
                 within: Any = {"limit": limit, "failure": failure, "guard": guard, "thread_id_prefix": prefix}
                 yield from items_as_completed(Items(graph, items, **within, **kwargs))
     except KeyboardInterrupt as interrupt:
-        raise from_outside(interrupt) from None
+        leave_us_out(interrupt)
+        raise
 
 
 async def _abatch_as_completed(
@@ -126,7 +127,8 @@ async def _abatch_as_completed(
                 async for item in settled:
                     yield item
     except (KeyboardInterrupt, asyncio.CancelledError) as interrupt:
-        raise from_outside(interrupt) from None
+        leave_us_out(interrupt)
+        raise
 
 
 def _shown(name: str, inputs: Iterable[Any], found: Iterator[tuple[int, Any]]) -> Iterator[tuple[int, Any]]:
@@ -194,7 +196,8 @@ class BatchedGraph:
         try:
             return in_order(found)
         except KeyboardInterrupt as interrupt:
-            raise from_outside(interrupt) from None
+            leave_us_out(interrupt)
+            raise
 
     async def abatch(
         self,
@@ -214,7 +217,8 @@ class BatchedGraph:
         try:
             return await ain_order(found)
         except (KeyboardInterrupt, asyncio.CancelledError) as interrupt:
-            raise from_outside(interrupt) from None
+            leave_us_out(interrupt)
+            raise
 
     def batch_as_completed(
         self,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from mpflow._engine.run import Run
 from mpflow._engine.setting import Asked, Setting
-from mpflow._exec.tracebacks import from_outside
+from mpflow._exec.tracebacks import leave_us_out
 from mpflow._scope import SCOPE_KEY
 from mpflow.pregel.described import DescribedGraph
 from mpflow.runnables.runnable import Runnable
@@ -147,7 +147,8 @@ class RunningGraph(DescribedGraph, Runnable[Any, Any]):
             chunks = list(_told(run, drive(run, input), input))
             return self._result(run, version) if stream_mode == "values" else chunks
         except KeyboardInterrupt as interrupt:
-            raise from_outside(interrupt) from None
+            leave_us_out(interrupt)
+            raise
 
     async def ainvoke(
         self,
@@ -187,7 +188,8 @@ class RunningGraph(DescribedGraph, Runnable[Any, Any]):
             chunks = [chunk async for chunk in _atold(run, adrive(run, input), input)]
             return self._result(run, version) if stream_mode == "values" else chunks
         except (KeyboardInterrupt, asyncio.CancelledError) as interrupt:
-            raise from_outside(interrupt) from None
+            leave_us_out(interrupt)
+            raise
 
     def _result(self, run: Run, version: str) -> Any:
         if version == "v1":
@@ -248,7 +250,8 @@ class RunningGraph(DescribedGraph, Runnable[Any, Any]):
             run = self._run(config, asked)
             yield from _told(run, drive(run, input), input)
         except KeyboardInterrupt as interrupt:
-            raise from_outside(interrupt) from None
+            leave_us_out(interrupt)
+            raise
 
     async def astream(
         self,
@@ -294,7 +297,8 @@ class RunningGraph(DescribedGraph, Runnable[Any, Any]):
                 async for chunk in chunks:
                     yield chunk
         except (KeyboardInterrupt, asyncio.CancelledError) as interrupt:
-            raise from_outside(interrupt) from None
+            leave_us_out(interrupt)
+            raise
 
     def _mode(self, config: Any, asked: Any) -> Any:
         """The modes asked for; whole values by default for a graph that a node hands its config on to."""

@@ -9,7 +9,7 @@ from mpflow._core.plan import NodePlan, Plan
 from mpflow._engine.run import Run
 from mpflow._engine.setting import Asked, Setting
 from mpflow._exec.branching import BranchProgram, StreamingProgram
-from mpflow._exec.tracebacks import from_outside
+from mpflow._exec.tracebacks import leave_us_out
 from mpflow.channels.ephemeral_value import EphemeralValue
 from mpflow.channels.last_value import LastValue
 from mpflow.runnables.base import Callables, coerce
@@ -61,7 +61,8 @@ class Composite(Runnable[Any, Any]):
                 pass
             return run.result
         except KeyboardInterrupt as interrupt:
-            raise from_outside(interrupt) from None
+            leave_us_out(interrupt)
+            raise
 
     async def _aperformed(self, input: Any, config: RunnableConfig | None) -> Any:
         import asyncio
@@ -74,7 +75,8 @@ class Composite(Runnable[Any, Any]):
                 pass
             return run.result
         except (KeyboardInterrupt, asyncio.CancelledError) as interrupt:
-            raise from_outside(interrupt) from None
+            leave_us_out(interrupt)
+            raise
 
     def _pieces(self, input: Any, config: RunnableConfig | None) -> Iterator[tuple[str, Any]]:
         """Run on the engine, yielding what each branch tells, with its key."""
@@ -83,7 +85,8 @@ class Composite(Runnable[Any, Any]):
 
             yield from drive(self._run(STREAM, config, _PIECES), input)
         except KeyboardInterrupt as interrupt:
-            raise from_outside(interrupt) from None
+            leave_us_out(interrupt)
+            raise
 
     async def _apieces(self, input: Any, config: RunnableConfig | None) -> AsyncIterator[tuple[str, Any]]:
         import asyncio
@@ -97,7 +100,8 @@ class Composite(Runnable[Any, Any]):
                 async for piece in told:
                     yield piece
         except (KeyboardInterrupt, asyncio.CancelledError) as interrupt:
-            raise from_outside(interrupt) from None
+            leave_us_out(interrupt)
+            raise
 
     def __getstate__(self) -> dict[str, Any]:
         # It travels without what only this process has: plans, its pool and the user's executors.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -32,30 +33,38 @@ def pool(socket_only: None) -> Iterator[WorkerPool]:
         assert Drive(pool).values(Node(lambda x: x * 2), range(20)) == [x * 2 for x in range(20)]
 
 
-def mid_frame(drive: Drive, size_bytes: int) -> int:
+def mid_frame(drive: Drive, size_bytes: int, gate: Path) -> int:
     """Submit a task with a result of that size, and come back when a part of it is here: the pid of its worker."""
     pool = drive.pool
-    before = pool.stats()["bytes_in"]
-    drive.submit(Node(lambda x: bytes(size_bytes), "big"), [0])
+
+    def big(_: int) -> bytes:
+        while not gate.exists():
+            time.sleep(0.001)
+        return bytes(size_bytes)
+
+    drive.submit(Node(big, "big"), [0])
     pid = drive.running_pid("big")
+    drive.poll_until(lambda: not pool.stats()["starting"])  # the thread that waits for them reads from all
+    before = pool.stats()["bytes_in"]
+    gate.touch()  # from here on nobody reads but us, a little at a time
     drive.poll_until(lambda: pool.stats()["bytes_in"] > before + (1 << 20))
     assert not drive.outcomes
     return pid
 
 
-def test_a_worker_killed_in_the_middle_of_a_result(pool: WorkerPool) -> None:
+def test_a_worker_killed_in_the_middle_of_a_result(pool: WorkerPool, tmp_path: Path) -> None:
     """FAULTS row 2: what came whole before the half frame counts, the half frame does not."""
     drive = Drive(pool)
-    pid = mid_frame(drive, 200 << 20)
+    pid = mid_frame(drive, 200 << 20, tmp_path / "gate")
     os.kill(pid, signal.SIGKILL)
     [(kind, _, death, _)] = drive.finish(1)
     assert (kind, death.signal, death.pid) == (LOST, signal.SIGKILL, pid)
 
 
-def test_a_worker_stopped_in_the_middle_of_a_result_holds_up_nobody(pool: WorkerPool) -> None:
+def test_a_worker_stopped_in_the_middle_of_a_result_holds_up_nobody(pool: WorkerPool, tmp_path: Path) -> None:
     """FAULTS row 3"""
     drive, other = Drive(pool), Drive(pool)
-    pid = mid_frame(drive, 200 << 20)
+    pid = mid_frame(drive, 200 << 20, tmp_path / "gate")
     os.kill(pid, signal.SIGSTOP)
     try:
         assert other.values(Node(lambda x: x), range(500)) == list(range(500))
@@ -66,10 +75,10 @@ def test_a_worker_stopped_in_the_middle_of_a_result_holds_up_nobody(pool: Worker
     assert kind == DONE and len(diff[0][1]) == 200 << 20
 
 
-def test_a_pool_with_a_stopped_worker_closes(socket_only: None) -> None:
+def test_a_pool_with_a_stopped_worker_closes(socket_only: None, tmp_path: Path) -> None:
     pool = WorkerPool(1)
     drive = Drive(pool)
-    pid = mid_frame(drive, 50 << 20)
+    pid = mid_frame(drive, 50 << 20, tmp_path / "gate")
     os.kill(pid, signal.SIGSTOP)
     pool.close()
     assert not Path(f"/proc/{pid}").exists()
