@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from mpflow._names import CONF, TASKS
 
@@ -16,3 +16,20 @@ TAG_NOSTREAM: Final = "nostream"
 """A chat model so tagged stays out of the "messages" stream."""
 
 __all__ = ("CONF", "END", "START", "TAG_HIDDEN", "TAG_NOSTREAM", "TASKS")
+
+_MOVED = ("Interrupt", "Send")
+
+
+def __getattr__(name: str) -> Any:
+    from importlib import import_module
+
+    if name in _MOVED:
+        module = "mpflow.types"
+        said = f"import {name} from mpflow.types, not from mpflow.constants"
+    else:
+        module = "mpflow._names"
+        said = f"{name} of mpflow.constants is private: nothing but its text is promised"
+    if name not in _MOVED and not (name.isupper() and hasattr(import_module(module), name)):
+        raise AttributeError(f"module 'mpflow.constants' has no attribute {name!r}")
+    import_module("warnings").warn(import_module("mpflow.warnings").LangGraphDeprecatedSinceV10(said), stacklevel=2)
+    return getattr(import_module(module), name)

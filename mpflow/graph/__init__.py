@@ -8,13 +8,14 @@ from mpflow.constants import END, START
 from mpflow.graph.state import StateGraph
 
 if TYPE_CHECKING:
+    from mpflow.graph.conversation import MessageGraph
     from mpflow.graph.message import MessagesState, add_messages
 
-__all__ = ("END", "START", "MessagesState", "StateGraph", "add_messages")
+__all__ = ("END", "START", "MessageGraph", "MessagesState", "StateGraph", "add_messages")
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("MessagesState", "add_messages"):
+    if name in ("MessageGraph", "MessagesState", "add_messages"):
         import mpflow.graph.message as message
 
         return getattr(message, name)

@@ -13,9 +13,11 @@ from uuid import uuid4
 if TYPE_CHECKING:
     from langchain_core.messages import AnyMessage, BaseMessage, MessageLikeRepresentation
 
+    from mpflow.graph.conversation import MessageGraph
+
     Messages = Union[list[MessageLikeRepresentation], MessageLikeRepresentation]  # noqa: UP007
 
-__all__ = ("REMOVE_ALL_MESSAGES", "MessagesState", "add_messages", "push_message")
+__all__ = ("REMOVE_ALL_MESSAGES", "MessageGraph", "MessagesState", "add_messages", "push_message")
 
 REMOVE_ALL_MESSAGES = "__remove_all__"
 """As the id of a `RemoveMessage`, drops every message before it."""
@@ -153,11 +155,16 @@ if TYPE_CHECKING:
         messages: Annotated[list[AnyMessage], add_messages]
 
 
-def _make_messages_state() -> Any:
+def message_type() -> Any:
+    """langchain-core's type of any message; Any without it, so that a state can be declared."""
     try:
-        message = _langchain_messages().AnyMessage
+        return _langchain_messages().AnyMessage
     except ImportError:
-        message = Any
+        return Any
+
+
+def _make_messages_state() -> Any:
+    message = message_type()
     # As a class it would have a string for its annotation, with nothing to resolve it by.
     fields = {"messages": Annotated[list[message], add_messages]}  # type: ignore[valid-type]
     make: Any = TypedDict
@@ -172,4 +179,8 @@ def __getattr__(name: str) -> Any:
     if name == "MessagesState":
         state = globals()[name] = _make_messages_state()
         return state
+    if name == "MessageGraph":
+        from importlib import import_module  # a graph, which knows this module
+
+        return import_module("mpflow.graph.conversation").MessageGraph
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

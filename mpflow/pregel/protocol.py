@@ -47,3 +47,12 @@ class PregelProtocol(Protocol):
     def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any: ...
 
     async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any: ...
+
+
+def __getattr__(name: str) -> Any:
+    if name == "StreamProtocol":
+        raise ImportError(
+            "mpflow.pregel.protocol has no StreamProtocol: a stream is an iterator, what stream() and astream() return; "
+            "what else a node tells goes through mpflow.config.get_stream_writer()"
+        )
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

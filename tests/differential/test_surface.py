@@ -59,13 +59,8 @@ MODULES = [
 
 # What is otherwise, and why.
 NOT_OURS = {
-    # Deprecated long ago.
-    "graph.MessageGraph",
-    "graph.message.MessageGraph",
     # Constants and workings of LangGraph's own that its modules happen to show.
     "constants.CONFIG_KEY_CHECKPOINTER",
-    "checkpoint.base.EmptyChannelError",
-    "checkpoint.base.create_checkpoint",
     "checkpoint.memory.PersistentDict",
     "checkpoint.sqlite.aio.T",
     "checkpoint.sqlite.SqliteSaver.cursor",
@@ -192,6 +187,35 @@ def _is_set_by_init(cls: type, name: str) -> bool:
     )
 
 
+REEXPORTS = {
+    "checkpoint.base": ["EncryptedSerializer", "JsonPlusSerializer", "SerializerProtocol", "maybe_add_typed_methods"],
+    "constants": ["ERROR", "INTERRUPT", "Interrupt", "NS_SEP", "Send"],
+}
+"""What programs import from where it is not kept."""
+
+
+@pytest.mark.parametrize(("name", "names"), REEXPORTS.items(), ids=REEXPORTS)
+def test_what_programs_import_from_elsewhere_is_there(name: str, names: list[str]) -> None:
+    """MOD-8, MOD-10"""
+    with catch_warnings():
+        simplefilter("ignore")
+        theirs, ours = import_module(f"langgraph.{name}"), import_module(f"mpflow.{name}")
+        for public in names:
+            their, our = getattr(theirs, public), getattr(ours, public)
+            assert getattr(their, "__name__", their) == getattr(our, "__name__", our)
+
+
+def test_a_constant_that_is_private_is_deprecated() -> None:
+    """MOD-8"""
+    from mpflow import constants
+    from mpflow.warnings import LangGraphDeprecatedSinceV10
+
+    with pytest.warns(LangGraphDeprecatedSinceV10, match="mpflow.types"):
+        assert constants.Send is import_module("mpflow.types").Send
+    with pytest.raises(AttributeError, match="NO_SUCH"):
+        constants.NO_SUCH
+
+
 @pytest.mark.parametrize("name", MODULES)
 def test_what_langgraph_has_is_there(name: str) -> None:
     with catch_warnings():
@@ -211,3 +235,17 @@ def test_what_langgraph_has_is_there(name: str) -> None:
             if inspect.isclass(their) and inspect.isclass(our):
                 wrong += _compare_class(path, their, our)
     assert wrong == []
+
+
+def test_a_checkpoint_is_made_of_channels() -> None:
+    """MOD-10, CP-4"""
+    made = {}
+    for package in ("langgraph", "mpflow"):
+        base, last = import_module(f"{package}.checkpoint.base"), import_module(f"{package}.channels").LastValue(int)
+        channels = {"set": last.from_checkpoint(3), "empty": last, "unversioned": last.from_checkpoint(4)}
+        before = {**base.empty_checkpoint(), "channel_versions": {"set": 2, "empty": 1}, "channel_values": {"set": 1}}
+        after = base.create_checkpoint(before, channels, 1, id="x")
+        same = base.create_checkpoint(before, None, 1)
+        made[package] = [after["id"], after["channel_values"], after["channel_versions"], same["channel_values"]]
+        assert same["id"] > before["id"]
+    assert made["mpflow"] == made["langgraph"]

@@ -14,6 +14,10 @@ import pytest
         ("mpflow.cache.redis", "SqliteCache"),
         ("mpflow.pregel.remote", "langgraph.pregel.remote"),
         ("mpflow.pregel.debug", "stream_mode"),
+        ("mpflow.checkpoint.conformance", "mpflow.testing"),
+        ("mpflow.checkpoint.postgres.shallow", "PostgresSaver"),
+        ("mpflow.stream.transformers", "astream_events"),
+        ("mpflow.utils.config", "mpflow.config"),
     ],
 )
 def test_importing_what_is_not_there_says_what_to_use(module: str, instead: str) -> None:
@@ -26,3 +30,9 @@ def test_importing_what_is_not_there_says_what_to_use(module: str, instead: str)
 def test_importing_prebuilt_says_what_to_use(module: str) -> None:
     with pytest.raises(ImportError, match="from_langgraph"):
         importlib.import_module(module)
+
+
+def test_the_protocol_of_streams_says_what_to_use() -> None:
+    """MOD-13"""
+    with pytest.raises(ImportError, match="get_stream_writer"):
+        from mpflow.pregel.protocol import StreamProtocol  # noqa: F401
