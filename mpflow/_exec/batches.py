@@ -7,8 +7,8 @@ cost is shared and nobody waits long behind it.
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Iterable, Sequence
-from itertools import chain, pairwise, repeat
+from collections.abc import Callable, Sequence
+from itertools import chain, pairwise
 from operator import attrgetter
 from typing import Any
 
@@ -144,22 +144,24 @@ def _columns_of(span: Span) -> list[Any]:
     return [len(span), head, first, tail]
 
 
-def paths_of(columns: Sequence[Any]) -> Iterable[tuple[Any, ...]]:
-    """Undo `columns`."""
-    count = columns[0]
-    if not count:
-        return columns[1:]
+def count_of(columns: Sequence[Any]) -> int:
+    """How many paths these are."""
+    return columns[0] or len(columns) - 1
+
+
+def path_at(columns: Sequence[Any], position: int) -> tuple[Any, ...]:
+    """One of the paths that `columns` was given."""
+    if not columns[0]:
+        path: tuple[Any, ...] = columns[1 + position]
+        return path
     _, head, middles, tail = columns
-    if type(middles) is int:
-        middles = range(middles, middles + count)
-    return zip(repeat(head, count), middles, repeat(tail, count), strict=True)
+    return (head, middles + position if type(middles) is int else middles[position], tail)
 
 
 def numbers_of(groups: Sequence[Sequence[Any]]) -> range:
     """The numbers of the tasks of a batch, by its groups."""
     last = groups[-1]
-    columns = last[7]
-    return range(groups[0][0], last[0] + (columns[0] or len(columns) - 1))
+    return range(groups[0][0], last[0] + count_of(last[7]))
 
 
 def split(blobs: Any) -> tuple[list[Any], list[bytes]]:
@@ -234,9 +236,8 @@ def flat(diff: Sequence[tuple[str, Any]]) -> list[Any]:
 _ATOMS = frozenset({int, float, str, bool, type(None)})
 PLAIN = _ATOMS | {list, dict}
 """What may be plain data by its type."""
-SMALL = _ATOMS - {int, str}
-LIMIT_OF_SMALL = 1 << 62
-"""Values that cannot change and take next to nothing, as whole numbers below that do, wait to be encoded with others."""
+SMALL = _ATOMS - {str}
+"""Values that cannot change, and mostly take next to nothing, wait to be encoded with others."""
 _KEPT_BYTES = 1 << 16
 _packer = msgpack.Packer(strict_types=True)
 
@@ -258,14 +259,6 @@ def plain(value: Any) -> bytes | None:
         _packer = msgpack.Packer(strict_types=True)
         return data or None
     return data
-
-
-def _array(payloads: Sequence[Any]) -> bytes:
-    """Values as one array of them: each is encoded, or waits for that."""
-    if payloads and type(payloads[0]) is not bytes and (whole := plain(list(payloads))) is not None:
-        return whole
-    each = [payload if type(payload) is bytes else pack(payload) for payload in payloads]
-    return b"\xdd" + len(each).to_bytes(4, "big") + b"".join(each)
 
 
 def diff_of(items: list[Any]) -> list[tuple[str, Any]]:
@@ -292,24 +285,23 @@ class Results:
     """What a worker has finished and not yet sent."""
 
     __slots__ = (
+        "_encode",
         "answers",
         "channel",
+        "done",
         "failed",
         "figures",
         "flags",
-        "numbers",
-        "payloads",
         "size_bytes",
         "skipped",
         "tickets",
-        "times_ns",
     )
 
-    def __init__(self) -> None:
-        self.numbers: list[int] = []
-        self.times_ns: list[int] = []
-        self.payloads: list[Any] = []
-        """Bytes; with a channel also small values that wait to be encoded together."""
+    def __init__(self, encode: Callable[[Any], bytes]) -> None:
+        self._encode = encode
+        self.done: list[Any] = []
+        """Number, nanoseconds, payload, number, nanoseconds, payload, ... A payload is bytes; with a channel also a small value
+        that waits to be encoded with others."""
         self.failed: list[int] = []
         self.skipped: list[int] = []
         self.tickets: list[tuple[int, int]] = []
@@ -318,18 +310,22 @@ class Results:
         self.figures: tuple[int, int, int, int] | None = None
         """What was measured of tasks that nobody asked to be run here."""
         self.size_bytes = 0
+        """Of what is encoded."""
         self.flags = 0
         """Of all payloads together: 0 if they are plain data."""
         self.channel: str | None = ""
         """The one channel that all have written one value to, an atom or a list or dict of them: then payloads hold the values alone.
         "" as long as there are none, None if they differ."""
 
+    @property
+    def count(self) -> int:
+        """How many tasks have finished."""
+        return len(self.done) // 3
+
     def clear(self) -> None:
         """Begin anew, with the same lists: the worker's loop has them at hand."""
         lists: tuple[list[Any], ...] = (
-            self.numbers,
-            self.times_ns,
-            self.payloads,
+            self.done,
             self.failed,
             self.skipped,
             self.tickets,
@@ -344,13 +340,13 @@ class Results:
     def refuse(self, error: bytes) -> None:
         """Let all that are finished have failed with an error, which is encoded."""
         self.open_up()
-        self.payloads[:] = [error] * len(self.numbers)
-        self.failed[:] = range(len(self.numbers))
+        self.done[2::3] = [error] * self.count
+        self.failed[:] = range(self.count)
         self.flags = -1
 
     def begins_with(self, channel: str) -> bool:
         """Whether nothing has been written so far, and this is now the one channel."""
-        if self.channel == "" and not self.payloads and type(channel) is str:
+        if self.channel == "" and not self.done and type(channel) is str:
             self.channel = channel
             return True
         return False
@@ -360,22 +356,33 @@ class Results:
         if self.channel:
             # What the codec puts before a value in a list of two.
             begin = b"\x92" + pack(self.channel)
-            self.payloads[:] = [begin + (it if type(it) is bytes else pack(it)) for it in self.payloads]
+            self.done[2::3] = [begin + each for each in self._encoded()]
         self.channel = None
 
     def parts(self, rss_bytes: int, releases: list[int], shared_bytes: int) -> list[bytes]:
         """The parts of a frame."""
         if self.channel and self.size_bytes > WHOLE_BYTES:
             self.open_up()
-        payloads, whole = self.payloads, b""
+        done = self.done
+        payloads, whole = done[2::3], b""
         large: list[bytes] = []
         if self.channel or (not self.flags and not self.failed and self.size_bytes <= WHOLE_BYTES):
-            whole = _array(payloads)
+            whole = self._array(payloads)
             payloads = []
         else:
             payloads, large = split(payloads)
         head = (
-            rss_bytes, releases, self.skipped, self.numbers, self.times_ns, self.channel or "", payloads, whole,
+            rss_bytes, releases, self.skipped, done[0::3], done[1::3], self.channel or "", payloads, whole,
             self.failed, self.tickets, self.answers, shared_bytes, self.figures,
         )  # fmt: skip
         return join(head, large)
+
+    def _array(self, payloads: list[Any]) -> bytes:
+        """Values as one array of them: each is encoded, or waits for that."""
+        if payloads and type(payloads[0]) is not bytes and (whole := plain(payloads)) is not None:
+            return whole
+        each = self._encoded()
+        return b"\xdd" + len(each).to_bytes(4, "big") + b"".join(each)
+
+    def _encoded(self) -> list[bytes]:
+        return [it if type(it) is bytes else plain(it) or self._encode(it) for it in self.done[2::3]]

@@ -7,7 +7,6 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from mpflow._exec import batches, link
-from mpflow._exec.batches import LIMIT_OF_SMALL as LIMIT
 from mpflow._exec.batches import PLAIN, SMALL
 from mpflow._wire.codec import REFERS, Codec, EncodeError
 from mpflow._wire.shm import Arena, Lease
@@ -44,17 +43,20 @@ class Payloads:
         results = self._results
         if results.channel is not None:
             if len(diff) == 1:
-                channel, value = diff[0]
+                [(channel, value)] = diff
                 if channel == results.channel or results.begins_with(channel):
                     kind = type(value)
-                    if (-LIMIT < value < LIMIT) if kind is int else kind in SMALL:
+                    if kind in SMALL:
                         return value
                     if kind in PLAIN and (payload := batches.plain(value)) is not None:
+                        results.size_bytes += len(payload)
                         return payload
             results.open_up()
         flat = batches.flat(diff)
         try:
-            return batches.plain(flat) or self._whole(flat)
+            payload = batches.plain(flat) or self._whole(flat)
+            results.size_bytes += len(payload)
+            return payload
         except EncodeError:
             # Write by write, to name the one that cannot travel.
             for channel, value in diff:
@@ -63,14 +65,16 @@ class Payloads:
 
     def of_error(self, error: BaseException, node: str) -> bytes:
         results = self._results
-        results.failed.append(len(results.numbers))
+        results.failed.append(results.count)
         results.open_up()
         results.flags = -1
         try:
-            return self._encode(error, path=f"the exception of node '{node}'")
+            payload = self._encode(error, path=f"the exception of node '{node}'")
         except BaseException as failure:
             text = f"{type(error).__qualname__} in node '{node}', which itself could not be sent ({failure})"
-            return self._encode(RuntimeError(text))
+            payload = self._encode(RuntimeError(text))
+        results.size_bytes += len(payload)
+        return payload
 
     def _whole(self, flat: list[Any]) -> bytes:
         results = self._results
@@ -88,7 +92,7 @@ class Payloads:
                 # A scope copies an object but once, and the next task may have changed it: the scope ends here.
                 lease = self._end_scope()
                 ticket, files = lease.send_to(_PARENT)
-                results.tickets.append((len(results.numbers), ticket))
+                results.tickets.append((results.count, ticket))
                 for body, fds in link.file_frames(files):
                     self._send(link.FILES, body, fds=fds)
                 lease.close()

@@ -39,7 +39,7 @@ class Reports:
         self._mappings = mappings
         # Nodes may start threads that write to the stream.
         self._sending = threading.Lock()
-        self.results = batches.Results()
+        self.results = batches.Results(codec.encode)
         self.payloads = Payloads(self.results, self.send, codec)
         self.voice = logs.Voice(self._say, lambda: (self.node, self.attempt))
         self.errands = Errands(blocking, self.send)
@@ -80,9 +80,9 @@ class Reports:
         """Send what is finished, be it while a task runs."""
         results = self.results
         self.voice.flush()
-        if results.numbers or results.skipped:
-            if results.numbers and (grown := self.gauge.word()) is not None:
-                self.send(link.MEMORY, batches.pack((results.numbers[-1], *grown)))
+        if results.done or results.skipped:
+            if results.done and (grown := self.gauge.word()) is not None:
+                self.send(link.MEMORY, batches.pack((results.done[-3], *grown)))
             if self.wants_rss:
                 self._measure()
             if self.watched is not None:
@@ -105,7 +105,7 @@ class Reports:
             return
         try:
             results = self.results
-            if self._words[slots.RUNNING] == number and (results.numbers or results.skipped):
+            if self._words[slots.RUNNING] == number and (results.done or results.skipped):
                 # What those tasks printed is said before they end, but streams that the running one put there are its own.
                 self.voice.flush_ours()
                 self._send_results([])

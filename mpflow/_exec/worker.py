@@ -7,12 +7,13 @@ task's input, so that whatever kills it is charged to the right task. It must no
 from __future__ import annotations
 
 import contextlib
-import contextvars
 import os
 import signal
 import sys
 from collections import deque
 from collections.abc import Iterator
+from contextvars import Context
+from itertools import islice
 from socket import socket
 from time import monotonic_ns
 from typing import Any, NoReturn
@@ -37,11 +38,11 @@ _HOLD_NS = 4_000_000
 """A finished task waits at most this long for others of its batch; behind one that turns out to be long, for two looks of
 the lookout."""
 _SLOW_NS = 3_000_000
-"""Before a task that may take this long, what is finished is sent. Should a task before that take longer than anybody
-thought, the lookout sends."""
+"""Before a task that may take this long, what is finished is sent. Should another take longer than anybody thought, the
+lookout sends."""
 _HOLD_BYTES = 1 << 20
-_WAITING_BYTES = 9
-"""What a value comes to at most that is encoded with others."""
+_WARY = 8
+"""After a slow task so many are expected to be slow too, and so are the first ones of a program."""
 
 
 def main(socket_fd: int, page_fd: int, stderr_fd: int, parent_pid: int) -> NoReturn:
@@ -93,7 +94,8 @@ class Worker:
         self._programs: dict[int, Any] = {}
         self._facts: dict[int, bytes] = {}
         self._kept = Kept(self._codec.decode, self._mappings)
-        self._means: dict[int, int] = {}
+        self._wary: dict[int, int] = {}
+        """How many tasks of a program are expected to be slow, from the next one on."""
         self._reports = Reports(self._link, page.words, self._codec, self._mappings)
         self._timer = Timer()
         self._waits = Waits(page.words, self._reports, self._timer, self.obey, self.give_up_rest)
@@ -222,101 +224,109 @@ class Worker:
     ) -> int:
         """Run tasks that differ in path and input alone, those of the first `values`; how many they were.
 
-        This loop is the cost of a tiny task: keep it short.
+        This loop is the cost of a tiny task: keep it short. What a task held is gone before the next one starts.
         """
         reports, results = self._reports, self._reports.results
-        numbers, times, payloads = results.numbers, results.times_ns, results.payloads
-        words, books = self._words, reports.books
+        done, payload_of = results.done, reports.payloads.of
+        words, release = self._words, reports.books.release
         started_ns, running, barred_from = slots.STARTED_NS, slots.RUNNING, slots.TAKEN_FROM
         facts_data = self._facts[facts_number]
+        count = batches.count_of(columns)
         first_at = None
         if type(attempt) is not int:
             attempt, first_at = attempt
         program: Any = None
+        run: Any = None
         reports.node, reports.attempt = f"program {program_number}", attempt
-        reports.gauge.begin(program_number, self._means.get(program_number, LONG_NS) >= LONG_NS)
-        mean_ns = self._means.get(program_number, _SLOW_NS)
-        number = first
+        wary = self._wary.get(program_number, _WARY)
+        reports.gauge.begin(program_number, wary > 0)
         scope: Any = None
+        diff: Any = None
         answered = 0, 0
         is_watched = False
-        started = flushed = monotonic_ns()
-        paths = batches.paths_of(columns)
-        self._tasks = rest = zip(paths, inputs if values is None else values, strict=values is None)
-        for path, data in rest:
-            if mean_ns >= _SLOW_NS or timeout_s is not None or started - flushed > _HOLD_NS:
+        # A deadline ends this process: what is finished by then is to be in the parent's hands.
+        hold_ns = _HOLD_NS if timeout_s is None else -1
+        started = monotonic_ns()
+        due = started + hold_ns
+        self._tasks = rest = enumerate(inputs if values is None else islice(values, count), first)
+        for number, data in rest:
+            if wary or started > due:
                 reports.flush()
-                started = flushed = monotonic_ns()
-            elif not is_watched and (numbers or results.skipped):
+                started = monotonic_ns()
+                due = started + hold_ns
+                if wary:
+                    wary -= 1
+            elif not is_watched and (done or results.skipped):
                 is_watched = True
                 reports.lookout.begin()
-            words[started_ns] = 0 if program is None else started
+            words[started_ns] = started
             words[running] = number
             # A fence too: the page must be written before what follows is read (see `slots.Page.take_back`).
-            books.release()
+            release()
             taken_from = words[barred_from]
             if taken_from and taken_from <= number < words[slots.TAKEN_TO]:
-                books.acquire()
+                reports.books.acquire()
                 results.skipped.append(number)
-                number += 1
                 continue
             try:
-                if program is None:
-                    words[slots.HAS_WORKED] = 1
-                    program = self._program(program_number)
-                    reports.node = program.name
-                    if getattr(program, "is_moved", False):
-                        reports.watched = program
-                        program.given(None if values is None else values[: columns[0] or len(columns) - 1])
-                    group = Group(
-                        facts_data, program, triggers, attempt, first_at, self._codec.decode, reports, self._waits
-                    )
-                    # What it took to import is not the task's: neither for its deadline nor for how many fit a batch.
-                    started = words[started_ns] = monotonic_ns()
-                if timeout_s is not None:
-                    self._timer.start(timeout_s)
-                if values is None:
-                    if type(data) is tuple:
-                        data = self._kept.assemble(held, *data)
-                    else:
-                        data = self._codec.decode(tail.of(data), held)
-                scope = WorkerScope()
-                scope._group = group
-                scope.path = path
-                scope._task = number
-                if answers is not None:
-                    answered = self._give_answers(scope, answers)
+                try:
+                    if program is None:
+                        words[started_ns] = 0
+                        words[slots.HAS_WORKED] = 1
+                        program = self._program(program_number)
+                        reports.node = program.name
+                        if getattr(program, "is_moved", False):
+                            reports.watched = program
+                            program.given(None if values is None else values[:count])
+                        group = Group(
+                            facts_data, program, triggers, attempt, first_at, self._codec.decode, reports, self._waits,
+                            first, columns,
+                        )  # fmt: skip
+                        run = group.run
+                        # What it took to import is not the task's: neither for its deadline nor for how many fit a batch.
+                        started = words[started_ns] = monotonic_ns()
+                    if timeout_s is not None:
+                        self._timer.start(timeout_s)
+                    if values is None:
+                        if type(data) is tuple:
+                            data = self._kept.assemble(held, *data)
+                        else:
+                            data = self._codec.decode(tail.of(data), held)
+                    scope = WorkerScope()
+                    scope._group = group
+                    scope._task = number
+                    if answers is not None:
+                        answered = self._give_answers(scope, answers)
+                    diff = Context().run(run, data, scope)
+                finally:
+                    reports.books.acquire()
+                payload = payload_of(diff, program.name)
             except BaseException as error:
-                reports.books.acquire()
                 payload = reports.payloads.of_error(error, reports.node)
-            else:
-                payload = self._call(program, data, scope)
+            diff = None
             if timeout_s is not None:
                 self._timer.stop()
             if answers is not None and scope is not None:
                 self._take_answers(scope, answered)
             ended = monotonic_ns()
             took_ns = ended - started
-            if took_ns >= LONG_NS:
-                reports.gauge.look()
-            numbers.append(number)
-            payloads.append(payload)
-            times.append(took_ns)
-            results.size_bytes += len(payload) if type(payload) is bytes else _WAITING_BYTES
+            if took_ns >= _SLOW_NS:
+                wary = _WARY
+                if took_ns >= LONG_NS:
+                    reports.gauge.look()
+            done += number, took_ns, payload
             if results.size_bytes > _HOLD_BYTES:
                 reports.flush()
-                flushed = ended
-            mean_ns += (took_ns - mean_ns) >> 2
+                due = ended + hold_ns
             started = ended
-            number += 1
-        self._means[program_number] = mean_ns
-        return number - first
+        self._wary[program_number] = wary
+        return count
 
     def _forget(self, values: tuple[int, ...], programs: tuple[int, ...]) -> None:
         for number in programs:
             del self._programs[number]
             self._reports.gauge.forget(number)
-            self._means.pop(number, None)
+            self._wary.pop(number, None)
         self._kept.forget(values)
         if releases := self._mappings.take_releases():
             self._reports.send(link.RELEASE, batches.pack(releases))
@@ -341,20 +351,4 @@ class Worker:
         if answers is not None and (len(answers.given), len(answers.null)) != before:
             told = self._codec.encode([answers.given, len(answers.null)])
             results = self._reports.results
-            results.answers.append((len(results.numbers), told))
-
-    def _call(self, program: Any, value: Any, scope: WorkerScope) -> Any:
-        """Run one task. The payload of its diff, or of what it raised. What it held dies with this frame, before its successor
-        starts."""
-        reports = self._reports
-        try:
-            try:
-                context = contextvars.Context()
-                if scope._group.is_entered:
-                    context.run(scope.enter)
-                diff = context.run(program.run, value, scope)
-            finally:
-                reports.books.acquire()
-            return reports.payloads.of(diff, program.name)
-        except BaseException as error:
-            return reports.payloads.of_error(error, reports.node)
+            results.answers.append((results.count, told))

@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from mpflow._exec import batches
 from mpflow._exec.facts import KnownFacts, LazyFacts, are_entered
 from mpflow._exec.reports import Reports
 from mpflow._exec.waits import Waits
@@ -21,16 +22,18 @@ class Group:
     """What tasks that differ in path and input alone have in common."""
 
     __slots__ = (
+        "columns",
         "decode",
         "emit",
         "errands",
         "facts",
+        "first",
         "first_at",
-        "is_entered",
         "metadata",
         "name",
         "number",
         "program",
+        "run",
         "tags",
         "triggers",
         "waits",
@@ -46,10 +49,11 @@ class Group:
         decode: Callable[[Any], Any],
         reports: Reports,
         waits: Waits,
+        first: int,
+        columns: Sequence[Any],
     ) -> None:
         self.facts = KnownFacts(facts_data, decode)
         self.decode = decode
-        self.is_entered = are_entered(facts_data)
         self.errands = reports.errands
         self.waits = waits
         self.program = program
@@ -60,6 +64,16 @@ class Group:
         self.number = number
         self.first_at = first_at
         self.emit = reports.emit
+        self.first = first
+        self.columns = columns
+        self.run: Callable[[Any, WorkerScope], Any] = self._enter_and_run if are_entered(facts_data) else program.run
+        """Called with the input and the scope of a task, in a context of its own."""
+
+    def _enter_and_run(self, input: Any, scope: WorkerScope) -> Any:
+        current.set(scope)
+        for entrance in scope.facts.local.entrances:
+            entrance(scope)
+        return self.program.run(input, scope)
 
 
 class WorkerScope(TaskScope):
@@ -67,13 +81,15 @@ class WorkerScope(TaskScope):
 
     _group: Group
     _task: int
-    # Tasks are many, and who makes a scope gives it its group, path and number: a call less for each of them.
+    # Tasks are many, and who makes a scope gives it its group and number: a call less for each of them.
     __init__ = object.__init__
 
     def __getattr__(self, name: str) -> Any:
         # Reached for what is on neither the object nor its class: fetched once, then the object's own.
         if name == "facts":
             value: Any = LazyFacts(self._group.facts, self._unpack)
+        elif name == "path":
+            value = batches.path_at(self._group.columns, self._task - self._group.first)
         elif name in ("name", "triggers", "number"):
             value = getattr(self._group, name)
         else:
@@ -105,12 +121,6 @@ class WorkerScope(TaskScope):
     def _graphs_before(self) -> int:
         # A graph as a node is started once an attempt. How many a function started is not known here: enough are skipped.
         return (self.number - 1) * (1 if getattr(self._group.program, "holds_graph", False) else MOST_GRAPHS)
-
-    def enter(self) -> None:
-        """Prepare the context that this is called in for the task."""
-        current.set(self)
-        for entrance in self.facts.local.entrances:
-            entrance(self)
 
     @property
     def emit(self) -> Callable[[str, Any], None]:  # type: ignore[override]

@@ -182,25 +182,25 @@ def test_programs_are_forgotten_when_they_die() -> None:
 
 def test_results_that_run_no_code_are_decoded_in_one_call_or_cut_apart() -> None:
     codec = Codec(trust=True)
-    results = batches.Results()
+    results = batches.Results(codec.encode)
     results.open_up()
     for diff in ([("a", 1)], [], [("a", (1, 2)), ("b", {"c": None})]):
-        results.payloads.append(codec.encode(batches.flat(diff)))
-        results.numbers.append(len(results.numbers))
+        results.done += results.count, 0, codec.encode(batches.flat(diff))
     head, _ = batches.part(memoryview(b"".join(results.parts(0, [], 0))))
     whole = head[7]
     values = [batches.diff_of(items) for items in codec.decode(whole)]
     assert values == [[("a", 1)], [], [("a", (1, 2)), ("b", {"c": None})]]
-    assert batches.cut(whole) == results.payloads
+    assert batches.cut(whole) == results.done[2::3]
 
 
 def test_values_for_one_channel_become_whole_diffs_when_another_comes() -> None:
-    results, codec = batches.Results(), Codec(trust=True)
+    codec = Codec(trust=True)
+    results = batches.Results(codec.encode)
     payloads = Payloads(results, lambda *frame: None, codec)
     for diff in ([("a", 1)], [("a", "x")], [("a", {"k": None})], [("a", 1 << 63)], [("b", 2)], [("a", 3)]):
-        results.payloads.append(payloads.of(diff, "n"))
+        results.done += 0, 0, payloads.of(diff, "n")
     assert results.channel is None
-    assert [codec.decode(payload) for payload in results.payloads] == [
+    assert [codec.decode(payload) for payload in results.done[2::3]] == [
         ["a", 1],
         ["a", "x"],
         ["a", {"k": None}],
@@ -210,13 +210,14 @@ def test_values_for_one_channel_become_whole_diffs_when_another_comes() -> None:
     ]
 
 
-@pytest.mark.parametrize("values", [[1, None, 0.5, True, -(1 << 61)], [1, "x", {"k": 1}, None], ["x", 1]])
+@pytest.mark.parametrize("values", [[1, None, 0.5, True, -(1 << 61)], [1, 1 << 70], [1, "x", {"k": 1}, None], ["x", 1]])
 def test_small_values_for_one_channel_are_encoded_together(values: list[Any]) -> None:
-    results, codec = batches.Results(), Codec(trust=True)
+    codec = Codec(trust=True)
+    results = batches.Results(codec.encode)
     payloads = Payloads(results, lambda *frame: None, codec)
     expected = []
     for value in values:
-        results.payloads.append(payloads.of([("a", value)], "n"))
+        results.done += 0, 0, payloads.of([("a", value)], "n")
         expected.append(copy(value))
         if type(value) is dict:  # a task may change what it returned as soon as it has
             value.clear()
