@@ -242,8 +242,8 @@ def test_a_checkpoint_is_made_of_channels() -> None:
     made = {}
     for package in ("langgraph", "mpflow"):
         base, last = import_module(f"{package}.checkpoint.base"), import_module(f"{package}.channels").LastValue(int)
-        channels = {"set": last.from_checkpoint(3), "empty": last, "unversioned": last.from_checkpoint(4)}
-        before = {**base.empty_checkpoint(), "channel_versions": {"set": 2, "empty": 1}, "channel_values": {"set": 1}}
+        channels = {"set": last.from_checkpoint(3), "unversioned": last.from_checkpoint(4)}
+        before = {**base.empty_checkpoint(), "channel_versions": {"set": 2, "gone": 1}, "channel_values": {"set": 1}}
         after = base.create_checkpoint(before, channels, 1, id="x")
         same = base.create_checkpoint(before, None, 1)
         made[package] = [after["id"], after["channel_values"], after["channel_versions"], same["channel_values"]]
