@@ -267,6 +267,8 @@ def paused(run: Run, tasks: Sequence[Task]) -> None:
             streams.values_now(run.state)
     if not questions and streams.wants("updates"):
         streams.put("updates", {INTERRUPT: ()})
+    if questions and run.result is None and run.result_is_open:  # nothing was written, but a question shows the state
+        run.note_result()
     run.finish()
     if questions:
         result = run.result

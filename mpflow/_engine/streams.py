@@ -125,21 +125,23 @@ class Streams:
     def put(self, mode: str, data: Any, make: Make | None = None) -> None:
         self._deliver(self.ns, mode, data, make)
 
-    def _deliver(self, ns: tuple[str, ...], mode: str, data: Any, make: Make | None) -> None:
+    def _deliver(self, ns: tuple[str, ...], mode: str, data: Any, make: Make | None, *, is_own: bool = False) -> None:
         if mode in self.printing:
             sys.stdout.write(printed(ns if self.subgraphs else (), mode, data))
         if mode in self.modes:
             self.queue.append(self.shape(ns, mode, data, make))
-        if mode in self.passed and self.upward is not None:
+        if mode in self.passed and self.upward is not None and not is_own:
             self.upward("stream", (ns, mode, data, make))
 
     def event(self, kind: str, data: Any, caller_ns: str | None = None) -> None:
         """Take what a running task said: a custom chunk, or a chunk of a nested run.
 
-        Custom chunks of a task that another called have the namespace of that other, all else that of the graph.
+        Custom chunks of a task that another called have the namespace of that other, all else that of the graph. Who
+        asked for those of a nested run has them to himself, to hand on or not.
         """
         if kind == "custom":
-            self._deliver(self.ns if caller_ns is None else tuple(caller_ns.split(NS_SEP)), "custom", data, None)
+            ns = self.ns if caller_ns is None else tuple(caller_ns.split(NS_SEP))
+            self._deliver(ns, "custom", data, None, is_own="custom" in self.modes)
         elif kind == "stream":
             ns, mode, chunk, make = data
             if self.subgraphs:

@@ -102,6 +102,8 @@ class Teller:
             inheritable_tags=config.get("tags"),
             inheritable_metadata=config.get("metadata"),
         )
+        if "ls_integration" not in manager.metadata:
+            manager.add_metadata({"ls_integration": "langgraph"})
         name = (config.get("run_name") if is_root else None) or run.plan.name
         return manager.on_chain_start(None, input, name=name, run_id=config.get("run_id") if is_root else None)
 

@@ -207,4 +207,7 @@ def _checked(supersteps: Sequence[Sequence[StateUpdate]]) -> Sequence[Sequence[S
         raise ValueError("No supersteps provided")
     if any(not updates for updates in supersteps):
         raise ValueError("No updates provided")
-    return supersteps
+    return [
+        [update if isinstance(update, StateUpdate) else StateUpdate(*update) for update in updates]
+        for updates in supersteps
+    ]

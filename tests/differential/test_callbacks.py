@@ -33,7 +33,7 @@ class Heard(BaseCallbackHandler):
 
     def on_chain_start(self, serialized: Any, inputs: Any, *, run_id: Any, **given: Any) -> None:
         metadata = {key: value for key, value in (given["metadata"] or {}).items() if "ns" not in key[-3:]}
-        kept = {key: value for key, value in metadata.items() if not key.startswith("ls_")}
+        kept = {key: value for key, value in metadata.items() if key == "ls_integration" or not key.startswith("ls_")}
         where = self._number(run_id), self._number(given.get("parent_run_id"))
         name = None if given.get("name") == "RunnableCallable" else given.get("name")  # a class of LangGraph's
         self.said.append(("start", name, *where, given["tags"], kept, inputs))

@@ -193,6 +193,8 @@ def bulk_updates(lib: Any, run: Run) -> Any:
     graph = _chain(lib, "a", "b")
     steps = [[change({"log": ["1"]}, "a")], [change({"log": ["2"]}, "b"), change({"log": ["3"]}, "a")]]
     seen = [run.call(graph, "bulk_update_state", THREAD, steps), *_all(run, graph)]
+    plain = [[tuple(update) for update in step] for step in steps]
+    seen += [run.call(graph, "bulk_update_state", {"configurable": {"thread_id": "plain"}}, plain)]
     for wrong in ([], [[]], [[change(None, "__end__"), change(None, "a")]], [[change({"log": []}, "nobody")]]):
         seen += [tried(lambda wrong=wrong: run.call(graph, "bulk_update_state", THREAD, wrong))]
     return seen

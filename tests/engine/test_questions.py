@@ -36,6 +36,14 @@ def ask(state: State) -> State:
     return {"log": [interrupt("ask")]}
 
 
+@pytest.mark.parametrize("given", [{}, {"unknown": 1}])
+def test_a_question_shows_the_state_though_nothing_was_written(run: Run, given: Any) -> None:
+    """IN-4, ST-17"""
+    graph = StateGraph(State).add_node(ask).add_edge(START, "ask").compile()
+    told = run.invoke(graph, given)
+    assert (told["log"], [asked.value for asked in told["__interrupt__"]]) == ([], ["ask"])
+
+
 @pytest.mark.parametrize("executor", ["inline", "thread", "process"])
 def test_an_answer_that_does_not_fit_can_be_given_again(run: Run, executor: str) -> None:
     graph = StateGraph(State).add_node(decide).add_edge(START, "decide")

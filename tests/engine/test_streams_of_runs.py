@@ -98,6 +98,19 @@ def test_sm5_custom_chunks_come_as_they_were_given_and_before_the_end(run: Run, 
     assert run.invoke(graph, {})["log"] == ["talked"]  # nobody listens: a no-op
 
 
+@pytest.mark.parametrize("executor", ["thread", "process"])
+def test_sm5_who_asks_for_a_nested_runs_custom_chunks_has_them_to_himself(run: Run, executor: str) -> None:
+    child = chain(informs)
+
+    def relays(state: State, writer) -> None:  # type: ignore[no-untyped-def]
+        for chunk in child.stream({}, stream_mode="custom"):
+            writer(f"relayed {chunk}")
+
+    graph = chain(relays, executor=executor)
+    chunks = run.stream(graph, {}, stream_mode="custom", subgraphs=True)
+    assert chunks == [((), "relayed three")]
+
+
 def test_sm7_sm10_tasks_are_told_at_their_start_and_their_end(run: Run) -> None:
     def fails(state: State) -> None:
         raise KeyError("b")
