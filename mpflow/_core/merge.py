@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from mpflow._columns import gather
 from mpflow._core.fan import Fan
@@ -25,10 +25,11 @@ _MOST_KNOWN = 1024
 
 class Merge:
     """What a merge did: channels that were written, those that have a new value, the nodes that these start, and unknown
-    names among the writes. Of those that are kept as bare values, some are ``lasting``, others ``passing``.
+    names among the writes. Of those that are kept as bare values, some are ``lasting``, others ``passing``; ``folding`` are
+    ``lasting`` too, but kept by a reducer, which is still to take its one write.
     """
 
-    __slots__ = ("lasting", "passing", "started", "unknown", "updated", "written")
+    __slots__ = ("folding", "lasting", "passing", "started", "unknown", "updated", "written")
 
     def __init__(
         self,
@@ -37,7 +38,9 @@ class Merge:
         updated: AbstractSet[str],
         bare: Iterable[str],
         unknown: Sequence[str],
+        folding: tuple[str, ...] = (),
     ) -> None:
+        self.folding = folding
         self.written = written
         self.updated = updated
         self.unknown = unknown
@@ -83,6 +86,8 @@ def merge(
     if merged is None:
         assert grouped is not None
         last, merged = _change_objects(state, version, tasks, grouped, last, folded, ends_step)
+    elif merged.folding:
+        _fold(state, merged.folding, last, tasks)
 
     # What is kept as bare values cannot fail, so it comes last and needs no way back.
     values = state.values
@@ -118,15 +123,31 @@ def merge(
 
 
 def _merge_of(plan: Plan, names: tuple[str, ...]) -> Merge | None:
-    """What one write to each of these channels comes to, if none of them is kept as an object, and none does anything
-    else than take writes."""
+    """What one write to each of these channels comes to, if none of them is kept as an object but by a reducer, and none
+    does anything else than take writes."""
     merged = None
-    if plan.simple and plan.bare.issuperset(names):
+    folding = tuple([name for name in names if type(plan.channels.get(name)) is BinaryOperatorAggregate])
+    if plan.simple and all(name in plan.bare or name in folding for name in names):
         written = dict.fromkeys(names)
-        merged = Merge(plan, written, written.keys(), names, ())
+        merged = Merge(plan, written, written.keys(), names, (), folding)
     if len(plan.merges) < _MOST_KNOWN:
         plan.merges[names] = merged
     return merged
+
+
+def _fold(state: ChannelState, names: Sequence[str], last: dict[str, Any], tasks: Sequence[Task | Fan]) -> None:
+    """Let the reducers of these channels take the one write to each, which gives way to their value in `last`; all or none."""
+    folded: list[tuple[Any, Any]] = []
+    name = ""
+    try:
+        for name in names:
+            channel: Any = state.objects.get(name) or state.object(name)
+            folded.append((channel, channel.value))
+            channel.value = last[name] = channel.folded((last[name],))
+    except Exception as error:
+        for channel, value in folded:
+            channel.value = value
+        _raise_for(error, name, tasks)
 
 
 def _note_seen(state: ChannelState, tasks: Sequence[Task | Fan]) -> None:
@@ -199,11 +220,7 @@ def _change_objects(
                 change.finish(name)
     except Exception as error:
         change.undo()
-        if isinstance(error, InvalidUpdateError):
-            raise _explained(error, name, tasks) from None
-        if isinstance(error, EmptyChannelError):
-            raise
-        raise ReducerError.around(name, error) from error
+        _raise_for(error, name, tasks)
     return bare, Merge(state.plan, [*bare, *objects, *folded], updated, bare, unknown)
 
 
@@ -275,6 +292,15 @@ def _check_several(state: ChannelState, name: str, written: Sequence[Any], tasks
         state.object(name).update(written)
     except InvalidUpdateError as error:
         raise _explained(error, name, tasks) from None
+
+
+def _raise_for(error: Exception, channel: str, tasks: Sequence[Task | Fan]) -> NoReturn:
+    """Raise what a channel raised when it was written, as the run is to hear of it."""
+    if isinstance(error, InvalidUpdateError):
+        raise _explained(error, channel, tasks) from None
+    if isinstance(error, EmptyChannelError):
+        raise error
+    raise ReducerError.around(channel, error) from error
 
 
 def _explained(error: InvalidUpdateError, channel: str, tasks: Sequence[Task | Fan]) -> InvalidUpdateError:

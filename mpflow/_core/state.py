@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from mpflow._core.plan import EPHEMERAL, LAST, OBJECT
 from mpflow._names import MISSING
+from mpflow.channels.binop import BinaryOperatorAggregate
 from mpflow.errors import EmptyChannelError
 
 if TYPE_CHECKING:
@@ -206,7 +207,11 @@ class ChannelState:
 
     def _reduce_into(self, fresh: dict[str, Any], grouped: Mapping[str, list[Any]]) -> None:
         for name, values in grouped.items():
-            copy = self.object(name).copy()
+            channel: Any = self.object(name)
+            if type(channel) is BinaryOperatorAggregate:
+                fresh[name] = channel.folded(values)
+                continue
+            copy = channel.copy()
             copy.update(values)
             try:
                 fresh[name] = copy.get()

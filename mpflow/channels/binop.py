@@ -155,24 +155,31 @@ class BinaryOperatorAggregate(ValueChannel[Value]):
     def update(self, values: Sequence[Value]) -> bool:
         if not values:
             return False
+        self.value = self.folded(values)
+        return True
+
+    def folded(self, values: Sequence[Value]) -> Any:
+        """What the value would be after these writes, of which there is at least one."""
         value = self.value
         if self._in_one_go is not None:
-            fold = self._in_one_go.get(type(value))
-            if fold is not None and set(map(type, values)) == {type(value)} and not _may_overwrite(values):
-                self.value = fold(value, values)
-                return True
+            kind = type(value)
+            fold = self._in_one_go.get(kind)
+            if (
+                fold is not None
+                and (type(values[0]) is kind if len(values) == 1 else {*map(type, values)} == {kind})
+                and not (kind is dict and any(overwrite_of(write)[0] for write in values))
+            ):
+                return fold(value, values)
         replaced, by = self._find_overwrite(values)
         if replaced:
-            self.value = by
-            return True
+            return by
         reduce = self.operator
         writes = iter(values)
         if value is MISSING:
             value = next(writes)
         for write in writes:
             value = reduce(value, write)
-        self.value = value
-        return True
+        return value
 
     def overwrites(self, values: Sequence[Any]) -> bool:
         """Whether one of a step's writes replaces the value. Raises InvalidUpdateError for a second one."""
@@ -197,7 +204,3 @@ class BinaryOperatorAggregate(ValueChannel[Value]):
                 if overwrites:
                     replaced, by = True, other
         return replaced, by
-
-
-def _may_overwrite(values: Sequence[Any]) -> bool:
-    return type(values[0]) is dict and any(overwrite_of(value)[0] for value in values)

@@ -173,6 +173,42 @@ def test_a_merge_that_fails_leaves_everything_as_it_was(bad: str) -> None:
     assert state.values["first"] == [1, 3]
 
 
+@given(
+    st.lists(
+        st.lists(st.tuples(st.sampled_from(["last", "sum", "passing"]), st.integers(0, 1)), max_size=4), max_size=6
+    )
+)
+def test_reducers_among_bare_values_are_merged_as_the_channel_objects_would(history: list[Any]) -> None:
+    plan = make_plan(**{key: MAKERS[key]() for key in ("last", "sum", "passing")})
+    state, objects = ChannelState(plan), Objects(plan)
+    for writes in history:
+        if len({key for key, _ in writes}) == len(writes):
+            tasks = [task(plan, writes)]
+            _, updated = objects.merge(tasks)
+            assert merge(state, tasks).updated == updated
+            assert (state.values, state.view(("sum", "last"))) == (
+                objects.values,
+                {key: state.values[key] for key in ("sum", "last") if key in state.values},
+            )
+
+
+def test_reducers_that_take_one_write_each_take_all_or_none() -> None:
+    def refuse(old: list[int], new: list[int]) -> list[int]:
+        raise ZeroDivisionError
+
+    plan = make_plan(
+        sum=BinaryOperatorAggregate(int, operator.add), no=BinaryOperatorAggregate(list, refuse), last=LastValue(int)
+    )
+    state = ChannelState(plan)
+    merge(state, [task(plan, [("sum", 1), ("last", 1)])])
+    before = dict(state.values), dict(state.versions), state.counter
+    with pytest.raises(ReducerError, match="'no'"):
+        merge(state, [task(plan, [("sum", 2), ("last", 2), ("no", [3])])])
+    assert (dict(state.values), dict(state.versions), state.counter) == before
+    merge(state, [task(plan, [("sum", 3)])])
+    assert state.values["sum"] == 4
+
+
 def test_st4_two_writes_to_one_key_name_the_key_and_both_writers() -> None:
     plan = make_plan(last=LastValue(int))
     tasks = [task(plan, [("last", 1)]), task(plan, [("last", 1)])]
