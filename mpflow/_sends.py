@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from operator import attrgetter
+from operator import countOf
 from typing import TYPE_CHECKING, Any
 
 from mpflow.constants import END
@@ -23,7 +23,6 @@ class SendIterator:
 
 
 _MANY = 16
-_node_of = attrgetter("node")
 
 
 def bundle_of(answers: Sequence[Any], scope: TaskScope) -> list[Any] | None:
@@ -32,7 +31,7 @@ def bundle_of(answers: Sequence[Any], scope: TaskScope) -> list[Any] | None:
         return None
     if _are_seen(scope):
         return None
-    if set(map(type, answers)) != {Send} or END in set(map(_node_of, answers)):
+    if countOf(map(type, answers), Send) != len(answers) or END in {send.node for send in answers}:
         return None
     return list(answers)
 

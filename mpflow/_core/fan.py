@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
-from operator import attrgetter
+from operator import countOf
 from typing import TYPE_CHECKING, Any, final
 
 from mpflow._columns import Column, Diffs, Span, gather
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 LEAST = 16
 """Fewer sends have a task each."""
-_node_of, _arg_of, _timeout_of = attrgetter("node"), attrgetter("arg"), attrgetter("timeout")
 
 
 def count(tasks: Iterable[Any]) -> int:
@@ -43,9 +42,10 @@ def fan_of(plan: Plan, sends: Sequence[Any], keeps_columns: Callable[[NodePlan],
     node = plan.nodes.get(name)
     if node is None or not node.plain or not keeps_columns(node):
         return None
-    if set(map(type, sends)) != {Send} or set(map(_node_of, sends)) != {name} or any(map(_timeout_of, sends)):
+    if countOf(map(type, sends), Send) != len(sends):
         return None
-    return Fan(node, list(map(_arg_of, sends)), first)
+    inputs = [send.arg for send in sends if send.timeout is None and send.node == name]
+    return Fan(node, inputs, first) if len(inputs) == len(sends) else None
 
 
 @final

@@ -49,12 +49,14 @@ class Giving:
         if head is None or not head.rerun_on_loss:
             return False
         shipment = self._floor.parcels.shipments.of(head.program)
+        if held >= shipment.seen * batches.GROWTH:  # what is learnt from these makes larger batches of the others
+            return False
         # One long task may wait at a busy worker while there are more for everybody; at the end it is taken back.
         if held > 1 or len(queue) <= self._floor.most:
             backlog_s = shipment.mean_s * len(queue)
             if held * worker.mean_s >= batches.window_s(backlog_s, self._floor.most, is_shared=queue.is_shared):
                 return False
-        return shipment.seen > 0 and self._floor.admission.admits(worker, head)
+        return self._floor.admission.admits(worker, head)
 
     def next_batch(self, worker: Worker) -> Attempts:
         head = self._floor.queue.head()
