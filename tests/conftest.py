@@ -26,6 +26,10 @@ settings.register_profile("ci", max_examples=100, derandomize=True, print_blob=T
 settings.register_profile("thorough", max_examples=5_000, **_COMMON)
 settings.load_profile("ci" if os.environ.get("CI") else "default")
 
+# Thousands of processes are started here, and each would compile all that it imports if nobody wrote it down.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 # Idle threads wait for more work before they end; at two seconds the wait for them would outlast most tests.
 mpflow._exec.thread.IDLE_S = 0.02
 
