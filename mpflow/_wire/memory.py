@@ -5,16 +5,16 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Final
 
-_CGROUPS: Final = Path("/sys/fs/cgroup")
+# Paths are strings here: every worker reads this file as it starts, and pathlib would be a tenth of what it imports.
+_CGROUPS: Final = "/sys/fs/cgroup"
 _UNKNOWN_BYTES: Final = 4 << 30
 
 
 def limit_bytes() -> int:
     """The smallest limit on the way from our cgroup to its root, or the machine's memory."""
-    limits = [size for directory, limit, _ in _cgroups() if (size := _number(directory / limit)) is not None]
+    limits = [size for directory, limit, _ in _cgroups() if (size := _number(f"{directory}/{limit}")) is not None]
     return min([_machine_bytes(), *limits])
 
 
@@ -34,25 +34,25 @@ def available_bytes() -> int:
 def private_bytes(pid: int) -> int:
     """The resident memory of a process that is its own: neither files nor shared memory. 0 where the kernel does not tell."""
     try:
-        resident, shared = Path(f"/proc/{pid}/statm").read_bytes().split()[1:3]
+        resident, shared = _read(f"/proc/{pid}/statm").split()[1:3]
     except (OSError, ValueError):
         return 0
     return (int(resident) - int(shared)) * os.sysconf("SC_PAGE_SIZE")
 
 
-def _cgroup_rooms() -> Iterator[tuple[Path, int]]:
+def _cgroup_rooms() -> Iterator[tuple[str, int]]:
     """The cgroups that limit us to less than the machine has, each with what is left of its limit."""
     for directory, limit, usage in _cgroups():
-        most = _number(directory / limit)
+        most = _number(f"{directory}/{limit}")
         if most is not None and most < _machine_bytes():
-            used = _number(directory / usage)
+            used = _number(f"{directory}/{usage}")
             if used is not None:
                 yield directory, most - used
 
 
-def _reclaimable_bytes(cgroup: Path) -> int:
+def _reclaimable_bytes(cgroup: str) -> int:
     try:
-        stat = dict(line.split() for line in (cgroup / "memory.stat").read_text().splitlines())
+        stat = dict(line.split() for line in _read(f"{cgroup}/memory.stat").splitlines())
     except (OSError, ValueError):
         return 0
     own = "total_" if "total_inactive_file" in stat else ""  # version 1 counts the groups below apart
@@ -60,11 +60,11 @@ def _reclaimable_bytes(cgroup: Path) -> int:
 
 
 @functools.lru_cache(1)
-def _cgroups() -> list[tuple[Path, str, str]]:
+def _cgroups() -> list[tuple[str, str, str]]:
     """Every cgroup directory that limits us, with the names of its limit and its usage (v2, then v1)."""
-    found: list[tuple[Path, str, str]] = []
+    found: list[tuple[str, str, str]] = []
     try:
-        lines = Path("/proc/self/cgroup").read_text().splitlines()
+        lines = _read("/proc/self/cgroup").splitlines()
     except OSError:
         return found
     for line in lines:
@@ -72,24 +72,28 @@ def _cgroups() -> list[tuple[Path, str, str]]:
         if not controllers:
             root, limit, usage = _CGROUPS, "memory.max", "memory.current"
         elif "memory" in controllers.split(","):
-            root, limit, usage = _CGROUPS / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes"
+            root, limit, usage = f"{_CGROUPS}/memory", "memory.limit_in_bytes", "memory.usage_in_bytes"
         else:
             continue
-        own = root / path.lstrip("/")
-        found += [
-            (directory, limit, usage)
-            for directory in (own, *own.parents)
-            if directory.is_relative_to(root) and (directory / limit).exists()
-        ]
+        parts = [part for part in path.split("/") if part]
+        for depth in range(len(parts), -1, -1):
+            directory = "/".join([root, *parts[:depth]])
+            if os.path.exists(f"{directory}/{limit}"):
+                found.append((directory, limit, usage))
     return found
 
 
-def _number(path: Path) -> int | None:
+def _number(path: str) -> int | None:
     try:
-        text = path.read_text().strip()
+        text = _read(path).strip()
     except OSError:
         return None
     return int(text) if text.isdigit() else None
+
+
+def _read(path: str) -> str:
+    with open(path, encoding="utf-8") as file:
+        return file.read()
 
 
 @functools.lru_cache(1)
@@ -102,7 +106,7 @@ def _machine_bytes() -> int:
 
 def _free_bytes() -> int:
     try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
+        for line in _read("/proc/meminfo").splitlines():
             if line.startswith("MemAvailable:"):
                 return int(line.split()[1]) * 1024
     except (OSError, ValueError):
