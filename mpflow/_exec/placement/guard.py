@@ -8,12 +8,15 @@ that the walk found did.
 from __future__ import annotations
 
 import importlib
+import warnings
 from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
 from time import thread_time_ns
 from typing import Any
 
 import msgpack
 
+from mpflow._exec.placement import surroundings
 from mpflow._exec.placement.clearance import Clearance
 from mpflow._exec.placement.pauses import Pauses
 from mpflow._exec.placement.safety import walk
@@ -40,6 +43,7 @@ class GuardedProgram:
     __slots__ = (
         "__weakref__",
         "_began_ns",
+        "_call",
         "_calls",
         "_classes",
         "_clearance",
@@ -50,6 +54,7 @@ class GuardedProgram:
         "_left",
         "_own_ns",
         "_pauses",
+        "_watched",
         "entries",
         "imports",
         "inner",
@@ -75,6 +80,9 @@ class GuardedProgram:
         self.name = inner.name
         self.tags = inner.tags
         self.metadata = inner.metadata
+        self._call = inner.run
+        self._watched: set[str] = set()
+        """Of what a call might do outside its own values: what is seen to be left alone."""
         self._clearance: Clearance | None = None
         self._classes: dict[type, Clearance] = {}
         self._given: list[Any] | None = None
@@ -117,7 +125,7 @@ class GuardedProgram:
         if self._given is None or not self._calls:
             return self._run_singly(input, scope)
         self._left -= 1
-        diff = self._measured(input, scope) if self._left < 0 else self.inner.run(input, scope)
+        diff = self._measured(input, scope) if self._left < 0 else self._call(input, scope)
         for _, value in diff:
             if type(value) not in ATOMS:
                 self._check_results(diff, input)
@@ -136,7 +144,7 @@ class GuardedProgram:
         except (TypeError, ValueError, OverflowError):  # not plain data, or too large or too deep for it
             return self._run_surveyed(input, scope)
         self._left -= 1
-        diff = self._measured(input, scope) if self._left < 0 else self.inner.run(input, scope)
+        diff = self._measured(input, scope) if self._left < 0 else self._call(input, scope)
         if not _is_still(input, before):
             raise Stays("it changes its input")
         if len(before) > _LARGE_BYTES:
@@ -175,10 +183,25 @@ class GuardedProgram:
 
     def _measured(self, input: Any, scope: TaskScope) -> Diff:
         cpu_ns = thread_time_ns()
-        diff = self.inner.run(input, scope)
+        diff = self._call(input, scope)
         cpu_ns = thread_time_ns() - cpu_ns
         self._own_ns = cpu_ns if cpu_ns > 4 * self._own_ns else self._own_ns + (cpu_ns - self._own_ns) * 0.25
         self._left = _EVERY - 1 if self._own_ns < _LIGHT_NS else 0
+        return diff
+
+    def _run_watched(self, input: Any, scope: TaskScope) -> Diff:
+        """As the node's own program, if it neither warns where that is heard nor draws from the generator that all share."""
+        before = surroundings.drawn() if surroundings.CHANCE in self._watched else None
+        with (
+            warnings.catch_warnings(record=True) if surroundings.WARNINGS in self._watched else nullcontext() as issued
+        ):
+            if issued is not None:
+                warnings.simplefilter("always")
+            diff = self.inner.run(input, scope)
+        if issued:
+            raise Stays(f"it warns ({issued[0].category.__name__}: {issued[0].message}), which this program listens to")
+        if before is not None and surroundings.drawn() != before:
+            raise Stays("it draws from numpy's shared generator")
         return diff
 
     def _end_call(self) -> None:
@@ -250,7 +273,11 @@ class GuardedProgram:
 
     def _check_settings(self, clearance: Clearance) -> None:
         for name, value in clearance.settings.items():
-            if self.settings.get(name, value) != value:
+            if name in surroundings.WATCHED:
+                if name == surroundings.CHANCE or self.settings.get(name) == repr(True):
+                    self._watched.add(name)
+                    self._call = self._run_watched
+            elif self.settings.get(name, value) != value:
                 raise Stays(f"what it goes by, {name}, is not the same in a worker")
 
 

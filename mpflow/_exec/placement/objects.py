@@ -63,7 +63,10 @@ def fields_of(value: Any) -> Mapping[str, Any] | None:
             return None
         members = base.__dict__.items()
         slots.update((name, part) for name, part in members if isinstance(part, types.MemberDescriptorType))
-    named = getattr(value, "__dict__", None)
+    try:
+        named = object.__getattribute__(value, "__dict__")  # whatever its class does when it is asked
+    except AttributeError:
+        named = None
     if named is None and slots:
         return Fields(value, {}, slots)
     if type(named) is not dict:

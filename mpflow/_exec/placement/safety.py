@@ -19,11 +19,11 @@ from typing import Any
 
 from mpflow._exec.placement import bytecode, surroundings, trusted
 from mpflow._exec.placement.bytecode import FREE, GLOBAL, Use
-from mpflow._exec.placement.classes import METACLASSES, bases_of, is_compiled, members_of
+from mpflow._exec.placement.classes import bases_of, is_compiled, is_plainly_made, made_by, members_of
 from mpflow._exec.placement.clearance import MISSING, Clearance, Held
 from mpflow._exec.placement.objects import fields_of, shown_by
-from mpflow._exec.placement.uses import check_names, imported, variable
-from mpflow._exec.placement.values import module_of, token
+from mpflow._exec.placement.uses import check_names, held_by, imported, variable
+from mpflow._exec.placement.values import module_of, parts_of, token
 
 MOST_FUNCTIONS = 2000
 _WAYS = {
@@ -73,27 +73,24 @@ class _Walker:
 
     def look(self, value: Any, what: str, reached: str, *, in_with: bool = False) -> None:
         """Let `value` through or raise Held. `what` says what it is, `reached` what led to it."""
-        if isinstance(value, types.FunctionType):
+        kind = type(value)  # not what it says itself that it is: asking it would run its code
+        if kind is types.FunctionType:
             self._function(value, what, reached)
-        elif isinstance(value, type):
+        elif issubclass(kind, type):
             self._class(value, what, reached)
-        elif isinstance(value, types.MethodType):
+        elif kind is types.MethodType:
             self._method(value, what, reached)
-        elif isinstance(value, (types.BuiltinFunctionType, types.MethodWrapperType)):
+        elif kind in (types.BuiltinFunctionType, types.MethodWrapperType):
             self._builtin(value, what, reached)
-        elif isinstance(
-            value, (types.WrapperDescriptorType, types.MethodDescriptorType, types.ClassMethodDescriptorType)
-        ):
+        elif kind in (types.WrapperDescriptorType, types.MethodDescriptorType, types.ClassMethodDescriptorType):
             self._class(value.__objclass__, what, reached)
-        elif isinstance(value, functools.partial):
-            self.look(value.func, f"{what}, a partial,", reached)
-            for part in (*value.args, *value.keywords.values()):
-                self.look(part, f"an argument of {what}, a partial,", reached)
-        elif isinstance(value, (staticmethod, classmethod)):
+        elif kind is functools.partial:
+            self._partial(value, what, reached)
+        elif kind in (staticmethod, classmethod):
             self.look(value.__func__, what, reached)
-        elif isinstance(value, types.ModuleType):
+        elif issubclass(kind, types.ModuleType):
             self.hold(f"{what} is the module '{value.__name__}', handed about as a value", reached)
-        elif isinstance(value, _LOCKS):
+        elif kind in _LOCKS:
             if not in_with:
                 self.hold(f"{what} is a lock that is not only entered by 'with'", reached)
             self.clearance.note(what, "a lock")
@@ -106,18 +103,16 @@ class _Walker:
             if module_of(type(value)) not in ("builtins", "typing"):
                 self._class(type(value), f"the class of {what}", reached, is_outside=True)
             self.clearance.note(what, text)
-            if isinstance(value, (tuple, frozenset)):
-                # A set's order is another in each process.
-                parts = value if isinstance(value, tuple) else sorted(value, key=_name_of)
-                for part in parts:
-                    if isinstance(part, (type, types.FunctionType, types.BuiltinFunctionType)):
-                        self.look(part, f"a part of {what}", reached)
+            for part in parts_of(value):
+                self.look(part, f"a part of {what}", reached)
             return
         kind = type(value)
         module = module_of(kind)
-        if type(value).__name__ == "ufunc" and module == "numpy":
+        if kind.__name__ == "ufunc" and module == "numpy":
+            if not _is_of_numpy(value):
+                self.hold(f"{what} is a ufunc made of a function, which cannot be read", reached)
             self.clearance.note(what, f"ufunc {value.__name__}")
-            self.clearance.goes_by((surroundings.NUMPY,))
+            self._goes_by("numpy", kind.__name__)
             return
         if module == "numpy" and kind.__name__ in ("_ArrayFunctionDispatcher",):
             self._known(value, what, reached)
@@ -125,7 +120,7 @@ class _Walker:
         if kind is types.MappingProxyType:
             self._proxy(value, what, reached)
             return
-        if isinstance(value, tuple) and not hasattr(value, "__dict__"):
+        if issubclass(kind, tuple) and not hasattr(value, "__dict__"):
             self.clearance.note(what, f"{kind.__qualname__} of {len(value)}")
             if kind is not tuple:
                 self._class(kind, f"the class of {what}", reached)
@@ -138,6 +133,15 @@ class _Walker:
             self.hold(f"{what} is {_a(kind.__qualname__)}, which can change{reached}{way}", "")
         else:
             self._instance(value, state, what, reached)
+
+    def _partial(self, value: functools.partial[Any], what: str, reached: str) -> None:
+        self.look(value.func, f"{what}, a partial,", reached)
+        for part in (*value.args, *value.keywords.values()):
+            self.look(part, f"an argument of {what}, a partial,", reached)
+        for name, part in vars(value).items():
+            self.look(part, f"the attribute '{name}' of {what}, a partial,", reached)
+            self.clearance.bind(vars(value), name, part)
+        self.clearance.watch(vars(value))
 
     def _proxy(self, value: types.MappingProxyType[Any, Any], what: str, reached: str) -> None:
         """As good as a value, if it is the only way to its dict."""
@@ -157,7 +161,7 @@ class _Walker:
         self.clearance.watch(state)
         for name, part in state.items():
             if module_of(type(part)) == "builtins" and token(part) is None and not callable(part):
-                if not isinstance(part, (tuple, types.MappingProxyType)):
+                if not issubclass(type(part), (tuple, types.MappingProxyType)):
                     self.hold(f"{what} holds '{name}', {_a(type(part).__qualname__)}, which can change", reached)
             self.look(part, f"'{name}' of {what}", reached)
             self.clearance.bind(state, name, part)
@@ -273,13 +277,12 @@ class _Walker:
     def _chain(self, value: Any, use: Use, what: str, reached: str) -> None:
         """Follow attributes through modules; what comes after is covered by looking at the thing they lead to."""
         for attribute in use.attributes:
-            if not isinstance(value, types.ModuleType):
+            if not issubclass(type(value), types.ModuleType):
                 break
             module = value
-            try:
-                value = getattr(module, attribute)
-            except AttributeError:
-                raise Held(f"'{module.__name__}.{attribute}'{reached}, is not there") from None
+            value = held_by(module, attribute)
+            if value is MISSING:
+                raise Held(f"'{module.__name__}.{attribute}'{reached}, is not there, or made when it is asked for")
             self.clearance.bind(vars(module), attribute, value)
             what = f"'{module.__name__}.{attribute}'"
             if trusted.is_known(module.__name__) and not isinstance(value, types.ModuleType):
@@ -317,7 +320,7 @@ class _Walker:
             return
         if is_compiled(kind):
             self.hold(f"{what} is compiled code that cannot be read", reached)
-        if type(kind).__name__ not in METACLASSES:
+        if not is_plainly_made(kind):
             self.hold(f"{what} has the metaclass '{type(kind).__qualname__}'", reached)
         self.clearance.note(f"the class {kind.__qualname__}", f"{module}.{kind.__qualname__}")
         self.todo.append(lambda: self._class_body(kind, is_outside))
@@ -327,6 +330,8 @@ class _Walker:
             self._class(base, f"a base of {kind.__qualname__}", "", is_outside=is_outside)
         namespace = kind.__dict__
         self.clearance.watch(namespace)
+        for name, value in made_by(kind):
+            self.look(value, f"'{name}' of the class {kind.__qualname__}", "")
         if issubclass(kind, enum.Enum):
             is_outside = True  # its members are there already
             for member in kind.__members__.values():
@@ -334,23 +339,24 @@ class _Walker:
         for name, value in members_of(kind):
             self.clearance.bind(namespace, name, value)
             what = f"'{name}' of the class {kind.__qualname__}"
-            if isinstance(value, (types.MemberDescriptorType, types.GetSetDescriptorType)):
+            form = type(value)
+            if form in (types.MemberDescriptorType, types.GetSetDescriptorType):
                 continue
-            if isinstance(value, (staticmethod, classmethod)):
+            if form in (staticmethod, classmethod):
                 value = value.__func__
-            if isinstance(value, types.FunctionType):
+            if type(value) is types.FunctionType:
                 # It exists already: its constructor will not be called on it again.
                 is_constructor = name in ("__init__", "__new__", "__post_init__")
                 self._function(value, what, "", self_is_outside=is_outside and not is_constructor)
-            elif isinstance(value, property):
+            elif form is property:
                 for part in (value.fget, value.fset, value.fdel):
                     if isinstance(part, types.FunctionType):
                         self._function(part, what, "", self_is_outside=is_outside)
-            elif isinstance(value, functools.cached_property):
+            elif form is functools.cached_property:
                 if is_outside:
                     self.hold(f"{what} keeps what it computes (cached_property)", "")
                 self.look(value.func, what, "")
-            elif type(value).__name__ == "_tuplegetter" or (name.startswith("__") and value is None):
+            elif form.__name__ == "_tuplegetter" or (name.startswith("__") and value is None):
                 continue
             else:
                 self.look(value, what, "")
@@ -366,12 +372,16 @@ def _is_of_its_module(function: types.FunctionType) -> bool:
     try:
         found = attrgetter(function.__qualname__)(module)
     except AttributeError:  # a closure, or a function under another name
-        return function.__globals__ is vars(module)
+        return function.__globals__ is vars(module) and not function.__closure__
     return found is function
 
 
-def _name_of(value: Any) -> str:
-    return f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', '')}"
+def _is_of_numpy(ufunc: Any) -> bool:
+    return any(
+        vars(sys.modules[name]).get(ufunc.__name__) is ufunc
+        for name in ("numpy", "scipy.special")
+        if name in sys.modules
+    )
 
 
 def _is_exception(value: Any) -> bool:

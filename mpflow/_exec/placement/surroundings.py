@@ -7,13 +7,22 @@ from __future__ import annotations
 
 import os
 import sys
+import time
+import warnings
 from collections.abc import Callable, Iterable
+from locale import LC_TIME, setlocale
 from typing import Any, Final
 
 DIRECTORY: Final = "the working directory"
 DECIMAL: Final = "the decimal context"
 NUMPY: Final = "numpy's error and print settings"
 PANDAS: Final = "pandas' options"
+HOME: Final = "the home directory"
+CLOCK: Final = "the time zone, or the locale of dates"
+WARNINGS: Final = "what becomes of warnings"
+CHANCE: Final = "numpy's shared generator"
+WATCHED: Final = frozenset({WARNINGS, CHANCE})
+"""Those that need not be the same in a worker: there it is seen that a call does nothing with them."""
 
 
 def _directory() -> Any:
@@ -43,6 +52,34 @@ def _pandas() -> Any:
     return None if module is None else _leaves(module._global_config, "")
 
 
+def _home() -> Any:
+    return os.path.expanduser("~")
+
+
+def _clock() -> Any:
+    return time.tzname, time.timezone, time.altzone, setlocale(LC_TIME)
+
+
+def are_warnings_heard() -> bool:
+    """Whether a warning would be more than a line on stderr: an error, or heard by somebody in this process."""
+    made: Any = warnings
+    shows = getattr(made, "_showwarnmsg_impl", None)
+    if getattr(shows, "__module__", None) not in ("warnings", "_py_warnings"):
+        return True
+    if warnings.showwarning is not getattr(made, "_showwarning_orig", warnings.showwarning):
+        return True
+    return any(action == "error" for action, *_ in warnings.filters)
+
+
+def drawn() -> Any:
+    """Where numpy's shared generator is; another after anything was drawn from it."""
+    module = sys.modules.get("numpy.random.mtrand")
+    if module is None:
+        return None
+    _, key, at, *rest = module._rand.get_state(legacy=True)
+    return key.tobytes(), at, rest
+
+
 def _leaves(options: dict[str, Any], path: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, value in options.items():
@@ -55,6 +92,10 @@ _LOOKS: Final[dict[str, Callable[[], Any]]] = {
     DECIMAL: _decimal,
     NUMPY: _numpy,
     PANDAS: _pandas,
+    HOME: _home,
+    CLOCK: _clock,
+    WARNINGS: are_warnings_heard,
+    CHANCE: lambda: None,
 }
 
 
@@ -66,17 +107,60 @@ def look(names: Iterable[str] = _LOOKS) -> dict[str, Any]:
 def of_code(module: str, name: str) -> Iterable[str]:
     """The settings that `name` of a trusted module goes by."""
     root = module.partition(".")[0]
-    if root in ("numpy", "scipy"):
+    if root in _SILENT:
+        return ()
+    return (WARNINGS, *_of_code(root, module, name))
+
+
+def _of_code(root: str, module: str, name: str) -> tuple[str, ...]:
+    if root == "numpy":
         return (NUMPY,)
+    if root == "scipy":
+        return (NUMPY, CHANCE)
     if root == "pandas":
-        return (PANDAS, NUMPY)
+        return (PANDAS, NUMPY, CHANCE, CLOCK)
+    if root in ("datetime", "_datetime", "_pydatetime", "_strptime", "calendar"):
+        return (CLOCK,)
     if root in ("decimal", "_decimal", "_pydecimal"):
         return (DECIMAL,)
+    if root == "pathlib":
+        return (DIRECTORY, HOME)
     if root in _OF_FILES or name in ("open", "io.open"):
         return (DIRECTORY,)
     return ()
 
 
 _OF_FILES: Final = frozenset(
-    ["os", "posix", "nt", "posixpath", "ntpath", "genericpath", "glob", "pathlib", "tokenize", "gzip", "bz2", "lzma"]
+    ["os", "posix", "nt", "posixpath", "ntpath", "genericpath", "glob", "tokenize", "gzip", "bz2", "lzma"]
 )
+
+_SILENT: Final = frozenset(
+    [
+        "math",
+        "cmath",
+        "_operator",
+        "operator",
+        "itertools",
+        "time",
+        "_heapq",
+        "heapq",
+        "_bisect",
+        "bisect",
+        "_json",
+        "json",
+    ]
+    + [
+        "_collections",
+        "collections",
+        "_functools",
+        "functools",
+        "hashlib",
+        "_hashlib",
+        "zlib",
+        "_sha2",
+        "_md5",
+        "_blake2",
+    ]
+    + ["_thread", "threading", "typing", "types", "_abc", "abc", "mpflow"]
+)
+"""What never warns."""

@@ -49,6 +49,7 @@ _NAMES: Final = {
     "pathlib": _PATHS,
     "pathlib._local": _PATHS,
     "xml.etree.ElementTree": _words("fromstring fromstringlist XML Element SubElement tostring QName ParseError"),
+    "http": frozenset({"HTTPStatus", "HTTPMethod"}),
     "glob": frozenset({"glob", "iglob", "escape"}),
     "threading": frozenset({"Lock", "RLock"}),
     "_thread": frozenset({"lock", "RLock", "allocate_lock"}),
@@ -83,7 +84,8 @@ _PACKAGES: Final = {
     "scipy": frozenset({"stats", "io"}),
     "pandas": _words(
         "set_option reset_option option_context options describe_option register_option _config set_eng_float_format "
-        "read_sql read_sql_query read_sql_table read_clipboard read_gbq plotting sql clipboard clipboards pytables excel testing HDFStore ExcelFile ExcelWriter eval tseries"
+        "read_sql read_sql_query read_sql_table read_clipboard read_gbq plotting sql clipboard clipboards pytables excel testing HDFStore ExcelFile ExcelWriter eval tseries "
+        "extensions register_dataframe_accessor register_series_accessor register_index_accessor register_extension_dtype"
     ),
     "regex": frozenset({"purge"}),
     "orjson": frozenset(),

@@ -19,6 +19,8 @@ def check_names(report: Report, name: str, clearance: Clearance) -> None:
     for word in trusted.REACHING | frozenset("@"):
         if any(word in text for text in texts):
             raise Held(f"{name} has names looked up in a text ('{word}')")
+    if "load" in report.attributes and report.strings & {"r+", "w+"}:
+        raise Held(f"{name} loads an array from a file that it may write")
     for attribute in report.attributes:
         if attribute in trusted.REACHING:
             raise Held(f"{name} looks at '{attribute}'")
@@ -52,8 +54,20 @@ def imported(use: Use, name: str, clearance: Clearance) -> Any:
     clearance.imports[module_name] = None
     if not attribute:
         return module
-    value = getattr(module, attribute, MISSING)
+    value = held_by(module, attribute)
     if value is MISSING:
-        raise Held(f"{name} imports '{attribute}' of '{module_name}' (line {use.line}), which is not there")
+        raise Held(
+            f"{name} imports '{attribute}' of '{module_name}' (line {use.line}), which is not there, or made when it is asked for"
+        )
     clearance.bind(vars(module), attribute, value)
     return value
+
+
+def held_by(module: types.ModuleType, name: str) -> Any:
+    """What a module has under a name; MISSING if it has nothing, or only its own code (``__getattr__``, a property) could tell."""
+    if trusted.is_known(module.__name__):
+        return getattr(module, name, MISSING)
+    kinds = type(module).__mro__
+    if any(name in kind.__dict__ for kind in kinds[: kinds.index(types.ModuleType)]):
+        return MISSING
+    return vars(module).get(name, MISSING)

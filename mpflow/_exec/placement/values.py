@@ -16,7 +16,7 @@ import types
 import uuid
 import zoneinfo
 from collections import Counter, OrderedDict, deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 from itertools import chain
 from pathlib import PurePath
@@ -41,6 +41,8 @@ _FROZEN = frozenset(
         zoneinfo.ZoneInfo,
     }
 )
+_TIMES = frozenset({datetime.datetime, datetime.time})
+_ZONES = frozenset({datetime.timezone, zoneinfo.ZoneInfo})
 _LISTS = frozenset({list, tuple, set, frozenset, deque})
 _DICTS = frozenset({dict, OrderedDict, Counter})
 _GENERIC = (types.GenericAlias, types.UnionType)
@@ -52,28 +54,31 @@ def token(value: Any) -> str | None:
     Functions, classes and modules are not values in this sense.
     """
     kind = type(value)
-    if isinstance(value, type):
+    if issubclass(kind, type):
         return None
     module = module_of(kind)
     if kind in _FROZEN:
-        return f"{kind.__name__} {value!r}"
-    if kind is tuple or (issubclass(kind, tuple) and hasattr(kind, "_fields") and _is_plain_tuple(kind)):
+        return f"{kind.__name__} {value!r}" if _holds_values_alone(value, kind) else None
+    if kind is tuple or (issubclass(kind, tuple) and hasattr(kind, "_fields") and not hasattr(value, "__dict__")):
         return _joined(kind.__name__, list(map(_inner, value)))
     if kind is frozenset:
         return _joined("frozenset", sorted(map(_inner, value), key=str))
     if kind is re.Pattern:
         return f"Pattern {value.pattern!r} {value.flags}"
-    if issubclass(kind, PurePath):
+    if issubclass(kind, PurePath) and is_of_library(kind):
         return f"{kind.__name__} {value}"
-    if isinstance(value, enum.Enum):
+    if issubclass(kind, enum.Enum):
         return None if token(value._value_) is None else f"{kind.__qualname__}.{value.name}"
-    if isinstance(value, _GENERIC) or module in ("typing", "typing_extensions"):
+    if issubclass(kind, _GENERIC) or module in ("typing", "typing_extensions"):
         return f"typing {kind.__name__}"
     if module in ("operator", "_operator"):
         return repr(value)
-    if dataclasses.is_dataclass(value) and kind.__dataclass_params__.frozen:
-        fields = [(field.name, token(getattr(value, field.name, None))) for field in dataclasses.fields(value)]
-        return _joined(kind.__qualname__, [None if text is None else f"{name}={text}" for name, text in fields])
+    if "__dataclass_fields__" in dir(kind) and kind.__dataclass_params__.frozen:
+        fields = _frozen_fields(value, kind)
+        if fields is None:
+            return None
+        texts = [(name, token(part)) for name, part in fields.items()]
+        return _joined(kind.__qualname__, [None if text is None else f"{name}={text}" for name, text in texts])
     if kind.__name__ == "ndarray" and module == "numpy":
         # Whoever makes it writable again sets an attribute, which is seen.
         if value.flags.writeable or value.base is not None or value.dtype.kind in "OV":
@@ -94,13 +99,62 @@ def module_of(kind: type) -> str:
 
 def _inner(value: Any) -> str | None:
     """The token of a part; functions and classes in a tuple count as their names, and are looked into by the walk."""
-    if isinstance(value, (type, types.FunctionType, types.BuiltinFunctionType)):
+    if issubclass(type(value), (type, types.FunctionType, types.BuiltinFunctionType)):
         return f"{value.__module__}.{value.__qualname__}"
     return token(value)
 
 
-def _is_plain_tuple(kind: type) -> bool:
-    return "__dict__" not in kind.__dict__
+def _holds_values_alone(value: Any, kind: type) -> bool:
+    """Whether nothing that can change was put into a value of the standard library."""
+    if kind is slice:
+        return all(token(part) is not None for part in (value.start, value.stop, value.step))
+    return kind not in _TIMES or value.tzinfo is None or type(value.tzinfo) in _ZONES
+
+
+def _frozen_fields(value: Any, kind: type) -> dict[str, Any] | None:
+    """The fields of a frozen dataclass, if it is made of them alone: no base has state of another kind, and none was added."""
+    fields = {field.name: getattr(value, field.name, None) for field in dataclasses.fields(kind)}
+    slots: set[str] = set()
+    for base in kind.__mro__[:-1]:
+        if module_of(base) == "builtins":
+            return None
+        slots.update(name for name, part in base.__dict__.items() if type(part) is types.MemberDescriptorType)
+    return fields if fields.keys() >= slots | set(getattr(value, "__dict__", ())) else None
+
+
+def parts_of(value: Any) -> list[Any]:
+    """What of the parts of a value that has a token is code, or has a class of somebody's, in the same order everywhere."""
+    kind = type(value)
+    parts: Iterable[Any]
+    if issubclass(kind, tuple):
+        parts = value
+    elif kind is frozenset:  # whose order is another in each process
+        parts = sorted(value, key=lambda part: str(_inner(part)))
+    elif issubclass(kind, enum.Enum):  # its class is looked at
+        parts = ()
+    elif dataclasses.is_dataclass(kind):
+        parts = (getattr(value, field.name, None) for field in dataclasses.fields(kind))
+    elif module_of(kind) in ("operator", "_operator"):
+        function, given = value.__reduce__()[:2]
+        parts = given if type(function) is type else (*function.args, *function.keywords.values(), *given)
+    else:
+        parts = (*getattr(value, "__metadata__", ()), *_origin_of(value, kind))
+    return [part for part in parts if not _is_plain(part)]
+
+
+def _origin_of(value: Any, kind: type) -> tuple[Any, ...]:
+    """The class that a generic alias makes objects of."""
+    origin = getattr(value, "__origin__", None) if kind is types.GenericAlias or module_of(kind) == "typing" else None
+    return (origin,) if isinstance(origin, type) and module_of(origin) != "builtins" else ()
+
+
+def _is_plain(value: Any) -> bool:
+    kind = type(value)
+    return kind in _FROZEN or (kind in (tuple, frozenset) and all(map(_is_plain, value)))
+
+
+def is_of_library(kind: type) -> bool:
+    return module_of(kind).partition(".")[0] in sys.stdlib_module_names
 
 
 def _joined(name: str, parts: list[str | None]) -> str | None:
@@ -146,17 +200,19 @@ def survey(value: Any, where: str, seen: dict[int, Any] | None = None) -> Survey
             continue
         if kind in _FROZEN:
             found.size_bytes += 16
-            if kind is decimal.Decimal:
-                found.classes.add(kind)  # what it computes goes by the context
+            if kind is decimal.Decimal or kind in _TIMES:
+                found.classes.add(kind)  # what it computes goes by the context, the time zone
+                if not _holds_values_alone(item, kind):
+                    found.odd = f"{path} has a time zone of its own kind"
             continue
-        if isinstance(item, PurePath):
+        if issubclass(kind, PurePath) and is_of_library(kind):
             found.size_bytes += 64
             found.classes.add(kind)
             continue
-        if isinstance(item, enum.Enum):
+        if issubclass(kind, enum.Enum):
             found.classes.add(kind)
             continue
-        if not isinstance(item, (tuple, frozenset)):
+        if not issubclass(kind, (tuple, frozenset)):
             root = _root_of(item, kind)
             if id(root) in mine:
                 found.odd = f"{path} is one object with another part of it"
