@@ -27,6 +27,7 @@ from mpflow.runnables.batching import close_inputs
 if TYPE_CHECKING:
     from mpflow._exec.process import WorkerPool
     from mpflow.pregel.compiled import CompiledGraph
+    from mpflow.pregel.finished import Finished
     from mpflow.pregel.spreading import Guard
     from mpflow.pregel.threads import Threads
 
@@ -35,6 +36,8 @@ Item = tuple[int, Any, Any]
 
 AHEAD_S = 0.1
 """Work for this long is kept queued at each worker, so that tiny items travel in batches and none waits for us."""
+MOST_AT_ONCE = 256
+"""Items that are looked at for finished ones at once: what bounds the memory that their threads' rows take."""
 MOST_AHEAD = 1024
 """Items queued for each worker at most: what bounds the memory of a batch over a generator."""
 
@@ -90,6 +93,14 @@ class Items:
         self.pool: WorkerPool = graph._options.get("pool") or default_pool()
         self.mailbox = Mailbox()
         checks = None if guard is None else guard.checks
+        self._finished = (
+            None if self.threads is None or thread_id_prefix is None else _finished(graph, thread_id_prefix)
+        )
+        self._stretch = 0
+        """How many items are looked at for finished ones: ever more while all of them are."""
+        self._unfinished: list[Item] = []
+        """Items that were looked at, beyond what the window has room for."""
+        self._passed: list[tuple[int, Any]] = []
         self._program = RunProgram(_portable(graph), kwargs, checks, resumes=thread_id_prefix is not None)
         self._guard = guard
         self._reruns = all(node.rerun_on_loss for node in graph._plan.nodes.values())
@@ -112,13 +123,22 @@ class Items:
         self._mean_s = 0.0
 
     def wanted(self) -> list[Item]:
-        """The inputs that the window has room for."""
+        """The inputs that the window has room for; more of them where none may have to run."""
         room = self._window - len(self._running)
         # Little by little, each few would be a frame of their own.
-        return list(islice(self._items, room)) if room * 4 >= self._window and self._error is None else []
+        if room * 4 < self._window or self._error is not None:
+            return []
+        return self._unfinished or list(islice(self._items, max(room, self._stretch)))
 
     def submit(self, items: Sequence[Item]) -> None:
-        """Give items to the workers. Blocks while the saver is asked for their threads."""
+        """Give items to the workers, but for those that have `passed`. Blocks while the saver is asked for their threads."""
+        if self._finished is not None:
+            if items is not self._unfinished:
+                self._passed, left = self._finished.among(items)
+                self._stretch = 0 if left else min(2 * len(items), MOST_AT_ONCE)
+                items = left
+            room = self._window - len(self._running)
+            items, self._unfinished = items[:room], list(items[room:])
         if self.threads is not None:
             items, refused = self.threads.given(items)
             for index, input, error in refused:
@@ -126,6 +146,11 @@ class Items:
                 self._running[index] = attempt
                 self.mailbox.post((FAILED, attempt, error, 0.0))
         self._take_in(items)
+
+    def passed(self) -> list[tuple[int, Any]]:
+        """Items of those last given that had finished before, with their outputs."""
+        passed, self._passed = self._passed, []
+        return passed
 
     def goes_on(self) -> bool:
         """False when the batch is over; raises its first failure."""
@@ -320,12 +345,22 @@ def _threads(local: Local | None, prefix: str | None) -> Threads | None:
     return Threads(local.saver, prefix)
 
 
+def _finished(graph: CompiledGraph, prefix: str) -> Finished:
+    from mpflow.pregel.finished import Finished
+
+    return Finished(graph, graph.checkpointer, prefix)
+
+
 def items_as_completed(items: Items) -> Iterator[tuple[int, Any]]:
     """The outputs with the number of their input, as they come, from the calling thread."""
     try:
         while True:
             if wanted := items.wanted():
                 items.submit(wanted)
+                if passed := items.passed():
+                    yield from passed
+                    if not items.mailbox.items:
+                        continue
             if not items.goes_on():
                 return
             items.pool.wait(items.mailbox)
@@ -352,6 +387,11 @@ async def aitems_as_completed(items: Items) -> AsyncGenerator[tuple[int, Any], N
         while True:
             if wanted := items.wanted():
                 await blocking(items.submit, wanted)
+                if passed := items.passed():
+                    for settled in passed:
+                        yield settled
+                    if not items.mailbox.items:
+                        continue
             if not items.goes_on():
                 return
             if not items.mailbox.items:

@@ -63,3 +63,26 @@ class TestPool(PendingWrites, ManyHands):
                 await saver.close()
 
         return opened()
+
+
+def test_a_resumed_batch_asks_once_for_many_finished_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mpflow import WorkerPool
+    from mpflow.checkpoint.postgres import PostgresSaver
+    from mpflow.graph import END, START, StateGraph
+
+    builder = StateGraph(dict)
+    builder.add_node("a", lambda state: {**state, "y": state["x"] + 1})
+    builder.add_edge(START, "a")
+    builder.add_edge("a", END)
+    inputs = [{"x": n} for n in range(20)]
+    with PostgresSaver.from_conn_string(server().conninfo(tmp_path)) as saver, WorkerPool(1) as pool:
+        graph = builder.compile(checkpointer=saver, pool=pool)
+        expected = graph.batch(inputs, thread_id_prefix="job/", parallel="items")
+        asked: list[str] = []
+        perform = saver.driver._perform
+        monkeypatch.setattr(saver.driver, "_perform", lambda steps: asked.append(steps.__name__) or perform(steps))
+        assert graph.batch(inputs, thread_id_prefix="job/", parallel="items") == expected
+        assert 0 < len(asked) < 6 and {*asked} == {"_chains"}
+        threads = ["job/7", "none", "job/0"]
+        found = saver.driver.chains(threads, "")
+        assert found == [(one, row) for one in threads for row in saver.driver.chain(one, "", None)] != []

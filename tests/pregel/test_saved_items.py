@@ -20,8 +20,9 @@ from mpflow.checkpoint.memory import InMemorySaver
 from mpflow.checkpoint.serde.encrypted import EncryptedSerializer
 from mpflow.checkpoint.serde.jsonplus import JsonPlusSerializer
 from mpflow.checkpoint.sqlite import SqliteSaver
-from mpflow.errors import RunOwnedElsewhere, StorageError
+from mpflow.errors import CheckpointCorruptError, DatabaseDamagedError, RunOwnedElsewhere, StorageError
 from mpflow.graph import END, START, StateGraph
+from mpflow.pregel.items import Items
 from mpflow.types import Command, interrupt
 from tests.colours import Run
 
@@ -146,6 +147,56 @@ def test_a_batch_that_was_cut_short_goes_on(run: Run, pool: WorkerPool, saver: S
     assert ran() == ["first 4", "second 2", "second 4"]
     assert dict(run.listed(graph, "batch_as_completed", inputs, **ways)) == dict(enumerate(expected[:4]))
     assert ran() == []
+
+
+def test_what_has_finished_is_told_from_its_thread_and_all_else_runs(
+    run: Run, pool: WorkerPool, any_saver: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph = graph_of(add_one, double, pool=pool, checkpointer=any_saver)
+    inputs = [{"x": n, "log": []} for n in range(40)]
+    ways: Any = {"thread_id_prefix": "job/", "parallel": "items"}
+    run.batch(graph, inputs[:30], **ways)
+    for n, node in ((5, "step0"), (6, "step1")):
+        run.update_state(graph, {"configurable": {"thread_id": f"job/{n}"}}, {"x": 100, "log": ["set"]}, node)
+    claimed: list[str] = []
+    claim = any_saver.driver.claim
+    monkeypatch.setattr(any_saver.driver, "claim", lambda thread_id: claimed.append(thread_id) or claim(thread_id))
+    outputs = run.batch(graph, inputs, **ways)
+    assert claimed == ["job/5", *(f"job/{n}" for n in range(30, 40))]
+    assert outputs[5:7] == [
+        {"x": 200, "log": ["one", "two", "set", "two"]},
+        {"x": 100, "log": ["one", "two", "set"]},
+    ]
+    assert outputs[7:] == [{"x": (n + 1) * 2, "log": ["one", "two"]} for n in range(7, 40)]
+    assert outputs[:5] == run.batch(graph, inputs[:5], thread_id_prefix="job/", parallel="nodes")
+    outputs[0]["log"].clear()
+    assert run.batch(graph, inputs[:1], **ways) == [{"x": 2, "log": ["one", "two"]}]
+
+
+@pytest.mark.parametrize(
+    ("damaged", "error"),
+    [("data || x'ff'", DatabaseDamagedError), ("CAST(data || x'ff' AS BLOB)", CheckpointCorruptError)],
+)
+def test_items_that_have_not_finished_keep_within_the_limit_and_the_error_of_a_broken_thread_is_its_own(
+    run: Run, pool: WorkerPool, saver: SqliteSaver, monkeypatch: pytest.MonkeyPatch, damaged: str, error: Any
+) -> None:
+    graph = graph_of(add_one, pool=pool, checkpointer=saver)
+    inputs = [{"x": n, "log": []} for n in range(24)]
+    ways: Any = {"thread_id_prefix": "job/", "parallel": "items"}
+    run.batch(graph, inputs[:12], **ways)
+    saver.conn.execute(f"UPDATE mpflow_rows SET data = {damaged} WHERE space = 3 AND kind = 0")
+    counts: list[int] = []
+    take_in = Items._take_in
+    monkeypatch.setattr(
+        Items, "_take_in", lambda self, items: take_in(self, items) or counts.append(len(self._running))
+    )
+    outputs = run.batch(graph, inputs, {"max_concurrency": 1}, return_exceptions=True, **ways)
+    (broken,) = [output for output in outputs if not isinstance(output, dict)]
+    assert isinstance(broken, error)
+    assert [output["x"] for output in outputs if output is not broken] == [
+        n + 1 for n in range(24) if n != outputs.index(broken)
+    ]
+    assert max(counts) == 1
 
 
 class Listed(JsonPlusSerializer):

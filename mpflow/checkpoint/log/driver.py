@@ -57,6 +57,13 @@ class Driver(Protocol):
         """
         ...
 
+    def chains(self, thread_ids: Sequence[str], ns: str) -> Sequence[tuple[str, Row]]:
+        """The `chain` of the latest step of each of these threads, where it has one: rows with their thread's id.
+
+        Those of a thread follow one another. No more round trips than for one.
+        """
+        ...
+
     def steps(
         self, thread_id: str | None, ns: str | None, before: str | None, limit: int | None
     ) -> Sequence[tuple[str, Row]]:

@@ -147,6 +147,10 @@ class FarDriver:
         self.send()
         return rows_of(self.ask("chain", thread_id, ns, checkpoint_id))
 
+    def chains(self, thread_ids: Sequence[str], ns: str) -> Sequence[tuple[str, Row]]:
+        self.send()
+        return [(owner, Row(*row)) for owner, row in self.ask("chains", list(thread_ids), ns)]
+
     def steps(
         self, thread_id: str | None, ns: str | None, before: str | None, limit: int | None
     ) -> Sequence[tuple[str, Row]]:

@@ -126,6 +126,10 @@ class MemoryDriver:
             later = (space.steps[one] for one in islice(ids, end, None) if one in space.steps)
             return [*found, *islice(later, NEAR)]
 
+    def chains(self, thread_ids: Sequence[str], ns: str) -> Sequence[tuple[str, Row]]:
+        with self._lock:
+            return [(thread_id, row) for thread_id in thread_ids for row in self.chain(thread_id, ns, None)]
+
     def steps(
         self, thread_id: str | None, ns: str | None, before: str | None, limit: int | None
     ) -> Sequence[tuple[str, Row]]:

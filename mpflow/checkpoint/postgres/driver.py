@@ -22,6 +22,11 @@ def _chain(session: Session, thread_id: str, ns: str, checkpoint_id: str | None)
     return [Row(ns, *row) for row in found]
 
 
+def _chains(session: Session, thread_ids: Sequence[str], ns: str) -> Steps:
+    found = yield from session.run(*statements.chains(thread_ids, ns))
+    return [(thread_ids[place - 1], Row(ns, *row)) for place, *row in found]
+
+
 def _steps(session: Session, thread_id: str | None, ns: str | None, before: str | None, limit: int | None) -> Steps:
     found = yield from session.run(*statements.steps(thread_id, ns, before, limit))
     return [(row[0], Row(*row[1:])) for row in found]
@@ -62,6 +67,10 @@ class PostgresDriver:
 
     def chain(self, thread_id: str, ns: str, checkpoint_id: str | None) -> Sequence[Row]:
         found: list[Row] = self._perform(_chain(self.session, thread_id, ns, checkpoint_id))
+        return found
+
+    def chains(self, thread_ids: Sequence[str], ns: str) -> Sequence[tuple[str, Row]]:
+        found: list[tuple[str, Row]] = self._perform(_chains(self.session, thread_ids, ns))
         return found
 
     def steps(
@@ -114,6 +123,10 @@ class AsyncPostgresDriver:
 
     async def chain(self, thread_id: str, ns: str, checkpoint_id: str | None) -> Sequence[Row]:
         found: list[Row] = await self._perform(_chain(self.session, thread_id, ns, checkpoint_id))
+        return found
+
+    async def chains(self, thread_ids: Sequence[str], ns: str) -> Sequence[tuple[str, Row]]:
+        found: list[tuple[str, Row]] = await self._perform(_chains(self.session, thread_ids, ns))
         return found
 
     async def steps(

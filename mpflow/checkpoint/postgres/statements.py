@@ -52,6 +52,12 @@ _CHAIN_OF_LATEST: Final = (
     f"{_LAST.format('')} SELECT {_COLUMNS} FROM last JOIN mpflow_rows r ON r.space = %b "
     "AND r.checkpoint_id >= last.base AND r.checkpoint_id <= last.checkpoint_id ORDER BY r.checkpoint_id, r.seq"
 )
+_CHAINS: Final = (
+    f"SELECT t.place, {_COLUMNS} FROM unnest(%b::uuid[]) WITH ORDINALITY AS t(space, place) "
+    "CROSS JOIN LATERAL (SELECT checkpoint_id, base FROM mpflow_rows WHERE space = t.space AND kind = 0 "
+    "ORDER BY checkpoint_id DESC LIMIT 1) AS last JOIN mpflow_rows r ON r.space = t.space "
+    "AND r.checkpoint_id >= last.base AND r.checkpoint_id <= last.checkpoint_id ORDER BY t.place, r.checkpoint_id, r.seq"
+)
 _CHAIN_OF_ONE: Final = (
     f"{_LAST.format('AND checkpoint_id = %b')}, near AS (SELECT max(checkpoint_id) AS id FROM ("
     "SELECT n.checkpoint_id FROM last JOIN mpflow_rows n ON n.space = %b AND n.kind = 0 "
@@ -179,6 +185,11 @@ def chain(thread_id: str, ns: str, checkpoint_id: str | None) -> Statement:
     if checkpoint_id is None:
         return _CHAIN_OF_LATEST, (space, space)
     return _CHAIN_OF_ONE, (space, text(checkpoint_id), space, space)
+
+
+def chains(thread_ids: Sequence[str], ns: str) -> Statement:
+    """As `chain`, of the latest step of each thread: before each row the thread's place, counted from 1."""
+    return _CHAINS, ([space_of(thread_id, ns) for thread_id in thread_ids],)
 
 
 def steps(thread_id: str | None, ns: str | None, before: str | None, limit: int | None) -> Statement:

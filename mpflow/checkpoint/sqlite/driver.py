@@ -282,6 +282,17 @@ class SqliteDriver:
             found = self._read(_CHAIN, (thread_id, ns, checkpoint_id))
         return [Row(ns, *row) for row in found]
 
+    def chains(self, thread_ids: Sequence[str], ns: str) -> Sequence[tuple[str, Row]]:
+        found: list[tuple[str, Row]] = []
+        with self.lock:
+            self.set_up()
+            with self._told():
+                execute = self._cursor().execute
+                for thread_id in thread_ids:
+                    rows = execute(_CHAIN_OF_LATEST, (thread_id, ns)).fetchall()
+                    found += [(thread_id, Row(ns, *row)) for row in rows]
+        return found
+
     def steps(
         self, thread_id: str | None, ns: str | None, before: str | None, limit: int | None
     ) -> Sequence[tuple[str, Row]]:
