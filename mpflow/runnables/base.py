@@ -71,7 +71,8 @@ def coerce(source: Any, name: str | None = None) -> Callables:
         return Callables(source, None, wants(source), found, source)
     if is_invokable(source):
         afunc = getattr(source, "ainvoke", None)
-        return Callables(source.invoke, afunc, invoke_wants(source.invoke), found, source)
+        func = None if is_only_async(source) else source.invoke
+        return Callables(func, afunc, invoke_wants(source.invoke), found, source)
     if not callable(source):
         raise TypeError(
             f"Expected a Runnable, callable or dict. Instead got an unsupported type: {type(source)}. "
@@ -105,15 +106,37 @@ def awaits_natively(source: Any) -> bool:
         return is_async(source)
     while (bound := getattr(source, "bound", None)) is not None and is_invokable(bound):
         source = bound
-    steps = getattr(source, "steps", None)
-    if steps is None:
-        steps = getattr(source, "steps__", None)
+    steps = _steps_of(source)
     if steps:
-        return all(map(awaits_natively, steps.values() if isinstance(steps, dict) else steps))
+        return all(map(awaits_natively, steps))
     if hasattr(source, "func") or hasattr(source, "afunc"):  # made of a function
         return getattr(source, "afunc", None) is not None
     base = next((kind for kind in type(source).__mro__ if kind.__name__ == "Runnable"), object)
     return getattr(type(source), "ainvoke", None) not in (None, getattr(base, "ainvoke", None))
+
+
+def is_only_async(source: Any) -> bool:
+    """Whether `invoke` of a runnable of functions cannot run all of them, since one can only be awaited."""
+    if not is_invokable(source):
+        return is_async(source)
+    while (bound := getattr(source, "bound", None)) is not None and is_invokable(bound):
+        source = bound
+    steps = _steps_of(source)
+    if steps:
+        return any(map(is_only_async, steps))
+    return getattr(source, "afunc", None) is not None and getattr(source, "func", None) is None
+
+
+def _steps_of(source: Any) -> list[Any]:
+    for name in ("steps", "steps__", "mapper"):  # of a sequence, of langchain's parallels, of an assignment
+        steps = getattr(source, name, None)
+        if isinstance(steps, (list, tuple)):
+            return list(steps)
+        if isinstance(steps, dict):
+            return list(steps.values())
+        if steps is not None and is_invokable(steps):
+            return [steps]
+    return []
 
 
 def name_of(source: Any) -> str:

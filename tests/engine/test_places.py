@@ -9,14 +9,17 @@ import os
 import threading
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextvars import ContextVar
+from operator import itemgetter
 from typing import Annotated, Any, TypedDict
 
+import langchain_core.runnables as langchain_runnables
 import pytest
 
 from mpflow._exec.process import WorkerPool
 from mpflow._exec.thread import default_threads
 from mpflow.errors import PoolClosedError
 from mpflow.graph import START, StateGraph
+from mpflow.runnables import RunnableLambda, RunnablePassthrough
 from mpflow.types import Command, Send
 from tests.colours import Run
 
@@ -303,6 +306,32 @@ def test_an_async_node_runs_in_any_place_of_an_async_run(executor: str) -> None:
     here = os.getpid()
     result = asyncio.run(star({"executor": executor}, a=later, b=later).ainvoke({}))
     assert result["log"] == [executor != "process"] * 2
+
+
+async def _later(state: State) -> dict:
+    await asyncio.sleep(0)
+    return {"log": [os.getpid()]}
+
+
+async def _by_and_by(state: State) -> Any:
+    yield await _later(state)
+
+
+@pytest.mark.parametrize("executor", ["thread", "process"])
+@pytest.mark.parametrize(
+    "node",
+    [
+        _by_and_by,
+        RunnableLambda(_later),
+        langchain_runnables.RunnableLambda(_later) | RunnablePassthrough(),
+        RunnableLambda(_later).with_config(tags=["x"]),
+        RunnablePassthrough.assign(log=RunnableLambda(_later) | itemgetter("log")),
+    ],
+    ids=["generator", "function", "sequence", "configured", "assigned"],
+)
+def test_as1_runnables_that_can_only_be_awaited_run_in_any_place_too(node: Any, executor: str) -> None:
+    result = asyncio.run(star({"executor": executor}, a=node).ainvoke({"log": []}))
+    assert [pid == os.getpid() for pid in result["log"]] == [executor != "process"]
 
 
 @pytest.mark.parametrize(("processors", "threads"), [(1, 5), (4, 8), (64, 32)])
