@@ -34,7 +34,7 @@ from mpflow._wire.shm import Arena
 EXIT_REFUSED = 112
 
 _PR_SET_PDEATHSIG = 1
-_HOLD_NS = 4_000_000
+_HOLD_NS = 10_000_000
 """A finished task waits at most this long for others of its batch; behind one that turns out to be long, for two looks of
 the lookout."""
 _SLOW_NS = 3_000_000
