@@ -77,5 +77,5 @@ class Crowd:
         calls, cpu_s = self.node.meter.used(self.place)
         calls -= self._before[0]
         if self.done >= CROWD and calls > 0:
-            each_s = (perf_counter() - self.since) / self.done
-            self.node.meter.note_crowd(self.place, each_s, (cpu_s - self._before[1]) / calls)
+            taken_s = perf_counter() - self.since
+            self.node.meter.note_crowd(self.place, taken_s / self.done, (cpu_s - self._before[1]) / calls, taken_s)

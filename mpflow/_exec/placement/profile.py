@@ -73,12 +73,21 @@ class _Period:
 period = _Period()
 
 
+SURE = 3
+"""So many crowds in workers tell how they do there: one may have had a bad moment..."""
+SURE_S = 0.1
+"""...unless it took longer than moments do."""
+
+
 class Pace:
     """After how long one of a crowd is done at one place: the best lately, since what else the machine does only adds."""
 
-    __slots__ = ("cpu_s", "each_s")
+    __slots__ = ("count", "cpu_s", "each_s", "taken_s")
 
     def __init__(self) -> None:
+        self.count = 0
+        self.taken_s = 0.0
+        """How long all crowds that were seen took together."""
         self.each_s = 0.0
         """0 if no crowd was seen."""
         self.cpu_s = 0.0
@@ -88,7 +97,13 @@ class Pace:
         """Whether calls that compute for `cpu_s` are like those that were seen."""
         return abs(cpu_s - self.cpu_s) <= max(_ALIKE * self.cpu_s, _LIGHT_S)
 
-    def note(self, each_s: float, cpu_s: float) -> None:
+    @property
+    def is_sure(self) -> bool:
+        return self.count >= SURE or self.taken_s >= SURE_S
+
+    def note(self, each_s: float, cpu_s: float, taken_s: float) -> None:
+        self.count += 1
+        self.taken_s += taken_s
         if self.each_s:
             self.each_s = min(self.each_s * _RISING, each_s)
         else:
@@ -231,13 +246,13 @@ class Profile:
         """How many of its calls at a place were measured so far, and what they computed together."""
         return (self.sent, self._away_sum_s) if place is PROCESS else (self.seen, self._sum_s)
 
-    def note_crowd(self, place: str, each_s: float, cpu_s: float) -> None:
-        """Take in after how long one of a crowd was done, of calls that computed for `cpu_s` each."""
+    def note_crowd(self, place: str, each_s: float, cpu_s: float, taken_s: float) -> None:
+        """Take in a crowd that took `taken_s`: after how long one of it was done, of calls that computed for `cpu_s` each."""
         pace = self.away_pace if place is PROCESS else self.here_pace
         if pace.each_s and not pace.is_of(cpu_s):  # they have become others, and what was seen of them says nothing
             self.forget_paces()
             pace = self.away_pace if place is PROCESS else self.here_pace
-        pace.note(each_s, cpu_s)
+        pace.note(each_s, cpu_s, taken_s)
 
     def forget_paces(self) -> None:
         self.here_pace, self.away_pace = Pace(), Pace()
@@ -252,8 +267,17 @@ class Profile:
             turn_s *= self.away_cpu_s / cpu_s
             cpu_s = self.away_cpu_s
         moved_bytes = self.input_bytes + self.output_bytes
-        paces = self.here_pace.each_s, self.away_pace.each_s
-        return Figures(self.calls, cpu_s, self.wall_s, turn_s, self.sent, self.away_s, moved_bytes, *paces)
+        return Figures(
+            self.calls,
+            cpu_s,
+            self.wall_s,
+            turn_s,
+            self.sent,
+            self.away_s,
+            moved_bytes,
+            self.here_pace.each_s,
+            self.away_pace.each_s if self.away_pace.is_sure else 0.0,
+        )
 
     @property
     def moves(self) -> bool:

@@ -115,14 +115,24 @@ def test_a_first_call_that_only_waits_tells_nothing_of_those_beside_it() -> None
 
 def test_of_crowds_the_best_lately_counts_until_calls_become_others() -> None:
     profile = Profile("n")
-    profile.note_crowd(THREAD, 0.02, 0.01)
-    profile.note_crowd(THREAD, 0.01, 0.011)
-    profile.note_crowd(THREAD, 0.05, 0.009)
-    profile.note_crowd(PROCESS, 0.006, 0.01)
+    profile.note_crowd(THREAD, 0.02, 0.01, 0.05)
+    profile.note_crowd(THREAD, 0.01, 0.011, 0.05)
+    profile.note_crowd(THREAD, 0.05, 0.009, 0.05)
+    profile.note_crowd(PROCESS, 0.006, 0.01, 0.05)
     assert profile.here_pace.each_s == pytest.approx(0.0102)
     assert profile.away_pace.each_s == 0.006
-    profile.note_crowd(PROCESS, 0.03, 0.05)
+    profile.note_crowd(PROCESS, 0.03, 0.05, 0.05)
     assert (profile.here_pace.each_s, profile.away_pace.each_s) == (0.0, 0.03)
+
+
+def test_one_short_crowd_in_workers_says_nothing_a_long_one_or_three_do() -> None:
+    profile, other = Profile("n"), Profile("m")
+    for expected in (0.0, 0.0, 0.004):
+        assert profile.figures().away_each_s == 0.0
+        profile.note_crowd(PROCESS, 0.004, 0.001, 0.01)
+        assert profile.figures().away_each_s == expected
+    other.note_crowd(PROCESS, 0.004, 0.001, 0.2)
+    assert other.figures().away_each_s == 0.004
 
 
 def test_calls_that_let_go_of_the_lock_are_remembered_for_it(clocks: Clocks) -> None:
