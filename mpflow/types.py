@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         default_retry_on,
         omit_payload,
     )
+    from mpflow._sends import ReplayableSends
     from mpflow.checkpoint.base import BaseCheckpointSaver, CheckpointMetadata
     from mpflow.config import RunnableConfig
 
@@ -68,6 +69,7 @@ __all__ = (
     "Overwrite",
     "PregelExecutableTask",
     "PregelTask",
+    "ReplayableSends",
     "RetryPolicy",
     "Send",
     "StateSnapshot",
@@ -118,6 +120,7 @@ _POLICIES = (
 _ON_DEMAND = {
     "CheckpointTask": "mpflow._payloads",
     "PregelExecutableTask": "mpflow._payloads",
+    "ReplayableSends": "mpflow._sends",
     **{name: "mpflow._payloads" for name in __all__ if name.endswith(("Part", "Payload"))},
     **dict.fromkeys(_POLICIES, "mpflow._policies"),
 }

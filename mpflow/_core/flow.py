@@ -7,17 +7,17 @@ result and of a bounded number of tasks; one slow task holds back the sends that
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from itertools import chain, islice
+from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from mpflow._columns import gather
 from mpflow._core.fan import Fan, fan_of, size
 from mpflow._core.protocol import ENDED_TASK
 from mpflow._core.records import place_records
-from mpflow._core.task import ENDED, Task
-from mpflow._names import PUSH, TASKS
-from mpflow._sends import SendIterator
+from mpflow._core.task import ENDED, INTERRUPTED, Task
+from mpflow._names import PUSH
+from mpflow._sends import ReplayableSends, SendIterator, each_of
 from mpflow.channels.binop import BinaryOperatorAggregate
 from mpflow.constants import END
 from mpflow.errors import InvalidUpdateError, ReducerError
@@ -37,20 +37,15 @@ CHUNK = 512
 """So many sends are taken at once, and finished tasks folded; fewer only where the step would stand still."""
 
 
-def flow_of(plan: Plan, state: ChannelState, tasks: Sequence[Task]) -> Flow | None:
-    """The flow of the queued sends beside the step's other `tasks`, if some sends are still to be made.
+def flow_of(plan: Plan, sends: Sequence[Any], tasks: Sequence[Task]) -> Flow | None:
+    """The flow of the queued `sends` beside the step's other `tasks`, if some sends are still to be made.
 
     Those queued after the first such come from it too.
     """
-    sends = state.values.get(TASKS, ())
     for index, packet in enumerate(sends):
-        if isinstance(packet, SendIterator):
+        if isinstance(packet, (SendIterator, ReplayableSends)):
             return Flow(plan, index, sends[index:], sum(not task.pulled for task in tasks))
     return None
-
-
-def _each(packet: Any) -> Iterator[Any]:
-    return packet.sends if isinstance(packet, SendIterator) else iter((packet,))
 
 
 class Flow:
@@ -74,7 +69,7 @@ class Flow:
         self._plan = plan
         self._index = index
         self._packets = packets
-        self._sends = chain.from_iterable(map(_each, packets))
+        self._sends = each_of(packets)
         self._at = 0
         self._ended = 0
         """How many of these have ended and come first."""
@@ -121,12 +116,16 @@ class Flow:
         if packet.timeout is not None:
             node = node.timed(packet.timeout)
         self._index += 1
-        return Task(node, (PUSH, self._index - 1, False), packet.arg)
+        task = Task(node, (PUSH, self._index - 1, False), packet.arg)
+        task.flows = True
+        return task
 
     def close(self) -> None:
         """No more sends are to be made."""
         self.is_open = False
+        self._sends.close()
         for packet in self._packets:
+            # One that was not begun is not known to what takes from it.
             close = getattr(packet.sends, "close", None) if isinstance(packet, SendIterator) else None
             if close is not None:
                 close()
@@ -139,7 +138,7 @@ class Flow:
         """
         tasks = scheduler.tasks
         at = self._at
-        while at < len(tasks) and tasks[at].state in ENDED:
+        while at < len(tasks) and tasks[at].state in ENDED and tasks[at].state is not INTERRUPTED:
             if not tasks[at].pulled and tasks[at].caller is None:
                 self._ended += size(tasks[at])
             at += 1

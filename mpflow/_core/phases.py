@@ -31,6 +31,7 @@ from mpflow._core.resuming import is_breakpoint, keep
 from mpflow._core.steps import due_tasks, entering, sent_tasks, triggered_tasks
 from mpflow._core.task import INTERRUPTED, READY, Task
 from mpflow._names import INTERRUPT, TASKS
+from mpflow._sends import listed
 from mpflow.errors import ErrorCode, GraphRecursionError, create_error_message
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ def start_step(
     scheduler.phase = STEPPING
     if kept:
         scheduler.kept = kept
-        keep(scheduler, kept, out)
+        keep(scheduler, tasks, kept, out)
         tasks = [task for task in scheduler.tasks if task.state is READY]
     if scheduler.pause_before and is_breakpoint(scheduler, scheduler.pause_before):
         scheduler.phase = FINAL
@@ -133,15 +134,18 @@ def start_step(
 
 def _take_sends(scheduler: Scheduler, tasks: list[Any], *, may_be_fan: bool) -> Flow | None:
     """Add what the queued sends start; the flow of those that are still to be made."""
-    plan, state = scheduler.plan, scheduler.state
+    plan = scheduler.plan
+    sends: Sequence[Any] = scheduler.state.values[TASKS]
     if may_be_fan and scheduler.keeps_columns is not None:
-        fan = fan_of(plan, state.values[TASKS], scheduler.keeps_columns)
+        fan = fan_of(plan, sends, scheduler.keeps_columns)
         if fan is not None:
             tasks.append(fan)
             scheduler.fans.add(fan)
             return None
-    tasks += sent_tasks(plan, state, scheduler.warn)
-    return flow_of(plan, state, tasks)
+    if scheduler.pause_before or scheduler.pause_after:  # each task may be a breakpoint
+        sends = listed(sends)
+    tasks += sent_tasks(plan, sends, scheduler.warn)
+    return flow_of(plan, sends, tasks)
 
 
 def end_step(scheduler: Scheduler, out: list[Instruction]) -> None:

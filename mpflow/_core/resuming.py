@@ -17,9 +17,9 @@ Kept = Mapping[str, Sequence[tuple[str, Any]]]
 """By task id, what is known to have been written."""
 
 
-def keep(scheduler: Scheduler, kept: Kept, out: list[Instruction]) -> None:
-    """Take over the diffs of tasks that finished before the run was resumed."""
-    for task in tuple(scheduler.tasks):
+def keep(scheduler: Scheduler, tasks: Sequence[Task], kept: Kept, out: list[Instruction]) -> None:
+    """Take over the diffs of those `tasks` that finished before the run was resumed."""
+    for task in tuple(tasks):
         writes = kept.get(scheduler.task_id(task))
         if writes is None:
             continue

@@ -35,6 +35,7 @@ from mpflow._core.protocol import (
     Instruction,
     Stimulus,
 )
+from mpflow._core.resuming import keep
 from mpflow._core.task import READY, RUNNING, WAITING, Task
 from mpflow._messages import CANCELLED, CLOSED, CLOSED_MANY, FAILED, LOST, Attempt, StepFacts
 from mpflow._scope import task_id_of
@@ -202,14 +203,24 @@ class Scheduler:
     def _flow_on(self, flow: Flow, out: list[Instruction]) -> None:
         """Fold what has finished, and take the next sends once there is room for a good number of them."""
         was_open = flow.is_open
-        try:
-            flow.fold(self, out)
-            tasks = flow.take(self.running + count(self.ready), self.max_concurrency, self.keeps_columns)
-        except Exception as error:
-            self.error = self.error or error
-            outcomes.give_up(self, out, kill=self.kill_on_failure)
-            return
-        self._add(tasks)
+        if self.interrupted and was_open:  # what runs comes to its end; the others wait for the answer
+            flow.close()
+        tasks: Sequence[Any] = ()
+        while not tasks:
+            try:
+                flow.fold(self, out)
+                made = flow.take(self.running + count(self.ready), self.max_concurrency, self.keeps_columns)
+            except Exception as error:
+                self.error = self.error or error
+                outcomes.give_up(self, out, kill=self.kill_on_failure)
+                return
+            if not made:
+                break
+            self._add(made)
+            tasks = made
+            if self.kept:
+                keep(self, made, self.kept, out)
+                tasks = [task for task in made if task.state is READY]
         self.ready += tasks
         self.open -= was_open and not flow.is_open
 

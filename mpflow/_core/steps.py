@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from mpflow._core.task import Task
 from mpflow._messages import Handled
 from mpflow._names import PUSH, TASKS
-from mpflow._sends import SendIterator
+from mpflow._sends import ReplayableSends, SendIterator, listed
 from mpflow.errors import NodeError
 from mpflow.types import Send
 
@@ -26,7 +26,8 @@ def due_tasks(
     warn: Callable[[str], None],
 ) -> list[Task]:
     """The tasks of the next step in path order (EX-2): triggered nodes by name, then the sends as they were queued."""
-    return triggered_tasks(plan, state, step, stop, started) + sent_tasks(plan, state, warn)
+    sends = listed(state.values.get(TASKS, ()))
+    return triggered_tasks(plan, state, step, stop, started) + sent_tasks(plan, sends, warn)
 
 
 def triggered_tasks(
@@ -81,14 +82,13 @@ def _is_news(trigger: str, versions: Mapping[str, Any], seen: Mapping[str, Any] 
     return seen is None or trigger not in seen or versions[trigger] > seen[trigger]
 
 
-def sent_tasks(plan: Plan, state: ChannelState, warn: Callable[[str], None]) -> list[Task]:
-    """The tasks of the queued sends, as they were queued, up to those that are still to be made (see `flow`)."""
+def sent_tasks(plan: Plan, sends: Sequence[Any], warn: Callable[[str], None]) -> list[Task]:
+    """The tasks of the queued `sends`, as they were queued, up to those that are still to be made (see `flow`)."""
     nodes = plan.nodes
-    sends: Sequence[Any] = state.values.get(TASKS, ())
     tasks: list[Task] = []
     for index, packet in enumerate(sends):
         if not isinstance(packet, Send):
-            if isinstance(packet, SendIterator):  # it and what follows are taken as there is room
+            if isinstance(packet, (SendIterator, ReplayableSends)):  # it and what follows are taken as there is room
                 break
             warn(f"Ignoring invalid packet type {type(packet).__name__} in pending sends")
             continue

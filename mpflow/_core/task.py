@@ -47,6 +47,8 @@ class Task:
     """What its writes are cached under, if they are."""
     handled = False
     """It failed, and its error handler takes over."""
+    flows = False
+    """It was made while others of its step ran, and is let go of before the step ends: see `flow`."""
     first_at: float | None = None
     """When its first attempt began, in seconds since the epoch, where there may be others."""
     answers: Any = None

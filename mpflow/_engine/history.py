@@ -21,7 +21,7 @@ from mpflow._engine.changes import checkpoint_of, new_versions
 from mpflow._engine.counting import COUNTERS, DeltaCounts
 from mpflow._engine.loop import CLOSE
 from mpflow._engine.nesting import lasting_namespace
-from mpflow._engine.persistence import SPECIAL
+from mpflow._engine.pending import SPECIAL, Pending
 from mpflow._engine.resume import input_writes_of
 from mpflow._engine.saving import SAVER, acall_saver, call_saver
 from mpflow._engine.streams import result_of
@@ -34,8 +34,6 @@ from mpflow._names import (
     ERROR,
     INPUT,
     INTERRUPT,
-    NULL_TASK_ID,
-    RESUME,
     RETURN,
 )
 from mpflow._scope import TaskScope, task_id_of
@@ -94,7 +92,7 @@ class SavedStep:
         self.state.restore(checkpoint, lambda current: saver.get_next_version(current, None))
         self.checkpoint_id: str = checkpoint["id"]
         self.step = -1 if saved is None else int(saved.metadata.get("step", -1))
-        self.pending: list[tuple[str, str, Any]] = [] if saved is None else list(saved.pending_writes or ())
+        self.pending = Pending(() if saved is None else saved.pending_writes or ())
         self.ns: str = "" if saved is None else (saved.config.get(CONF) or {}).get(CHECKPOINT_NS, "")
         self.due: list[Task] = []
         self.tasks: dict[str, Task] = {}
@@ -112,7 +110,7 @@ class SavedStep:
             self.tasks[task_id] = task
 
     def apply_null_writes(self) -> None:
-        writes = [(name, value) for task_id, name, value in self.pending if task_id == NULL_TASK_ID and name != RESUME]
+        writes = self.pending.null_writes()
         if writes:
             merge(self.state, [_writer("", writes)], ends_step=False)
 
@@ -124,10 +122,8 @@ class SavedStep:
 
     def take_writes(self) -> list[Task]:
         """Give each due task what it is known to have written; those that have something, as a run merges them."""
-        for task_id, name, value in self.pending:
-            if name not in SPECIAL and task_id in self.tasks:
-                task = self.tasks[task_id]
-                task.writes = [*task.writes, (name, value)]
+        for task_id, task in self.tasks.items():
+            task.writes = [write for write in self.pending.of(task_id) if write[0] not in SPECIAL]
         return [task for task in self.due if task.writes]
 
 
@@ -204,7 +200,7 @@ def snapshot(
 
 
 def _shown(step: SavedStep, task_id: str, task: Task, state: Any, live: bool) -> PregelTask:
-    mine = [(name, value) for found, name, value in step.pending if found == task_id]
+    mine = step.pending.of(task_id)
     writes = [(name, value) for name, value in mine if name not in SPECIAL]
     error: Any = next((value for name, value in mine if name == ERROR), None)
     if isinstance(error, BaseException):

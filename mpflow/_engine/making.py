@@ -14,7 +14,7 @@ from mpflow.checkpoint.log.records import NOTHING, Apart, Part
 if TYPE_CHECKING:
     from mpflow._core.task import Task
     from mpflow._engine.packing import Packing
-    from mpflow._engine.persistence import Writes
+    from mpflow._engine.pending import Writes
 
 MOST_CARRIED = 32
 """A step carries no more results than that along: those of a wide step have rows of their own."""

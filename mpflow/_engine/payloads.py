@@ -125,9 +125,6 @@ def checkpoint_saved(run: Run, tasks: Sequence[Task], subgraphs: Mapping[str, An
         configurable.pop(key, None)
     configurable.update(persistence.where)
     thread_id, ns = configurable.get("thread_id"), run.namespace
-    pending: dict[str, list[tuple[str, Any]]] = {}
-    for task_id, name, value in persistence.pending:
-        pending.setdefault(task_id, []).append((name, value))
     shown = []
     for task in tasks:
         task_id = run.task_id(task)
@@ -135,7 +132,7 @@ def checkpoint_saved(run: Run, tasks: Sequence[Task], subgraphs: Mapping[str, An
         if task.name in subgraphs:
             own = f"{task.name}:{task_id}"
             state = {CONF: {"thread_id": thread_id, CHECKPOINT_NS: f"{ns}|{own}" if ns else own}}
-        shown.append(_due(task, task_id, pending.get(task_id, ()), state, run.streams.output))
+        shown.append(_due(task, task_id, persistence.pending.of(task_id), state, run.streams.output))
     parent = persistence.parent_id
     return {
         "config": _located({**configurable, CHECKPOINT_ID: persistence.checkpoint_id}, metadata, ns),

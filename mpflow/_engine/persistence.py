@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from mpflow._engine.changes import checkpoint_of, new_versions
 from mpflow._engine.counting import DeltaCounts
+from mpflow._engine.pending import Pending, Writes
 from mpflow._engine.saving import SAVER, Call, takes_path
 from mpflow._names import (
     CHECKPOINT_ID,
     CHECKPOINT_MAP,
     CHECKPOINT_NS,
     CONF,
-    ERROR,
-    ERROR_SOURCE_NODE,
     INTERRUPT,
     NS_END,
     NULL_TASK_ID,
@@ -41,11 +40,8 @@ if TYPE_CHECKING:
     from mpflow._engine.replay import Replay
     from mpflow._engine.suspicion import Ledger
 
-Writes = Sequence[tuple[str, Any]]
 EMPTY: Mapping[str, Any] = {"step": -2}
 """The metadata of a new thread's state before its first run."""
-
-SPECIAL = frozenset((ERROR, ERROR_SOURCE_NODE, INTERRUPT, RESUME, SCHEDULED))
 
 
 class Persistence:
@@ -90,8 +86,7 @@ class Persistence:
         self.checkpoint_id = ""
         self.metadata: dict[str, Any] = {}
         self.saved_versions: dict[str, Any] = {}
-        self.pending: list[tuple[str, str, Any]] = []
-        self._heard: set[str] = set()
+        self.pending = Pending()
         self.known = False
         self.saved_values: Mapping[str, Any] = {}
         self.begun: set[str] = set()
@@ -131,7 +126,7 @@ class Persistence:
         self.is_time_travel = self.addressed and ((self.is_nested and self.in_map) or not answers)
         source = self.metadata.get("source")
         if self.is_time_travel:
-            self.pending = [write for write in self.pending if write[1] != RESUME]
+            self.pending.forget(RESUME)
         forks = resumes and self.is_time_travel and (source not in ("update", "fork") or self.superseded)
         if self.deltas.any and not (resumes and not self.repeats):
             self.deltas.keep_whole([name for _, name, _ in self.pending])
@@ -147,7 +142,7 @@ class Persistence:
     replay_from = ""
 
     def forget_questions(self) -> None:
-        self.pending = [write for write in self.pending if write[1] != INTERRUPT]
+        self.pending.forget(INTERRUPT)
 
     def load(self, saved: Any, state: ChannelState) -> int:
         """Take over what the saver had; the step that comes next."""
@@ -165,9 +160,8 @@ class Persistence:
         self.parent_id = ((saved.parent_config or {}).get(CONF) or {}).get(CHECKPOINT_ID)
         self.saved_versions = dict(checkpoint["channel_versions"])
         self.saved_values = checkpoint["channel_values"]
-        self.pending = [(task_id, name, value) for task_id, name, value in saved.pending_writes or ()]
-        self._heard.update(write[0] for write in self.pending)
-        self.begun = {task_id for task_id, name, value in self.pending if name == SCHEDULED and value}
+        self.pending = Pending(saved.pending_writes or ())
+        self.begun = self.pending.begun()
         self.where = {**self.where, **(saved.config.get(CONF) or {})}
         self.where[CHECKPOINT_ID] = checkpoint["id"]
         return int(saved.metadata.get("step", -2)) + 1
@@ -189,8 +183,7 @@ class Persistence:
             self._count_step(state, merged, tasks)
         self.checkpoint_id = new_checkpoint_id(step)
         if source != "fork":
-            self.pending = []
-            self._heard.clear()
+            self.pending = Pending()
         self._delayed = []
         return self._save_step(state, merged, tasks)
 
@@ -296,20 +289,14 @@ class Persistence:
             writes = list({name: (name, value) for name, value in writes}.values())
         if task_id == NULL_TASK_ID:
             self.carry(writes)
-            writes = [write[1:] for write in self.pending if write[0] == task_id]
+            writes = self.pending.of(task_id)
         else:
-            if task_id in self._heard:
-                self.pending = [write for write in self.pending if write[0] != task_id]
-            self.pending += [(task_id, name, value) for name, value in writes]
-        self._heard.add(task_id)
+            self.pending.put(task_id, writes)
         return self._save_writes(task_id, path, self._tracked(writes) if self.untracked else writes, node, writes)
 
     def carry(self, writes: Writes) -> None:
         """Take writes that belong to no task into the next checkpoint."""
-        # These add up. A saver knows them by their place, where the special ones, which replace each other, are last.
-        self.pending = [write for write in self.pending if write[0] != NULL_TASK_ID or write[1] not in WRITES_IDX_MAP]
-        self.pending.extend((NULL_TASK_ID, *write) for write in sorted(writes, key=_is_special))
-        self._heard.add(NULL_TASK_ID)
+        self.pending.carry(writes)
 
     def defers(self, task: Task, task_id: Callable[[Task], str]) -> bool:
         """Take a task that finished, to save its result with the step or before, as need be; whether it was taken.
@@ -361,39 +348,4 @@ class Persistence:
 
     def kept(self) -> dict[str, list[tuple[str, Any]]]:
         """By task, the writes of those that finished in the step the run stopped in; the error of a handled one."""
-        found: dict[str, list[tuple[str, Any]]] = {}
-        for task_id, name, value in self.pending:
-            if task_id != NULL_TASK_ID and name not in SPECIAL:
-                found.setdefault(task_id, []).append((name, value))
-            elif name == ERROR_SOURCE_NODE:
-                found[task_id] = [write[1:] for write in self.pending if write[:2] == (task_id, ERROR)]
-        return found
-
-    def answers(self, task_id: str) -> list[Any]:
-        """The answers that a task was already given."""
-        for found, name, value in self.pending:
-            if found == task_id and name == RESUME:
-                return list(value) if isinstance(value, (list, tuple)) else [value]
-        return []
-
-    def open_questions(self) -> set[str]:
-        """The ids of the questions of tasks that have not finished: an answer may be that to an earlier question."""
-        finished = {task_id for task_id, name, _ in self.pending if name not in SPECIAL}
-        return {
-            question.id
-            for task_id, name, value in self.pending
-            if name == INTERRUPT and task_id not in finished
-            for question in (value if isinstance(value, (list, tuple)) else (value,))
-        }
-
-    def null_answer(self) -> list[Any]:
-        """The answer that was given without naming its question, in a list of its own; empty if there is none."""
-        return [value for task_id, name, value in self.pending if task_id == NULL_TASK_ID and name == RESUME][-1:]
-
-    def null_writes(self) -> list[tuple[str, Any]]:
-        """Writes that belong to no task: a command's update and its destinations."""
-        return [(name, value) for task_id, name, value in self.pending if task_id == NULL_TASK_ID and name != RESUME]
-
-
-def _is_special(write: tuple[str, Any]) -> bool:
-    return write[0] in WRITES_IDX_MAP
+        return self.pending.kept()

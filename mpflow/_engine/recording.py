@@ -13,12 +13,8 @@ from mpflow._engine.changes import Changes, checkpoint_of, new_versions
 from mpflow._engine.framing import frames_of, newly_seen
 from mpflow._engine.making import MOST_CARRIED, Made, Making
 from mpflow._engine.packing import Packing
-from mpflow._engine.persistence import (
-    EMPTY,
-    SPECIAL,
-    Persistence,
-    Writes,
-)
+from mpflow._engine.pending import SPECIAL, Writes
+from mpflow._engine.persistence import EMPTY, Persistence
 from mpflow._engine.rounds import Rounds
 from mpflow._engine.saving import SAVER, Call
 from mpflow._engine.suspicion import STEP, Ledger
@@ -302,7 +298,8 @@ class Recording(Persistence):
             names = [name for name, _ in saved]
             packed, apart = self._making.packed_of(task, names, [value for _, value in saved])
             number = self._add_row_of(self._task_id(task), path_text(task.path), names, packed, apart)
-            self._making.numbers[id(task.writes)] = task.writes, number
+            if not task.flows:  # else its writes are folded before the step is saved
+                self._making.numbers[id(task.writes)] = task.writes, number
             del self._making.ended[0]
 
     def _save_writes(self, task_id: str, path: str, saved: Writes, node: str, writes: Writes) -> Iterable[Call]:

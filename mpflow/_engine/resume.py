@@ -72,7 +72,7 @@ def begin(run: Run, input: Any) -> tuple[Writes | None, Writes, Iterable[Call]]:
         if not writes and not isinstance(input.resume, dict) and not input.goto:
             raise EmptyInputError(f"graph '{run.plan.name}' received an empty Command: it needs resume, update or goto")
     if persistence is not None:
-        given = persistence.null_writes()
+        given = persistence.pending.null_writes()
     run.note_resuming(resuming)
     if resuming:
         if persistence is not None:
@@ -110,10 +110,10 @@ def _answer(run: Run, resume: Any) -> Writes:
     strict = run.parent is None and not persistence.superseded and run.user_config[CONF].get(STRICT_RESUME)
     if isinstance(resume, dict) and all(map(_is_question_id, resume)):
         if strict:
-            _check_known(resume, persistence.open_questions())
+            _check_known(resume, persistence.pending.open_questions())
         run.answers_by_id = dict(resume)
         return []
-    pending = persistence.open_questions()
+    pending = persistence.pending.open_questions()
     if len(pending) < 2:
         return [(RESUME, resume)]
     text = (
@@ -185,7 +185,11 @@ def give_answers(run: Run, attempts: Sequence[Attempt]) -> None:
         task = attempt.task
         by_id = run.answers_by_id
         if task.answers is None:
-            given = persistence.answers(run.task_id(task)) if persistence is not None and persistence.pending else []
+            given = (
+                persistence.pending.answers(run.task_id(task))
+                if persistence is not None and persistence.pending
+                else []
+            )
         else:  # an attempt before this one may have taken answers that no saver has yet
             given = task.answers.given
             by_id = {} if task.answers.took_by_id else by_id

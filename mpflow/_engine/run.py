@@ -206,7 +206,7 @@ class Run:
     def null_answer(self) -> list[Any]:
         """The answer that names no question: this run's, or that of the task it runs in."""
         if self._null is None:
-            own = [] if self.persistence is None else self.persistence.null_answer()
+            own = [] if self.persistence is None else self.persistence.pending.null_answer()
             above = self.parent.answers.null if self.parent is not None and self.parent.answers is not None else []
             self._null = own or above
         return self._null

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 from mpflow._names import BRANCH_TO, TASKS
 from mpflow._scope import TaskScope
-from mpflow._sends import SendIterator, bundle_of, packets_of
+from mpflow._sends import ReplayableSends, SendIterator, bundle_of, made_of, packets_of
 from mpflow.constants import END, START
 from mpflow.errors import InvalidUpdateError
 from mpflow.runnables.base import Callables, coerce, is_invokable, name_of
@@ -126,14 +126,16 @@ class Branch:
             return named
         if isinstance(result, (list, tuple)):
             bundle = bundle_of(result, scope)
-            return self._writes(result) if bundle is None else [(TASKS, bundle)]
+            return self._writes(made_of(result, scope)) if bundle is None else [(TASKS, bundle)]
+        if isinstance(result, ReplayableSends):
+            return self._writes(made_of([result], scope))
         return self._writes(packets_of(result, scope) if isinstance(result, Iterator) else [result])
 
     def _writes(self, answers: Sequence[Any]) -> list[tuple[str, Any]]:
         ends = self.ends
         found: list[tuple[str, Any]] = []
         for answer in answers:
-            if isinstance(answer, SendIterator):
+            if isinstance(answer, (SendIterator, ReplayableSends)):
                 found.append((TASKS, answer))
                 continue
             if isinstance(answer, Send):
