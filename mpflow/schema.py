@@ -167,7 +167,7 @@ def updates_of(result: Any, keys: Collection[str]) -> list[tuple[str, Any]] | No
     A dataclass writes all its fields; a pydantic model all but those that are None by default and were not set.
     """
     cls = type(result)
-    if not (is_dataclass(cls) or is_pydantic(cls) or _has_annotations(cls)):
+    if isinstance(result, type) or not (is_dataclass(cls) or is_pydantic(cls) or _has_annotations(cls)):
         return None
     names = _field_defaults(cls)
     set_fields = getattr(result, "model_fields_set", None)

@@ -171,13 +171,17 @@ def calls_again(graph: Graph) -> bool:
 def is_left_early(graph: Graph) -> bool:
     """Whether a task of a graph within may leave it by a command to the graph around, while others run beside it.
 
-    Which of these end before that, and are told of, is a matter of time.
+    Which of these end before that, and are told of, is a matter of time; a node that is sent to runs beside itself.
     """
     return any(
-        is_left_early(node.sub) or (len(node.sub.nodes) > 1 and any(inner.kind == "up" for inner in node.sub.nodes))
+        is_left_early(node.sub) or (_is_crowded(node.sub) and any(inner.kind == "up" for inner in node.sub.nodes))
         for node in graph.nodes
         if node.sub is not None
     )
+
+
+def _is_crowded(graph: Graph) -> bool:
+    return len(graph.nodes) > 1 or any(branch.sends for branch in graph.branches)
 
 
 # -- building --------------------------------------------------------------------------------------------------------

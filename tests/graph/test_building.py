@@ -257,7 +257,7 @@ def test_gb17_gb18_cm2_cm3_what_a_node_may_return(run: Run, result: Any, expecte
     assert run.invoke(single(lambda state: result), {}) == expected
 
 
-@pytest.mark.parametrize("result", [3, "text", ["not", "commands"], (1, 2), {1, 2}])
+@pytest.mark.parametrize("result", [3, "text", ["not", "commands"], (1, 2), {1, 2}, Update, int])
 def test_gb17_what_is_no_update_is_refused_by_name(run: Run, result: Any) -> None:
     with pytest.raises(InvalidUpdateError, match="Expected dict, got") as caught:
         run.invoke(single(lambda state: result), {})
