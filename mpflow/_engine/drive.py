@@ -71,6 +71,8 @@ def drive(run: Run, input: Any) -> Iterator[Any]:
                         reply = ()
                 else:
                     reply = _start(run, places, attempts)
+            elif kind is SAVER:
+                reply = call_saver(saver, effect[1], effect[2])
             elif kind is WAIT:
                 if places.portions is not None:
                     places.portions.hand_out()
@@ -88,8 +90,6 @@ def drive(run: Run, input: Any) -> Iterator[Any]:
                 time.sleep(effect[1])
             elif kind is CLOSE:
                 reply = _close(run, places, effect[1], effect[2], slow)
-            elif kind is SAVER:
-                reply = call_saver(saver, effect[1], effect[2])
             elif kind is CACHE:
                 reply = call_cache(run, effect[1], effect[2])
             elif kind is TELL:

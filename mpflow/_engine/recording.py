@@ -140,6 +140,10 @@ class Recording(Persistence):
     def unsaved(self) -> Sequence[Any]:  # type: ignore[override]
         return self._rows or (() if self._puts_off else self._making.ended)
 
+    @property
+    def comes_first(self) -> bool:
+        return bool(self._rows or self._making.ended or self.ledger is not None or self.plan.begins_once)
+
     def commit(self) -> Call:
         if self._making.ended:
             self._add_ended()
@@ -166,9 +170,11 @@ class Recording(Persistence):
     ) -> bool:
         """As `_add_step`, for a step like one before; whether it is."""
         making, changes, tip = self._making, self._changes, self._tip
-        if self._rounds is None or len(tasks) != 1 or making.ended != [*tasks] or self._versions_made != 1:
+        if self._rounds is None or len(tasks) != 1 or len(making.ended) != 1 or self._versions_made != 1:
             return False
         (task,) = tasks
+        if making.ended[0] is not task:
+            return False
         found = self._rounds.like(task)
         if found is None or tip is None or tip.is_heavy or not self._follows_latest or not changes.are_plain:
             return False

@@ -56,7 +56,7 @@ class Round:
     ``grown`` those that grew, each with the operation.
     """
 
-    __slots__ = ("_looks", "_updated", "frame", "grown", "names", "writes")
+    __slots__ = ("_given", "_looks", "_updated", "frame", "grown", "names", "writes")
 
     def __init__(self, updated: Collection[str], frame: Frame) -> None:
         part = frame.parts[0]
@@ -64,6 +64,7 @@ class Round:
         self.frame = frame
         self.writes = list(part.names)
         self.names = list(frame.names)
+        self._given = updated
         self._updated = frozenset(updated)
         self.grown = {name: code for name, code, _ in frame.ops if code not in (SET, DROP)}
         self._looks = [(name, code == SET) for name, code, _ in frame.ops if code in (SET, DROP)]
@@ -78,7 +79,7 @@ class Round:
         versions: Mapping[str, Any],
     ) -> bool:
         """Whether the step that `task` made by what it has `written` has this one's frame. Before it channels had these `versions`."""
-        if list(written) != self.writes or updated != self._updated:
+        if list(written) != self.writes or (updated is not self._given and updated != self._updated):
             return False
         version, now = state.counter, state.versions
         if [name for name, one in now.items() if one is version] != self.names:

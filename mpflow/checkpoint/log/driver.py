@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 STEP, RESULT = 0, 1
@@ -28,6 +29,9 @@ class Row(NamedTuple):
     base: str
     data: Any
 
+
+row_of: Callable[[tuple[str, str, int, str, Any]], Row] = partial(tuple.__new__, Row)
+"""A row of its fields: a call less than `Row`, for whoever makes one each step."""
 
 Batch = tuple[str, Sequence[Row]]
 """A thread's id and rows for it."""

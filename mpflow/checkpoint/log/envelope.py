@@ -14,7 +14,7 @@ from zlib import crc32
 import msgpack
 
 from mpflow._wire.limits import DEFAULT_LIMITS, check
-from mpflow.checkpoint.log.driver import RESULT, STEP, Row
+from mpflow.checkpoint.log.driver import RESULT, STEP, Row, row_of
 from mpflow.checkpoint.log.records import (
     DROP,
     FORMAT,
@@ -67,7 +67,7 @@ def dump_step(thread_id: str, ns: str, step: Step, base: str) -> Row:
         step.numbers,
         {at: _listed(apart) for at, apart in step.apart.items()} if step.apart else None,
     ]
-    return Row(ns, step.checkpoint_id, STEP, base, _sealed(body, thread_id, ns, step.checkpoint_id, STEP, base))
+    return row_of((ns, step.checkpoint_id, STEP, base, _sealed(body, thread_id, ns, step.checkpoint_id, STEP, base)))
 
 
 def dump_result(thread_id: str, ns: str, result: Result) -> Row:

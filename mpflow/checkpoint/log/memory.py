@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import Any
 
-from mpflow.checkpoint.log.driver import NEAR, RESULT, STEP, Batch, Drop, Row
+from mpflow.checkpoint.log.driver import NEAR, RESULT, STEP, Batch, Drop, Row, row_of
 from mpflow.checkpoint.log.records import Result, Step
 
 ROW_BYTES = 512
@@ -24,7 +24,7 @@ class Records:
 
     @staticmethod
     def dump_step(thread_id: str, ns: str, step: Step, base: str) -> Row:
-        return Row(ns, step.checkpoint_id, STEP, base, step)
+        return row_of((ns, step.checkpoint_id, STEP, base, step))
 
     @staticmethod
     def dump_result(thread_id: str, ns: str, result: Result) -> Row:
