@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from mpflow._exec.cpu import cpu_count
 from mpflow._exec.place import has_gil
-from mpflow._exec.placement.decide import THREAD, decide, ms
+from mpflow._exec.placement.decide import NO_LOCK, THREAD, decide, ms
 from mpflow._exec.placement.profile import HEAVY_S
 from mpflow._exec.placement.safety import walk
 from mpflow._exec.placement.standing import needs_of
@@ -70,6 +70,9 @@ def _auto(node: NodePlan, profile: Profile | None, pool: Any) -> tuple[str, str,
         return "loop", "it is async: it runs on the event loop", False, None
     if node.timeout_s is not None:
         return "process", f"only a worker can be ended at its deadline of {node.timeout_s:g} s", True, None
+    if not has_gil():
+        measured = "" if profile is None or not profile.calls else f"{ms(profile.cpu_s)} of CPU time a call; "
+        return "thread", measured + NO_LOCK, False, None
     standing = None if profile is None else profile.standing
     if standing is not None and standing.verdict is not None:
         held = standing.held

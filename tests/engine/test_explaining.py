@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from mpflow._engine.hints import hint
-from mpflow._exec.placement.decide import ms
+from mpflow._exec.placement.decide import NO_LOCK, ms
 from mpflow.graph import START, StateGraph
 from tests.colours import Run
 from tests.exec.placement import corpus
@@ -55,6 +55,17 @@ def test_after_a_run_it_tells_the_figures(run: Run) -> None:
     assert found["waits"].wall_s >= 0.02 > found["waits"].cpu_s
     assert found["waits"].reason.startswith(f"its calls wait: {ms(found['waits'].wall_s)} each")
     assert "of CPU time a call; sending a task costs" in found["tiny"].reason
+
+
+def test_without_the_interpreters_lock_it_says_that_threads_use_every_core(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys._is_gil_enabled", lambda: False, raising=False)
+    graph = graph_of(a=corpus.computes)
+    assert (graph.explain()["a"].can_move, graph.explain()["a"].reason) == (False, NO_LOCK)
+    run.invoke(graph, {})
+    found = graph.explain()["a"]
+    assert (found.place, found.reason) == ("thread", f"{ms(found.cpu_s)} of CPU time a call; {NO_LOCK}")
 
 
 def test_a_place_that_was_asked_for_is_named(run: Run) -> None:

@@ -27,6 +27,7 @@ may have been a bad moment, and is seen anew only there."""
 CROWD = 8
 """From so many tasks at once on, what they took tells what others will take."""
 _NOTABLE_S = 0.001
+NO_LOCK = "this Python has no interpreter lock: threads use every core"
 MANY = 64
 """So many tasks at once are worth a thought however light they are."""
 
@@ -80,7 +81,7 @@ def decide(
     `held` is why the node must not leave this process, if it must not.
     """
     if not has_gil:
-        return Verdict(THREAD, "this Python has no interpreter lock: threads use every core")
+        return Verdict(THREAD, NO_LOCK)
     if cores < 2 or costs.workers < 2:
         return Verdict(THREAD, "there is one core to run on")
     if not figures.calls and not figures.cpu_s:

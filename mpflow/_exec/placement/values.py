@@ -41,6 +41,8 @@ _FROZEN = frozenset(
         zoneinfo.ZoneInfo,
     }
 )
+_SPELT = 200
+"""Longer texts and bytes are told by a digest: to spell them out takes longer than to hash them, and holds the interpreter's lock."""
 _TIMES = frozenset({datetime.datetime, datetime.time})
 _ZONES = frozenset({datetime.timezone, zoneinfo.ZoneInfo})
 _LISTS = frozenset({list, tuple, set, frozenset, deque})
@@ -57,6 +59,9 @@ def token(value: Any) -> str | None:
     if issubclass(kind, type):
         return None
     module = module_of(kind)
+    if (kind is bytes or kind is str) and len(value) > _SPELT:
+        data = value if kind is bytes else value.encode("utf-8", "surrogatepass")
+        return f"{kind.__name__} {len(value)} {blake2b(data, digest_size=16).hexdigest()}"
     if kind in _FROZEN:
         return f"{kind.__name__} {value!r}" if _holds_values_alone(value, kind) else None
     if kind is tuple or (issubclass(kind, tuple) and hasattr(kind, "_fields") and not hasattr(value, "__dict__")):

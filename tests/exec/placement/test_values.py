@@ -35,6 +35,15 @@ def test_what_can_change_has_none(value: Any) -> None:
     assert token(value) is None
 
 
+@pytest.mark.parametrize("large", [b"x" * 5000, "\udc80" * 5000])
+def test_a_large_constant_is_told_by_a_digest(large: Any) -> None:
+    told = token(large)
+    assert told is not None
+    assert len(told) < 100
+    assert told == token(large[:-1] + large[-1:])
+    assert told != token(large[:-1] + large[:1] * 2)
+
+
 def test_a_frozen_set_has_the_same_token_in_any_order() -> None:
     assert token(frozenset(["a", "b", "c"])) == token(frozenset(["c", "b", "a"]))
 
