@@ -38,11 +38,9 @@ _HOLD_NS = 10_000_000
 """A finished task waits at most this long for others of its batch; behind one that turns out to be long, for two looks of
 the lookout."""
 _SLOW_NS = 3_000_000
-"""Before a task that may take this long, what is finished is sent. Should another take longer than anybody thought, the
-lookout sends."""
+"""What is finished is sent after a task that took this long, for the next one may too. Should another take longer than
+anybody thought, the lookout sends. One that was but held up by other processes costs no more than a frame."""
 _HOLD_BYTES = 1 << 20
-_WARY = 8
-"""After a slow task so many are expected to be slow too, and so are the first ones of a program."""
 
 
 def main(socket_fd: int, page_fd: int, stderr_fd: int, parent_pid: int) -> NoReturn:
@@ -94,8 +92,8 @@ class Worker:
         self._programs: dict[int, Any] = {}
         self._facts: dict[int, bytes] = {}
         self._kept = Kept(self._codec.decode, self._mappings)
-        self._wary: dict[int, int] = {}
-        """How many tasks of a program are expected to be slow, from the next one on."""
+        self._was_slow: dict[int, bool] = {}
+        """By program, whether the last task of it was slow."""
         self._reports = Reports(self._link, page.words, self._codec, self._mappings)
         self._timer = Timer()
         self._waits = Waits(page.words, self._reports, self._timer, self.obey, self.give_up_rest)
@@ -238,8 +236,8 @@ class Worker:
         program: Any = None
         run: Any = None
         reports.node, reports.attempt = f"program {program_number}", attempt
-        wary = self._wary.get(program_number, _WARY)
-        reports.gauge.begin(program_number, wary > 0)
+        was_slow = self._was_slow.get(program_number, True)
+        reports.gauge.begin(program_number, was_slow)
         scope: Any = None
         diff: Any = None
         answered = 0, 0
@@ -250,12 +248,10 @@ class Worker:
         due = started + hold_ns
         self._tasks = rest = enumerate(inputs if values is None else islice(values, count), first)
         for number, data in rest:
-            if wary or started > due:
+            if was_slow or started > due:
                 reports.flush()
                 started = monotonic_ns()
                 due = started + hold_ns
-                if wary:
-                    wary -= 1
             elif not is_watched and (done or results.skipped):
                 is_watched = True
                 reports.lookout.begin()
@@ -311,22 +307,24 @@ class Worker:
             ended = monotonic_ns()
             took_ns = ended - started
             if took_ns >= _SLOW_NS:
-                wary = _WARY
+                was_slow = True
                 if took_ns >= LONG_NS:
                     reports.gauge.look()
+            elif was_slow:
+                was_slow = False
             done += number, took_ns, payload
             if results.size_bytes > _HOLD_BYTES:
                 reports.flush()
                 due = ended + hold_ns
             started = ended
-        self._wary[program_number] = wary
+        self._was_slow[program_number] = was_slow
         return count
 
     def _forget(self, values: tuple[int, ...], programs: tuple[int, ...]) -> None:
         for number in programs:
             del self._programs[number]
             self._reports.gauge.forget(number)
-            self._wary.pop(number, None)
+            self._was_slow.pop(number, None)
         self._kept.forget(values)
         if releases := self._mappings.take_releases():
             self._reports.send(link.RELEASE, batches.pack(releases))
