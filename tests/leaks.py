@@ -6,6 +6,7 @@ closes what leaked: it is named, that is all.
 
 from __future__ import annotations
 
+import functools
 import gc
 import os
 import re
@@ -196,13 +197,19 @@ def _is_theirs(name: str) -> bool:
     return False
 
 
+@functools.lru_cache(4096)  # the same names lie there all the time, hundreds where programs were killed
+def _may_be_ours(name: str, own_pid: int) -> bool:
+    return _SHM_NAME.match(name) is not None and _SHM_PID.findall(name) in ([], [str(own_pid)])
+
+
 def _shared() -> dict[str, str]:
     """Names under /dev/shm, and shared memory still mapped after its descriptor was closed."""
     found: dict[str, str] = {}
     if not _LINUX:
         return found
+    own_pid = os.getpid()
     for name in os.listdir("/dev/shm"):
-        if _SHM_NAME.match(name) and _SHM_PID.findall(name) in ([], [str(os.getpid())]):
+        if _may_be_ours(name, own_pid):
             found[name] = f"/dev/shm/{name}"
     with open("/proc/self/status", "rb") as file:
         # With no shared page in memory there is nothing mapped worth the millisecond that reading the map takes.
