@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from mpflow._scope import current
 from mpflow.config import ensure_config, merge_configs
 from mpflow.runnables.base import is_invokable
-from mpflow.runtime import Runtime
 
 if TYPE_CHECKING:
     from mpflow.runnables.base import Callables
@@ -65,6 +64,8 @@ class Bound:
             return {}
         scope: Any = current.get()
         if scope is None:
+            from mpflow.runtime import Runtime
+
             runtime: Runtime[Any] = Runtime()
             scope = SimpleNamespace(
                 config=ensure_config(config),

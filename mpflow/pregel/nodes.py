@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mpflow._exec.program import Diff, NodeProgram
-from mpflow._policies import RetryPolicy, TimeoutPolicy
 from mpflow.pregel.bound import runnable_of, with_own
 from mpflow.pregel.detection import Combined, graph_within
 from mpflow.runnables.base import Callables, coerce
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from mpflow.config import RunnableConfig
-    from mpflow.types import CachePolicy
+    from mpflow.types import CachePolicy, RetryPolicy, TimeoutPolicy
 
 # How an entry of `write_to` makes what it writes.
 OUTPUT, CONSTANT, MAPPED = 0, 1, 2
@@ -68,6 +67,8 @@ class PregelNode:
         is_error_handler: bool = False,
         error_handler_node: str | None = None,
     ) -> None:
+        from mpflow.types import RetryPolicy, TimeoutPolicy  # policies are loaded by those who set one
+
         self.channels = channels if isinstance(channels, str) else list(channels)
         self.triggers = list(triggers)
         self.steps = tuple(steps)

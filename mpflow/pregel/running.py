@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from mpflow._engine.run import Run
 from mpflow._engine.setting import Asked, Setting
 from mpflow._exec.tracebacks import leave_us_out
 from mpflow._scope import SCOPE_KEY
@@ -13,6 +12,7 @@ from mpflow.pregel.described import DescribedGraph
 from mpflow.runnables.runnable import Runnable
 
 if TYPE_CHECKING:
+    from mpflow._engine.run import Run
     from mpflow.config import RunnableConfig
     from mpflow.runtime import RunControl
     from mpflow.types import All, Durability, StreamMode
@@ -39,6 +39,8 @@ class RunningGraph(DescribedGraph, Runnable[Any, Any]):
         return {name: value for name, value in self.__dict__.items() if name != "_setting"}
 
     def _run(self, config: Any, asked: Asked) -> Run:
+        from mpflow._engine.run import Run  # loaded by those who run what they build
+
         return Run(self._known_setting(), config, asked, self)
 
     def _known_setting(self) -> Setting:

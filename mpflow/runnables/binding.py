@@ -9,7 +9,6 @@ from mpflow._core.plan import NodePlan, Plan
 from mpflow._exec.branching import ItemProgram, ScatterProgram
 from mpflow._exec.place import check_executor
 from mpflow._names import TASKS
-from mpflow._policies import RetryPolicy
 from mpflow.channels.ephemeral_value import EphemeralValue
 from mpflow.channels.topic import Topic
 from mpflow.config import merge_configs
@@ -82,6 +81,8 @@ class RunnableRetry(Composite):
     ) -> None:
         if attempts < 1:
             raise ValueError(f"with_retry: stop_after_attempt takes a count of at least 1, got {attempts!r}")
+        from mpflow.types import RetryPolicy  # policies are loaded by those who set one
+
         self.bound = coerce_to_runnable(bound)
         self.policy = RetryPolicy(
             initial_interval=wait.get("initial", 1.0),

@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mpflow._core.plan import NodePlan, Plan
-from mpflow._engine.run import Run
 from mpflow._engine.setting import Asked, Setting
 from mpflow._exec.branching import BranchProgram, StreamingProgram
 from mpflow._exec.tracebacks import leave_us_out
@@ -17,6 +16,7 @@ from mpflow.runnables.function import RunnableLambda, for_child
 from mpflow.runnables.runnable import Runnable
 
 if TYPE_CHECKING:
+    from mpflow._engine.run import Run
     from mpflow._policies import RetryPolicy
     from mpflow.config import RunnableConfig
 
@@ -48,6 +48,8 @@ class Composite(Runnable[Any, Any]):
         raise NotImplementedError
 
     def _run(self, way: str, config: RunnableConfig | None, asked: Asked | None = None) -> Run:
+        from mpflow._engine.run import Run  # loaded by those who run what they build
+
         setting = self._setting_for(way)
         return Run(setting, for_child(config), setting.only_result if asked is None else asked)
 
