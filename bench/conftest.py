@@ -6,6 +6,7 @@ import faulthandler
 import os
 import platform
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -29,6 +30,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_rows] = []
+    if all(Path(arg.partition("::")[0]).resolve().is_relative_to(Path(__file__).parent) for arg in config.args):
+        config.pluginmanager.unregister(name="warnings")  # which records them
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -47,6 +50,10 @@ def race(request: pytest.FixtureRequest, benchmark: Any) -> Iterator[Race]:
     patience_s = request.config.getoption("--patience")
     faulthandler.cancel_dump_traceback_later()  # slow is not hanging, here
     with ExitStack() as stack:
+        # As in a program of the user's: where warnings are errors or recorded, what warns must stay in its thread.
+        stack.enter_context(warnings.catch_warnings())
+        warnings.resetwarnings()
+        warnings.simplefilter("ignore")
         yield Race(benchmark, request.config.stash[_rows], clock, stack, patience_s)
 
 

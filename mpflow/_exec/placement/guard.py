@@ -195,9 +195,10 @@ class GuardedProgram:
         with (
             warnings.catch_warnings(record=True) if surroundings.WARNINGS in self._watched else nullcontext() as issued
         ):
-            if issued is not None:
-                warnings.simplefilter("always")
+            hears = None if issued is None else surroundings.hear_all_warnings()
             diff = self.inner.run(input, scope)
+            if hears is not None and surroundings.who_hears_warnings() != hears:
+                raise Stays(f"it changes '{surroundings.WARNINGS}'")
         if issued:
             raise Stays(f"it warns ({issued[0].category.__name__}: {issued[0].message}), which this program listens to")
         if before is not None and surroundings.drawn() != before:
@@ -272,11 +273,13 @@ class GuardedProgram:
         self._classes[kind] = clearance
 
     def _check_settings(self, clearance: Clearance) -> None:
-        for name, value in clearance.settings.items():
+        for name, value in tuple(clearance.settings.items()):
             if name in surroundings.WATCHED:
                 if name == surroundings.CHANCE or self.settings.get(name) == repr(True):
                     self._watched.add(name)
                     self._call = self._run_watched
+                    # Each call is watched by itself: while one runs, this is other than it was, and results are sent.
+                    del clearance.settings[name]
             elif self.settings.get(name, value) != value:
                 raise Stays(f"what it goes by, {name}, is not the same in a worker")
 

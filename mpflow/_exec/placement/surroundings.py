@@ -71,6 +71,20 @@ def are_warnings_heard() -> bool:
     return any(action == "error" for action, *_ in warnings.filters)
 
 
+def who_hears_warnings() -> Any:
+    """Equal as long as a warning comes to the same."""
+    made: Any = warnings
+    is_error = any(action == "error" for action, *_ in warnings.filters)
+    return made.showwarning, getattr(made, "_showwarnmsg_impl", None), is_error
+
+
+def hear_all_warnings() -> Any:
+    """Within `warnings.catch_warnings`: let through what is not ignored by a filter for its text or module. Who hears them now."""
+    warnings.filters[:] = [one for one in warnings.filters if one[0] == "ignore" and (one[1] or one[3])]  # type: ignore[index]
+    warnings.simplefilter("always", append=True)
+    return who_hears_warnings()
+
+
 def drawn() -> Any:
     """Where numpy's shared generator is; another after anything was drawn from it."""
     module = sys.modules.get("numpy.random.mtrand")

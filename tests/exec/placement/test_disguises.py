@@ -7,6 +7,7 @@ import sys
 import time
 import warnings
 from contextlib import suppress
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -66,6 +67,27 @@ def test_a_warning_that_is_only_printed_holds_nothing(monkeypatch: pytest.Monkey
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         assert run(program, {}) == [("out", -np.inf)]
+
+
+def test_what_a_module_ignores_is_heard_by_nobody() -> None:
+    with warnings.catch_warnings(record=True):
+        warnings.filterwarnings("ignore", message="divide by zero")
+        program = guarded(made("out = float(np.log(np.zeros(1))[0])"))
+        assert run(program, {}) == [("out", -np.inf)]
+
+
+def test_results_may_be_sent_while_a_watched_call_runs() -> None:
+    """That one is watched is no change of what becomes of warnings."""
+    with warnings.catch_warnings(record=True):
+        program = guarded(made("out = float(np.log(np.ones(1))[0])"))
+        run(program, {})
+        objections = []
+        inner = program.inner
+        program.inner = SimpleNamespace(
+            run=lambda *given: (objections.append(program.objection()), inner.run(*given))[1]
+        )
+        run(program, {})
+    assert objections == [None]
 
 
 def test_a_program_that_begins_to_listen_to_warnings_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
