@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from mpflow._columns import gather
 from mpflow._core.fan import Fan, fan_of, size
+from mpflow._core.merge import Writer
 from mpflow._core.protocol import ENDED_TASK
 from mpflow._core.records import place_records
 from mpflow._core.task import ENDED, INTERRUPTED, Task
@@ -195,17 +196,7 @@ class Flow:
 
     def finish(self, tasks: Sequence[Task]) -> tuple[list[Any], dict[str, Any]]:
         """All is folded: what is left of the step's writes to be merged, and the channels that they were folded into."""
-        return [*tasks, _Rest([(name, value) for name, values in self._rest.items() for value in values])], self._folded
-
-
-class _Rest:
-    """The writes of a flow that were not folded, as a merge sees them."""
-
-    __slots__ = ("writes",)
-
-    name = ""
-    pulled = False
-    triggers = ()
-
-    def __init__(self, writes: Sequence[tuple[str, Any]]) -> None:
-        self.writes = writes
+        return [
+            *tasks,
+            Writer([(name, value) for name, values in self._rest.items() for value in values]),
+        ], self._folded

@@ -23,6 +23,19 @@ _MOST_KNOWN = 1024
 """The merges that a plan knows. Graphs write to the same few sets of channels all the time."""
 
 
+class Writer:
+    """Writes as a merge sees them without a task: in the name of a node, or of nobody."""
+
+    __slots__ = ("name", "pulled", "writes")
+
+    triggers = ()
+
+    def __init__(self, writes: Sequence[tuple[str, Any]], name: str = "") -> None:
+        self.writes = writes
+        self.name = name
+        self.pulled = bool(name)
+
+
 class Merge:
     """What a merge did: channels that were written, those that have a new value, the nodes that these start, and unknown
     names among the writes. Of those that are kept as bare values, some are ``lasting``, others ``passing``; ``folding`` are
@@ -51,7 +64,7 @@ class Merge:
 
 def merge(
     state: ChannelState,
-    tasks: Sequence[Task | Fan],
+    tasks: Sequence[Task | Fan | Writer],
     folded: Mapping[str, BinaryOperatorAggregate[Any]] = NOTHING,
     grouped: Mapping[str, list[Any]] | None = None,
     ends_step: bool = True,
@@ -135,7 +148,9 @@ def _merge_of(plan: Plan, names: tuple[str, ...]) -> Merge | None:
     return merged
 
 
-def _fold(state: ChannelState, names: Sequence[str], last: dict[str, Any], tasks: Sequence[Task | Fan]) -> None:
+def _fold(
+    state: ChannelState, names: Sequence[str], last: dict[str, Any], tasks: Sequence[Task | Fan | Writer]
+) -> None:
     """Let the reducers of these channels take the one write to each, which gives way to their value in `last`; all or none."""
     folded: list[tuple[Any, Any]] = []
     name = ""
@@ -150,7 +165,7 @@ def _fold(state: ChannelState, names: Sequence[str], last: dict[str, Any], tasks
         _raise_for(error, name, tasks)
 
 
-def _note_seen(state: ChannelState, tasks: Sequence[Task | Fan]) -> None:
+def _note_seen(state: ChannelState, tasks: Sequence[Task | Fan | Writer]) -> None:
     """Each node that a trigger started has now seen what its triggers were when it did."""
     versions = state.versions
     seen = state.seen
@@ -174,7 +189,7 @@ def _grouped(writes: Sequence[tuple[str, Any]], last: Collection[str]) -> dict[s
 def _change_objects(
     state: ChannelState,
     version: Any,
-    tasks: Sequence[Task | Fan],
+    tasks: Sequence[Task | Fan | Writer],
     grouped: Mapping[str, list[Any]],
     last: Mapping[str, Any],
     folded: Mapping[str, BinaryOperatorAggregate[Any]],
@@ -286,7 +301,9 @@ class _Change:
             state.refresh(name)
 
 
-def _check_several(state: ChannelState, name: str, written: Sequence[Any], tasks: Sequence[Task | Fan]) -> None:
+def _check_several(
+    state: ChannelState, name: str, written: Sequence[Any], tasks: Sequence[Task | Fan | Writer]
+) -> None:
     """Let the channel say what is wrong with several writes to it, if anything is."""
     try:
         state.object(name).update(written)
@@ -294,7 +311,7 @@ def _check_several(state: ChannelState, name: str, written: Sequence[Any], tasks
         raise _explained(error, name, tasks) from None
 
 
-def _raise_for(error: Exception, channel: str, tasks: Sequence[Task | Fan]) -> NoReturn:
+def _raise_for(error: Exception, channel: str, tasks: Sequence[Task | Fan | Writer]) -> NoReturn:
     """Raise what a channel raised when it was written, as the run is to hear of it."""
     if isinstance(error, InvalidUpdateError):
         raise _explained(error, channel, tasks) from None
@@ -303,7 +320,7 @@ def _raise_for(error: Exception, channel: str, tasks: Sequence[Task | Fan]) -> N
     raise ReducerError.around(channel, error) from error
 
 
-def _explained(error: InvalidUpdateError, channel: str, tasks: Sequence[Task | Fan]) -> InvalidUpdateError:
+def _explained(error: InvalidUpdateError, channel: str, tasks: Sequence[Task | Fan | Writer]) -> InvalidUpdateError:
     """The error of a channel that takes a single write, with those who wrote it in this step."""
     writers = [task.name for task in tasks for name, _ in task.writes if name == channel and task.name]
     if len(writers) > 1 and error.args:

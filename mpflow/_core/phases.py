@@ -12,7 +12,7 @@ from mpflow._core import outcomes
 from mpflow._core.dispatch import dispatch
 from mpflow._core.fan import Fan, count, fan_of
 from mpflow._core.flow import flow_of
-from mpflow._core.merge import NOTHING, merge
+from mpflow._core.merge import NOTHING, Writer, merge
 from mpflow._core.protocol import (
     BETWEEN,
     BROKEN,
@@ -45,7 +45,7 @@ def begin(scheduler: Scheduler, stimulus: Stimulus, out: list[Instruction]) -> N
     """Take the input in."""
     _, writes, given = stimulus
     plan, state = scheduler.plan, scheduler.state
-    merged = merge(state, [_Source(given)], ends_step=False) if given else None  # type: ignore[list-item]
+    merged = merge(state, [Writer(given)], ends_step=False) if given else None
     scheduler.phase = BETWEEN
     if writes is None:  # resume: what changed until now is no reason to pause again
         state.seen[INTERRUPT] = dict(state.versions)
@@ -59,11 +59,11 @@ def begin(scheduler: Scheduler, stimulus: Stimulus, out: list[Instruction]) -> N
     scheduler.step += 1
     passed = entering(plan, writes) if scheduler.unseen and not dropped else None
     if passed is None:
-        merged = merge(state, [*dropped, _Source(writes)], ends_step=bool(dropped))  # type: ignore[list-item]
+        merged = merge(state, [*dropped, Writer(writes)], ends_step=bool(dropped))
     else:
         scheduler.step += 1
         try:
-            merged = merge(state, [_Source(passed)])  # type: ignore[list-item]
+            merged = merge(state, [Writer(passed)])
         except Exception as error:
             break_run(scheduler, error, out)
             return
@@ -256,16 +256,3 @@ def _recursion_error(limit: int) -> GraphRecursionError:
             error_code=ErrorCode.GRAPH_RECURSION_LIMIT,
         )
     )
-
-
-class _Source:
-    """The run's input as a merge sees it: writes without a task."""
-
-    __slots__ = ("writes",)
-
-    name = ""
-    pulled = False
-    triggers = ()
-
-    def __init__(self, writes: Sequence[tuple[str, Any]]) -> None:
-        self.writes = writes

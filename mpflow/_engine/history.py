@@ -12,7 +12,7 @@ from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 from uuid import NAMESPACE_URL, uuid5
 
-from mpflow._core.merge import merge
+from mpflow._core.merge import Writer, merge
 from mpflow._core.state import ChannelState
 from mpflow._core.steps import due_tasks
 from mpflow._core.task import Task
@@ -112,7 +112,7 @@ class SavedStep:
     def apply_null_writes(self) -> None:
         writes = self.pending.null_writes()
         if writes:
-            merge(self.state, [_writer("", writes)], ends_step=False)
+            merge(self.state, [Writer(writes)], ends_step=False)
 
     def note_written(self, writes: Sequence[tuple[str, Any]]) -> None:
         """What an update writes: where others went on from this checkpoint, the new one must not lean on it."""
@@ -129,20 +129,6 @@ class SavedStep:
 
 def _ignore(text: str) -> None:
     return None
-
-
-class _Writer:
-    """Writes as a merge sees them, in the name of a node or of nobody."""
-
-    def __init__(self, name: str, writes: Sequence[tuple[str, Any]]) -> None:
-        self.name = name
-        self.pulled = bool(name)
-        self.triggers: tuple[str, ...] = ()
-        self.writes = writes
-
-
-def _writer(name: str, writes: Sequence[tuple[str, Any]]) -> Any:
-    return _Writer(name, writes)
 
 
 # -- looking ----------------------------------------------------------------------------------------------------------
@@ -271,7 +257,7 @@ def _superstep(
         except EmptyInputError as error:
             raise InvalidUpdateError(str(error)) from error
         step.note_written(writes)
-        return (yield from _save(step, where, "input", merge(step.state, [_writer("", writes)], ends_step=False)))
+        return (yield from _save(step, where, "input", merge(step.state, [Writer(writes)], ends_step=False)))
     if as_node == COPY:
         return (yield from _copy(plan, saver, step, values))
     return (yield from _as_nodes(plan, step, where, updates))
@@ -326,7 +312,7 @@ def _as_nodes(plan: Plan, step: SavedStep, where: Any, updates: Sequence[StateUp
         if step.saved is not None and writes and not step.is_superseded:  # others went on from it, without these
             yield SAVER, "put_writes", (where, writes, task_id, "")
         step.note_written(writes)
-        writers.append(_writer(name, writes))
+        writers.append(Writer(writes, name))
     return (yield from _save(step, where, "update", merge(state, writers)))
 
 

@@ -104,8 +104,7 @@ def awaits_natively(source: Any) -> bool:
     """Whether awaiting `source` keeps no thread busy: all of it is async, not only the outermost of its runnables."""
     if not is_invokable(source):
         return is_async(source)
-    while (bound := getattr(source, "bound", None)) is not None and is_invokable(bound):
-        source = bound
+    source = _unbound(source)
     steps = _steps_of(source)
     if steps:
         return all(map(awaits_natively, steps))
@@ -119,12 +118,18 @@ def is_only_async(source: Any) -> bool:
     """Whether `invoke` of a runnable of functions cannot run all of them, since one can only be awaited."""
     if not is_invokable(source):
         return is_async(source)
-    while (bound := getattr(source, "bound", None)) is not None and is_invokable(bound):
-        source = bound
+    source = _unbound(source)
     steps = _steps_of(source)
     if steps:
         return any(map(is_only_async, steps))
     return getattr(source, "afunc", None) is not None and getattr(source, "func", None) is None
+
+
+def _unbound(source: Any) -> Any:
+    """The runnable that bindings were put around."""
+    while (bound := getattr(source, "bound", None)) is not None and is_invokable(bound):
+        source = bound
+    return source
 
 
 def _steps_of(source: Any) -> list[Any]:
