@@ -190,6 +190,20 @@ def test_row_42_symbolic_links_are_refused(tmp_path: Path, planted: str) -> None
     assert target.read_text() == "precious"
 
 
+def test_a_second_connection_of_a_process_frees_no_lock_of_the_first(tmp_path: Path, saver: SqliteSaver) -> None:
+    path = str(tmp_path / "db")
+    save(saver, at(), 1)
+    with SqliteSaver.from_conn_string(path) as second:
+        assert value_of(second, at()) == 1
+        # The last who closes a database deletes its log: another process must see that it is not the last.
+        ask = "import sqlite3, sys; print(sqlite3.connect(sys.argv[1]).execute('SELECT count(*) FROM mpflow_rows').fetchone())"
+        for count in (1, 2):
+            told = subprocess.run([sys.executable, "-Ic", ask, path], capture_output=True, text=True, check=True).stdout
+            assert told == f"({count},)\n"
+            save(saver, at(), 2)
+    assert value_of(saver, at()) == 2
+
+
 def test_row_35_a_later_schema_is_refused(tmp_path: Path, saver: SqliteSaver) -> None:
     saver.setup()
     saver.conn.execute("UPDATE mpflow_schema SET version = 99")
