@@ -310,6 +310,31 @@ def test_filters_limits_and_before() -> None:
     assert [found.metadata["step"] for found in log.list(at(), before=where, limit=1)] == [198]
     assert list(log.list(at(), limit=0)) == []
     assert len(list(log.list(None, filter={"odd": 0}))) == 100
+    assert len(list(log.list(at(), filter={"nowhere": None}, limit=3))) == 3  # as in LangGraph's SQLite
+
+
+def listed_newest_first(log: LogSaver) -> None:
+    """Checkpoints of several threads and namespaces, in turns: a listing of all has them by time, however it is cut."""
+    wheres = [at("t"), at("t", ns="sub"), at("u")]
+    for number in range(150):
+        where = wheres[number % 3]
+        wheres[number % 3] = log.put(where, checkpoint({"a": [number]}, {"a": number}), {"step": number}, {})
+
+    def steps(config: Any, **narrowed: Any) -> list[Any]:
+        return [found.metadata["step"] for found in log.list(config, **narrowed)]
+
+    assert steps(None) == list(range(149, -1, -1))
+    assert steps(None, limit=4) == [149, 148, 147, 146]
+    assert steps(None, before=wheres[0], limit=2) == [146, 145]
+    of_thread: Any = {"configurable": {"thread_id": "t"}}
+    assert steps(of_thread, limit=4) == [148, 147, 145, 144]
+    assert [found.checkpoint["channel_values"]["a"] for found in log.list(None)] == [[n] for n in range(149, -1, -1)]
+
+
+@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+def test_cp7_checkpoints_of_several_threads_are_listed_newest_first(kind: str) -> None:
+    with nullcontext(saver()) if kind == "memory" else SqliteSaver.from_conn_string(":memory:") as log:
+        listed_newest_first(log)
 
 
 def test_a_search_with_a_limit_looks_no_further_than_to_what_it_finds(monkeypatch: pytest.MonkeyPatch) -> None:

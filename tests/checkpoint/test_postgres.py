@@ -13,6 +13,7 @@ from mpflow.testing import SaverConformance
 from mpflow.testing.protocol import PendingWrites
 from mpflow.testing.threads import ManyHands
 from tests.checkpoint.server import server
+from tests.checkpoint.test_log import listed_newest_first
 
 psycopg = pytest.importorskip("psycopg")
 psycopg_pool = pytest.importorskip("psycopg_pool")
@@ -63,6 +64,13 @@ class TestPool(PendingWrites, ManyHands):
                 await saver.close()
 
         return opened()
+
+
+def test_cp7_checkpoints_of_several_threads_are_listed_newest_first(tmp_path: Path) -> None:
+    from mpflow.checkpoint.postgres import PostgresSaver
+
+    with PostgresSaver.from_conn_string(server().conninfo(tmp_path)) as saver:
+        listed_newest_first(saver)
 
 
 def test_a_resumed_batch_asks_once_for_many_finished_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -71,7 +71,7 @@ class Driver(Protocol):
     def steps(
         self, thread_id: str | None, ns: str | None, before: str | None, limit: int | None
     ) -> Sequence[tuple[str, Row]]:
-        """Steps with their thread's id: by thread, then namespace, each namespace's newest first; the first `limit`.
+        """Steps with their thread's id, the newest of all first, equals by thread and namespace; the first `limit`.
 
         None stands for any thread, for any namespace. `before`: only those whose id is less.
         """

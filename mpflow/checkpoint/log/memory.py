@@ -134,7 +134,7 @@ class MemoryDriver:
         self, thread_id: str | None, ns: str | None, before: str | None, limit: int | None
     ) -> Sequence[tuple[str, Row]]:
         with self._lock:
-            found = (
+            found: Iterable[tuple[str, Row]] = (
                 (owner, space.steps[one])
                 for owner in ([thread_id] if thread_id is not None else sorted(self._threads))
                 for name, space in sorted(self._threads.get(owner, {}).items())
@@ -142,6 +142,8 @@ class MemoryDriver:
                 for one in reversed(space.ids)
                 if one in space.steps and (before is None or one < before)
             )
+            if thread_id is None or ns is None:  # those of one namespace are in order
+                found = sorted(found, key=lambda pair: pair[1].checkpoint_id, reverse=True)
             return list(islice(found, limit))
 
     def rows(self, thread_id: str) -> Sequence[Row]:

@@ -231,27 +231,26 @@ def _matches(log: LogSaver, thread_id: str, row: Row, filter: Mapping[str, Any])
     (step,) = log.records(thread_id, (row,))
     assert isinstance(step, Step)
     metadata = cast("Mapping[str, Any]", metadata_of(log, step))
-    return all(key in metadata and metadata[key] == value for key, value in filter.items())
+    return all(metadata.get(key) == value for key, value in filter.items())
 
 
 def page(log: LogSaver, found: Sequence[tuple[str, Row]]) -> Calls:
-    """The checkpoints at the head of a listing: up to `PAGE` of one namespace, and how many they are."""
-    thread_id, newest = found[0]
-    covered = [
-        row
-        for owner, row in found[:PAGE]
-        # The rows that the newest needs reach back to its base: so far its neighbours can be folded from them too.
-        if owner == thread_id and row.ns == newest.ns and row.base >= newest.base
-    ]
-    rows: Sequence[Row] = yield "chain", thread_id, newest.ns, newest.checkpoint_id
-    if not rows:  # deleted meanwhile
-        return [], 1
-    count = 0
-    while count < len(covered) and found[count][1] is covered[count]:
-        count += 1
-    ids = {row.checkpoint_id for row in covered[:count]}
-    ids &= {row.checkpoint_id for row in rows if row.kind == STEP}
-    states = fold(thread_id, newest.ns, log.records(thread_id, rows), ids)
+    """The first `PAGE` checkpoints of a listing, but for those deleted meanwhile: thread, namespace and state of each."""
+    first = found[:PAGE]
+    states: dict[int, State | None] = {}
+    for at, (thread_id, newest) in enumerate(first):
+        if at in states:
+            continue
+        rows: Sequence[Row] = yield "chain", thread_id, newest.ns, newest.checkpoint_id
+        covered = {
+            number: row.checkpoint_id
+            for number, (owner, row) in enumerate(first[at:], at)
+            # The rows that the newest needs reach back to its base: so far its neighbours can be folded from them too.
+            if owner == thread_id and row.ns == newest.ns and row.base >= newest.base
+        }
+        wanted = {row.checkpoint_id for row in rows if row.kind == STEP}.intersection(covered.values())
+        folded = fold(thread_id, newest.ns, log.records(thread_id, rows), wanted)
+        states.update((number, folded.get(one)) for number, one in covered.items())
     return [
-        (thread_id, newest.ns, states[one.checkpoint_id]) for one in covered[:count] if one.checkpoint_id in states
-    ], count
+        (owner, row.ns, state) for number, (owner, row) in enumerate(first) if (state := states[number]) is not None
+    ]

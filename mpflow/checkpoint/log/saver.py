@@ -215,8 +215,8 @@ class LogSaver(BaseCheckpointSaver[str]):
     ) -> Iterator[CheckpointTuple]:
         found = self._perform(operations.find(self, config, filter, _id_in(before), limit))
         while found:
-            states, count = self._perform(operations.page(self, found))
-            found = found[count:]
+            states = self._perform(operations.page(self, found))
+            found = found[operations.PAGE :]
             for thread_id, ns, state in states:
                 yield operations.tuple_of(self, thread_id, ns, state)
 
@@ -266,8 +266,8 @@ class LogSaver(BaseCheckpointSaver[str]):
     ) -> AsyncIterator[CheckpointTuple]:
         found = await self._aperform(operations.find(self, config, filter, _id_in(before), limit))
         while found:
-            states, count = await self._aperform(operations.page(self, found))
-            found = found[count:]
+            states = await self._aperform(operations.page(self, found))
+            found = found[operations.PAGE :]
             for thread_id, ns, state in states:
                 yield operations.tuple_of(self, thread_id, ns, state)
 

@@ -201,6 +201,6 @@ def steps(thread_id: str | None, ns: str | None, before: str | None, limit: int 
             parameters.append(text(value))
     statement = (
         f"SELECT s.thread_id, s.ns, {_COLUMNS} FROM mpflow_spaces s JOIN mpflow_rows r ON r.space = s.space "
-        f"WHERE {' AND '.join(conditions)} ORDER BY s.thread_id, s.ns, r.checkpoint_id DESC LIMIT %b"
+        f"WHERE {' AND '.join(conditions)} ORDER BY r.checkpoint_id DESC, s.thread_id, s.ns LIMIT %b"
     )
     return statement, [*parameters, limit]

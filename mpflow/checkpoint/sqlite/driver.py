@@ -303,7 +303,7 @@ class SqliteDriver:
                 parameters.append(value)
         found = self._read(
             f"SELECT s.thread_id, s.ns, {_COLUMNS} FROM mpflow_spaces s JOIN mpflow_rows r ON r.space = s.space "
-            f"WHERE {' AND '.join(conditions)} ORDER BY s.thread_id, s.ns, r.checkpoint_id DESC LIMIT ?",
+            f"WHERE {' AND '.join(conditions)} ORDER BY r.checkpoint_id DESC, s.thread_id, s.ns LIMIT ?",
             [*parameters, -1 if limit is None else limit],
         )
         return [(row[0], Row(*row[1:])) for row in found]
