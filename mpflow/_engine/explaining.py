@@ -50,9 +50,12 @@ def _explained(node: NodePlan, default: Any, pool: Any) -> NodePlacement:
         moved = None if profile is None or profile.standing is None else profile.standing.guarded
         memory_bytes = used.memory(moved or node.program)
     if place == "process" and not sent and used is not None:
-        sent, away_s, _ = used.measured(node.program)
-        if sent:
-            reason += f"; {ms(away_s)} a call in a worker"
+        spent = used.spent(node.program)
+        if spent.tasks:
+            sent, away_s, cpu_s = spent.tasks, spent.run_s / spent.tasks, spent.cpu_s / spent.tasks
+            reason += f"; {ms(away_s)} a call in a worker, {ms(cpu_s)} of it CPU time"
+            if spent.waits:
+                reason += ": its calls wait, as they could in threads"
     return NodePlacement(
         node.name, name, place, reason, can_move, held, here, sent, cpu_s, wall_s, away_s, memory_bytes
     )

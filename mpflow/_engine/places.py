@@ -122,7 +122,7 @@ class Places:
             if node.meter.is_heavy or (self.pool is not None and self.routes[node] is PROCESS):
                 from mpflow._engine.hints import hint
 
-                if hint(node, self.routes[node], self.pool):
+                if hint(node, self.routes[node], self.pool, self._most_here(node)):
                     with suppress(ValueError):  # another run of the graph may have said it at the same time
                         self.routes.asked.remove(node)
                     break
@@ -173,9 +173,19 @@ class Places:
 
     def threads(self) -> ThreadPlace[Attempt]:
         if self._threads is None:
-            limit = self.run.scheduler.max_concurrency or default_threads()
-            self._threads = ThreadPlace(self.run.performer.perform, limit)
+            self._threads = ThreadPlace(self.run.performer.perform, self._limit)
         return self._threads
+
+    @property
+    def _limit(self) -> int:
+        return self.run.scheduler.max_concurrency or default_threads()
+
+    def _most_here(self, node: NodePlan) -> int:
+        """How many tasks of a node that waits could be under way at once in this process."""
+        callables = node.program.callables
+        if self.awaits and callables.afunc is not None:
+            return self.run.scheduler.max_concurrency or sys.maxsize
+        return 0 if callables.func is None else self._limit
 
     def untaken(self) -> Attempt | None:
         """An attempt that waits for a thread, for the caller to perform instead."""

@@ -225,7 +225,7 @@ def unpack(data: Any) -> Any:
 
 
 # -- results: (rss, releases, skipped numbers, numbers, nanoseconds, channel, payloads or all of them, positions failed, tickets,
-# answers, bytes copied into shared memory, figures of tasks that were moved); with a channel, what came back is that channel's values
+# answers, bytes copied into shared memory, (CPU time, delays) in nanoseconds, figures of tasks that were moved); with a channel, what came back is that channel's values
 
 
 def flat(diff: Sequence[tuple[str, Any]]) -> list[Any]:
@@ -294,6 +294,7 @@ class Results:
         "flags",
         "size_bytes",
         "skipped",
+        "spent_ns",
         "tickets",
     )
 
@@ -307,6 +308,8 @@ class Results:
         self.tickets: list[tuple[int, int]] = []
         self.answers: list[tuple[int, bytes]] = []
         """By position, for tasks that took an answer: those given by now, and how many unaddressed ones are left."""
+        self.spent_ns = 0, 0
+        """The CPU time of the process, and how long it could have run and another did, since results last said so."""
         self.figures: tuple[int, int, int, int] | None = None
         """What was measured of tasks that nobody asked to be run here."""
         self.size_bytes = 0
@@ -335,6 +338,7 @@ class Results:
             each.clear()
         self.size_bytes = self.flags = 0
         self.figures = None
+        self.spent_ns = 0, 0
         self.channel = ""
 
     def refuse(self, error: bytes) -> None:
@@ -373,7 +377,7 @@ class Results:
             payloads, large = split(payloads)
         head = (
             rss_bytes, releases, self.skipped, done[0::3], done[1::3], self.channel or "", payloads, whole,
-            self.failed, self.tickets, self.answers, shared_bytes, self.figures,
+            self.failed, self.tickets, self.answers, shared_bytes, self.spent_ns, self.figures,
         )  # fmt: skip
         return join(head, large)
 

@@ -11,12 +11,12 @@ from functools import partial
 from time import monotonic
 from typing import Any
 
-from mpflow._columns import Attempts, Piece, lead, singly
+from mpflow._columns import Attempts, Piece, Span, lead, singly
 from mpflow._exec import batches, deadline, deaths, outcomes
 from mpflow._exec.admission import LOOK_AGAIN_S
 from mpflow._exec.crew import GONE, LEAVING, READY, STARTING, Worker
 from mpflow._exec.floor import Floor
-from mpflow._exec.functions import Watched
+from mpflow._exec.functions import Spent, Watched
 from mpflow._exec.giving import Giving
 from mpflow._exec.hearing import Hearing
 from mpflow._exec.lending import Lending
@@ -28,6 +28,8 @@ from mpflow.errors import PoolClosedError, WorkerLost
 
 STUCK_S = 0.005
 """A task that has run for this long is not tiny: what waits behind it is taken back if another worker is idle."""
+_LOOKED_AT = 64
+"""Of so many attempts that come together it is noted with how many others they came."""
 
 
 class Foreman:
@@ -61,6 +63,16 @@ class Foreman:
         else:
             self._make_way(lead(attempts).outbox)
             self._floor.queue.add(attempts)
+            self._count(attempts)
+
+    def _count(self, attempts: Attempts) -> None:
+        """Note how many tasks are here at once, now that these have come."""
+        floor = self._floor
+        at_once = len(floor.queue) + sum(len(worker.window) for worker in floor.roster.crew)
+        some = [lead(attempts)] if type(attempts) is Span else attempts[:_LOOKED_AT]
+        for program in {attempt.program for attempt in some}:
+            shipment = floor.parcels.shipments.of(program)
+            shipment.at_once = max(shipment.at_once, at_once)
 
     def _make_way(self, outbox: Any) -> None:
         """Take back what other runs have waiting at the workers for long, when one more begins to queue."""
@@ -140,6 +152,10 @@ class Foreman:
         """See `WorkerPool.measured`."""
         shipment = self._floor.parcels.shipments.of(program)
         return shipment.seen, shipment.mean_s, shipment.batches
+
+    def spent(self, program: Any) -> Spent:
+        """See `WorkerPool.spent`."""
+        return self._floor.parcels.shipments.of(program).spending()
 
     def memory(self, program: Any) -> int:
         """See `WorkerPool.memory`."""

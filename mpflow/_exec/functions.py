@@ -10,7 +10,7 @@ import types
 import weakref
 from collections.abc import Iterator
 from itertools import count
-from typing import Any
+from typing import Any, NamedTuple
 
 from mpflow._exec.appetite import Appetite
 from mpflow._exec.bindings import Bindings, global_names, slots_of
@@ -22,11 +22,15 @@ _numbers = count(1)
 class Traffic:
     """What the tasks of a node have moved: bytes through sockets and bytes copied into shared memory, out and back in."""
 
-    __slots__ = ("bytes_in", "bytes_out", "run_s", "shared_in", "shared_out", "tasks")
+    __slots__ = ("bytes_in", "bytes_out", "cpu_s", "delayed_s", "run_s", "shared_in", "shared_out", "tasks")
 
     def __init__(self) -> None:
         self.tasks = 0
         self.run_s = 0.0
+        self.cpu_s = 0.0
+        """What their workers computed meanwhile..."""
+        self.delayed_s = 0.0
+        """...and how long they could have, and something else ran in their place."""
         self.bytes_out = 0
         self.bytes_in = 0
         self.shared_out = 0
@@ -37,7 +41,7 @@ class Traffic:
             setattr(self, name, getattr(self, name) + getattr(other, name))
 
     def as_dict(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in ("tasks", "run_s", *_MOVED)}
+        return {name: getattr(self, name) for name in ("tasks", "run_s", "cpu_s", *_MOVED)}
 
 
 _MOVED = ("bytes_out", "bytes_in", "shared_out", "shared_in")
@@ -62,11 +66,37 @@ class Watched:
         self.calls += calls
 
 
+_MOSTLY = 3
+"""A node waits if it does for so many times as long as it computes."""
+
+
+class Spent(NamedTuple):
+    """What the tasks of a program took of a pool's workers: how long they ran, what the workers computed meanwhile, how long
+    something else ran in their place; and with how many others they came, at most."""
+
+    tasks: int
+    run_s: float
+    cpu_s: float
+    delayed_s: float
+    at_once: int
+
+    @property
+    def waited_s(self) -> float:
+        """How long they waited for something by themselves."""
+        return max(0.0, self.run_s - self.cpu_s - self.delayed_s)
+
+    @property
+    def waits(self) -> bool:
+        """Whether they did next to nothing else."""
+        return self.waited_s > _MOSTLY * self.cpu_s
+
+
 class Shipment:
     """A program as it travels: its number, its bytes, and how long its tasks take."""
 
     __slots__ = (
         "appetite",
+        "at_once",
         "batches",
         "bindings",
         "called",
@@ -88,6 +118,8 @@ class Shipment:
         self.mean_s = 0.0
         self.batches = 0
         """In how many batches they travelled."""
+        self.at_once = 0
+        """So many tasks were with the pool when some of these came, at most."""
         self.traffic = Traffic()
         self.watched = Watched()
         self.appetite = Appetite(memory_bytes)
@@ -115,6 +147,15 @@ class Shipment:
         self.seen += count
         self.traffic.tasks += count
         self.traffic.run_s += total_s
+
+    def spending(self) -> Spent:
+        traffic = self.traffic
+        return Spent(traffic.tasks, traffic.run_s, traffic.cpu_s, traffic.delayed_s, self.at_once)
+
+    def spent(self, cpu_ns: int, delayed_ns: int) -> None:
+        """Take in what a worker computed for tasks that have ended, and how long it was kept from that."""
+        self.traffic.cpu_s += cpu_ns * 1e-9
+        self.traffic.delayed_s += delayed_ns * 1e-9
 
 
 class Shipments:

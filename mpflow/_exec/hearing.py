@@ -178,7 +178,7 @@ class Hearing:
         head, tail = batches.part(body)
         (
             rss_bytes, releases, skipped, numbers, times_ns, channel, payloads, whole, failed, tickets, answers, shared,
-            figures,
+            spent_ns, figures,
         ) = head  # fmt: skip
         if releases:
             self._floor.parcels.arena.release(worker.pid, releases)
@@ -204,6 +204,7 @@ class Hearing:
             if first is not None:
                 shipment = self._floor.parcels.shipments.of(first.program)
                 shipment.measured(len(numbers), sum(times_ns) / 1e9)
+                shipment.spent(*spent_ns)
                 if figures is not None:
                     shipment.watched.add(*figures)
                 shipment.traffic.bytes_in += len(body)

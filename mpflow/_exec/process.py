@@ -24,7 +24,7 @@ from typing import Any
 from mpflow._columns import Attempts
 from mpflow._exec.cpu import cpu_count, thread_limits
 from mpflow._exec.foreman import Foreman
-from mpflow._exec.functions import Watched
+from mpflow._exec.functions import Spent, Watched
 from mpflow._exec.interrupts import Uninterrupted, pass_on
 from mpflow._exec.mailbox import Mailbox
 from mpflow._exec.polling import Events, Polling
@@ -147,6 +147,10 @@ class WorkerPool:
         batches they were sent."""
         return self._foreman.measured(program)
 
+    def spent(self, program: Any) -> Spent:
+        """What the tasks of a program took of the workers in all."""
+        return self._foreman.spent(program)
+
     def memory(self, program: Any) -> int:
         """The peak in bytes by which a task of a program is expected to grow its worker; 0 if that is nothing worth counting."""
         return self._foreman.memory(program)
@@ -168,7 +172,8 @@ class WorkerPool:
     def stats(self) -> dict[str, Any]:
         """Counts since the pool was made, and its workers now.
 
-        ``nodes`` has for each node its ``tasks``, the seconds they ran (``run_s``), and what they moved: ``bytes_out`` to
+        ``nodes`` has for each node its ``tasks``, the seconds they ran (``run_s``) and what their workers computed
+        meanwhile (``cpu_s``), and what they moved: ``bytes_out`` to
         workers and ``bytes_in`` from them through sockets, ``shared_out`` and ``shared_in`` copied into shared memory;
         ``memory`` is the peak in bytes that is expected of the next one. ``held_back`` counts tasks that had to wait
         until what ran left memory for them, or told how much such tasks take.

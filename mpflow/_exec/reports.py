@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
-from time import monotonic_ns
+from time import monotonic_ns, process_time_ns
 from typing import Any
 
 from mpflow._exec import batches, link, logs, slots
@@ -16,6 +16,7 @@ from mpflow._exec.errands import Errands
 from mpflow._exec.gauge import Gauge
 from mpflow._exec.lookout import Lookout
 from mpflow._exec.payloads import Payloads
+from mpflow._exec.placement.pauses import Pauses
 from mpflow._wire.codec import Codec
 from mpflow._wire.mappings import Mappings
 from mpflow._wire.memory import private_bytes
@@ -58,6 +59,9 @@ class Reports:
         self._rss_bytes = 0
         self._rss_at = 0
         self._untaken = self._untaken_bytes = 0
+        self._pauses = Pauses()
+        self._spent_ns = self._delayed_ns = 0
+        self.spend()
 
     def go_astray(self) -> None:
         """This process is a task's fork of the worker."""
@@ -87,6 +91,7 @@ class Reports:
                 self._measure()
             if self.watched is not None:
                 results.figures = self.watched.figures()
+            results.spent_ns = self.spend()
             self._send_results(self._mappings.take_releases())
 
     def _send_results(self, releases: list[int]) -> None:
@@ -94,6 +99,12 @@ class Reports:
             self.results.refuse(self.payloads.of_error(objection, self.node))
         self.send(link.RESULTS, *self.results.parts(self._rss_bytes, releases, self.payloads.take_copied_bytes()))
         self.results.clear()
+
+    def spend(self) -> tuple[int, int]:
+        """What this process computed since this was last asked, and how long its own thread was kept from that."""
+        spent_ns, delayed_ns = self._spent_ns, self._delayed_ns
+        self._spent_ns, self._delayed_ns = process_time_ns(), self._pauses.delays_ns()
+        return self._spent_ns - spent_ns, self._delayed_ns - delayed_ns
 
     def _running(self) -> int:
         return self._words[slots.RUNNING]

@@ -335,6 +335,7 @@ class Worker:
             import pickle
 
             program = self._programs[number] = pickle.loads(program)
+            self._reports.spend()  # what it took to load is no task's
         return program
 
     def _give_answers(self, scope: WorkerScope, answers: bytes) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import time
 from io import StringIO
 from typing import Any
@@ -10,8 +11,11 @@ import pytest
 from rich.console import Console
 
 from mpflow._engine.hints import hint
+from mpflow._exec.functions import Spent
 from mpflow._exec.placement.decide import NO_LOCK, ms
+from mpflow._exec.process import WorkerPool
 from mpflow.graph import START, StateGraph
+from mpflow.types import Send
 from tests.colours import Run
 from tests.exec.placement import corpus
 
@@ -127,11 +131,15 @@ def test_a_thread_that_holds_up_the_others_is_told_once(
 class Pool:
     max_workers = 2
 
-    def __init__(self, *figures: Any) -> None:
+    def __init__(self, figures: tuple[int, float, int] = (0, 0.0, 0), spent: Spent | None = None) -> None:
         self.figures = figures
+        self.spending = spent or Spent(0, 0.0, 0.0, 0.0, 0)
 
     def measured(self, program: Any) -> tuple[int, float, int]:
-        return self.figures  # type: ignore[return-value]
+        return self.figures
+
+    def spent(self, program: Any) -> Spent:
+        return self.spending
 
 
 @pytest.mark.parametrize(
@@ -142,7 +150,7 @@ def test_workers_for_tiny_calls_are_told_if_each_travels_by_itself(
     calls: int, mean_s: float, batches: int, is_told: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     node = graph_of(a=corpus.remembers_nothing)._plan.nodes["a"]
-    assert hint(node, "process", Pool(calls, mean_s, batches)) is is_told
+    assert hint(node, "process", Pool((calls, mean_s, batches)), 6) is is_told
     assert len(hints(caplog)) == is_told
     if is_told:
         assert "its calls take 5 us in a worker" in hints(caplog)[0] and "travel 1.0 at a time" in hints(caplog)[0]
@@ -169,3 +177,67 @@ def test_what_a_task_takes_of_memory_is_told(run: Run) -> None:
     found = graph.explain()["a"]
     assert found.memory_bytes >= 32 << 20
     assert f"{found.memory_bytes / 1e6:,.0f} MB" in str(graph.explain())
+
+
+@pytest.mark.parametrize(
+    ("spent", "most_here", "is_told"),
+    [
+        (Spent(200, 4.0, 0.1, 0.0, 48), 6, True),
+        (Spent(200, 4.0, 0.1, 0.0, 2), 6, False),  # no more than there are workers
+        (Spent(200, 4.0, 3.0, 0.0, 48), 6, False),  # it computes
+        (Spent(200, 4.0, 0.1, 3.0, 48), 6, False),  # others computed in its place
+        (Spent(20, 0.4, 0.01, 0.0, 48), 6, False),  # hardly anything was lost
+        (Spent(200, 4.0, 0.1, 0.0, 48), 2, False),  # no more threads than workers
+        (Spent(200, 4.0, 0.1, 0.0, 48), 0, False),  # it can only be awaited, and nobody does
+    ],
+)
+def test_workers_that_wait_are_told_of_where_many_wait(
+    spent: Spent, most_here: int, is_told: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    node = graph_of(a=corpus.remembers_nothing)._plan.nodes["a"]
+    assert hint(node, "process", Pool(spent=spent), most_here) is is_told
+    assert len(hints(caplog)) == is_told
+    if is_told:
+        assert "its calls wait: 20 ms each in a worker, 500 us of it CPU time" in hints(caplog)[0]
+        assert "48 were there at once: they take 480 ms in 2 workers, 160 ms in this process" in hints(caplog)[0]
+
+
+def test_a_node_that_waits_on_processes_is_told_once_and_explained(
+    run: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("mpflow._engine.hints.ENOUGH_S", 0.02)
+    graph = StateGraph(dict).add_node("a", waits_for_a_moment, executor="process")
+    graph.add_conditional_edges(START, lambda _: [Send("a", {}) for _ in range(24)], ["a"])
+    with WorkerPool(2) as pool:
+        app = graph.compile(pool=pool)
+        for _ in range(3):
+            run.invoke(app, {}, {"max_concurrency": 24})
+        (placement,) = app.explain()
+    (text,) = hints(caplog)
+    assert text.startswith("node 'a': executor='process' costs more than it gains: its calls wait")
+    assert "24 were there at once" in text
+    assert placement.calls_in_workers == 72
+    assert "of it CPU time: its calls wait, as they could in threads" in placement.reason
+    assert placement.cpu_s < 0.25 * placement.worker_s
+
+
+def test_a_node_that_computes_on_processes_is_told_nothing(
+    run: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("mpflow._engine.hints.ENOUGH_S", 0.001)
+    graph = StateGraph(dict).add_node("a", computes_for_a_moment, executor="process")
+    graph.add_conditional_edges(START, lambda _: [Send("a", {}) for _ in range(12)], ["a"])
+    with WorkerPool(2) as pool:
+        app = graph.compile(pool=pool)
+        run.invoke(app, {}, {"max_concurrency": 12})
+        (placement,) = app.explain()
+    assert not hints(caplog)
+    assert "its calls wait" not in placement.reason and "of it CPU time" in placement.reason
+
+
+def waits_for_a_moment(state: Any) -> Any:
+    select.select([], [], [], 0.005)
+
+
+def computes_for_a_moment(state: Any) -> Any:
+    sum(range(200_000))

@@ -25,7 +25,7 @@ class Pauses:
             os.close(self._file)
 
     def begin(self) -> None:
-        self._delayed_ns = self._delays_ns()
+        self._delayed_ns = self.delays_ns()
         self._switches = _switches()
         self._began_ns = perf_counter_ns()
 
@@ -34,10 +34,10 @@ class Pauses:
         wall_ns = perf_counter_ns() - self._began_ns
         if _switches() == self._switches >= 0:  # without a pause of its own, the rest is what others took
             return 0
-        return max(0, wall_ns - cpu_ns - (self._delays_ns() - self._delayed_ns))
+        return max(0, wall_ns - cpu_ns - (self.delays_ns() - self._delayed_ns))
 
-    def _delays_ns(self) -> int:
-        """How long it could have run, and another ran in its place."""
+    def delays_ns(self) -> int:
+        """How long it could have run, and another ran in its place, since it began to live."""
         if self._file < 0:
             return 0
         try:
