@@ -142,18 +142,22 @@ class LoopPlace:
                     continue
 
 
+_NAP_S = 0.04
+"""The pool's own thread listens where nobody has for longer (see `spawn`)."""
+
+
 class _Listener:
     """Reads a pool's sockets for the running loop, and not while it is calm (see `calm`). Does not hold the loop."""
 
     def __init__(self, pool: WorkerPool) -> None:
         self._pool = pool
         self._descriptor = pool.fileno()
+        self._door = pool.door()
         self._nap: asyncio.TimerHandle | None = None
         self.runs = 0
         self._listen()
 
     def _listen(self) -> None:
-        self._nap = None
         asyncio.get_running_loop().add_reader(self._descriptor, self._read)
 
     def _read(self) -> None:
@@ -162,16 +166,29 @@ class _Listener:
         except KeyboardInterrupt as interrupt:
             leave_us_out(interrupt)
             raise
-        if calm_s := self._pool.calm_s():
+        if calm_s := self._pool.begin_calm():
             loop = asyncio.get_running_loop()
             loop.remove_reader(self._descriptor)
-            self._nap = loop.call_later(calm_s, self._listen)
+            loop.add_reader(self._door, self._wake)
+            self._nap = loop.call_later(min(calm_s, _NAP_S), self._wake)
+
+    def _wake(self) -> None:
+        self._get_up()
+        self._listen()
+        self._read()
+
+    def _get_up(self) -> None:
+        assert self._nap is not None
+        self._nap.cancel()
+        self._nap = None
+        asyncio.get_running_loop().remove_reader(self._door)
+        self._pool.end_calm()
 
     def end(self) -> None:
         if self._nap is None:
             asyncio.get_running_loop().remove_reader(self._descriptor)
         else:
-            self._nap.cancel()
+            self._get_up()
 
 
 _listeners: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[WorkerPool, _Listener]] = WeakKeyDictionary()

@@ -20,7 +20,7 @@ from mpflow._messages import Attempt
 TARGET_S = 0.04
 """What a batch aims to take, of one run alone. A frame costs some 100 us on both sides together, more where the code for it
 has left the caches: below one percent."""
-WINDOW_S = 0.1
+WINDOW_S = 0.2
 """Work for this long lies ready at each worker while there is plenty, so that none waits for us when we are busy, nor we
 need to listen all the time."""
 SHARED_TARGET_S = 0.003

@@ -48,6 +48,7 @@ class Worker:
         "given",
         "is_fresh",
         "killed_for",
+        "last_batch",
         "leave_by",
         "mappings",
         "mean_s",
@@ -85,6 +86,8 @@ class Worker:
         self.begun: dict[int, float] = {}
         """When those began that waited once, and may be below what runs, by `time.monotonic`."""
         self.next_number = 1
+        self.last_batch = 0
+        """The number of the first task of the last batch that it was given."""
         self.programs: set[int] = set()
         self.facts: dict[int, None] = {}
         self.values: set[int] = set()
@@ -118,6 +121,11 @@ class Worker:
     def waiting(self) -> int:
         """How many tasks it was given and has not started."""
         return self.next_number - 1 - self.page.last_started
+
+    @property
+    def has_more(self) -> bool:
+        """It has batches behind the one that it runs."""
+        return self.page.last_started < self.last_batch
 
     @property
     def is_loading(self) -> bool:
@@ -165,6 +173,7 @@ class Worker:
         ticket = self._ticket(lease)
         parts = batches.join((logs.is_replaced(), logs.level(), ticket, inputs.whole, groups), large)
         self.next_number = first + len(attempts)
+        self.last_batch = first
         self.window.add(first, attempts)
         writer.add(link.LENT if is_lent else link.TASKS, *parts)
         facts.drop_oldest(self.facts)

@@ -99,7 +99,7 @@ class Hearing:
         self._floor.roster.kill(worker, "protocol")
 
     def _hear(self, worker: Worker, kind: int, body: Any) -> None:
-        if kind != link.RESULTS or len(body) > SMALL_BYTES:
+        if kind not in link.CAN_WAIT or len(body) > SMALL_BYTES:
             self._floor.calm.disturb()
         if kind == link.RESULTS:
             self._take_results(worker, body)

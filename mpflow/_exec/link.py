@@ -15,7 +15,9 @@ from typing import Any
 from mpflow._wire.frames import FrameReader, frame, rest_of
 
 # To the worker.
-SETUP = 1  # msgpack: pickled initializer, whether to report memory, budget of shared memory
+SETUP = (
+    1  # msgpack: pickled initializer, whether to report memory, budget of shared memory; comes with the door's outside
+)
 PROGRAM = 2  # number (8 bytes), pickled program
 FACTS = 3  # number (8 bytes), encoded facts
 TASKS = 4  # see `batches`
@@ -51,6 +53,9 @@ ALL = -2
 FILES = 32  # msgpack: numbers of files of shared memory; their descriptors come along
 RELEASE = 33  # msgpack: tickets of shared memory that are done with
 DROP_FILES = 34  # msgpack: numbers of files that hold nothing any more
+
+CAN_WAIT = frozenset({HELLO, RESULTS, MEMORY, RELEASE})
+"""What a worker says without knocking (see `door`)."""
 
 _FDS = 16
 _ROOM = socket.CMSG_SPACE(_FDS * array("i").itemsize)

@@ -16,6 +16,7 @@ from threading import get_ident
 from time import monotonic
 from typing import Protocol
 
+from mpflow._exec.door import Door
 from mpflow._exec.mailbox import Mailbox
 
 _FOREVER = float("inf")
@@ -40,8 +41,12 @@ class Polled(Protocol):
         """When `handle` must be called without any event."""
         ...
 
-    def calm_s(self) -> float:
-        """For how long events may wait."""
+    def begin_calm(self) -> float:
+        """For how many seconds events may wait, unless somebody knocks. If for any, `end_calm` follows."""
+        ...
+
+    def end_calm(self) -> bool:
+        """Whether somebody has knocked."""
         ...
 
     def unattended(self) -> None:
@@ -56,8 +61,10 @@ class Polling:
         self.epoll = select.epoll()
         self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self.epoll.register(self._bell, select.EPOLLIN)
-        self._bell_alone = select.poll()
-        self._bell_alone.register(self._bell, select.POLLIN)
+        self.door = Door()
+        self._bell_and_door = select.poll()
+        self._bell_and_door.register(self._bell, select.POLLIN)
+        self._bell_and_door.register(self.door, select.POLLIN)
         # Whoever polls, under the key 0. A dict says by itself who that is, so that Ctrl-C between taking the lead and
         # remembering it loses nothing.
         self._leader: dict[int, _Waiter] = {}
@@ -132,6 +139,7 @@ class Polling:
     def let_go(self) -> None:
         """Close the descriptors. For the leader, and for a forked child, where nobody leads."""
         self.epoll.close()
+        self.door.close()
         bell, self._bell = self._bell, -1
         if bell >= 0:
             os.close(bell)
@@ -144,12 +152,12 @@ class Polling:
         while not mailbox.items:
             self._wakes_at = _FOREVER  # before the alarm is read: whoever sets an earlier one from here on rings
             self._wakes_at = until = min(deadline, pool.alarm_at())
-            calm_s = pool.calm_s()
             mailbox.notify = self._ring
             try:
-                if calm_s and not mailbox.items:
-                    self._bell_alone.poll(int(1000 * max(0.0, min(calm_s, until - monotonic()))))
+                is_wanted = not mailbox.items and self._rest(pool, until)
                 timeout_s = None if until == _FOREVER else max(0.0, until - monotonic())
+                if is_wanted:
+                    timeout_s = 0
                 events = poll(timeout_s, 64) if not mailbox.items else []
             finally:
                 mailbox.notify = None
@@ -158,6 +166,17 @@ class Polling:
             pool.handle(events)
             if rung or monotonic() >= deadline:
                 return
+
+    def _rest(self, pool: Polled, until: float) -> bool:
+        """Listen to the bell and the door alone, for as long as `pool` is calm; whether a worker has knocked."""
+        calm_s = pool.begin_calm()
+        if not calm_s:
+            return False
+        try:
+            self._bell_and_door.poll(int(1000 * max(0.0, min(calm_s, until - monotonic()))))
+        finally:
+            has_knocked = pool.end_calm()
+        return has_knocked
 
     def _stand_in(self, leader: _Waiter, me: _Waiter, pool: Polled, deadline: float) -> None:
         """Lead while the leader is interrupted by us."""

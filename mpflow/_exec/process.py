@@ -79,6 +79,7 @@ class WorkerPool:
         self._roster = Roster(
             self.max_workers,
             self._polling.epoll,
+            self._polling.door.outside(),
             # Weakly: without a cycle, a pool that is dropped ends at once.
             partial(_order, weakref.ref(self)),
             worker_init,
@@ -313,8 +314,20 @@ class WorkerPool:
     def alarm_at(self) -> float:
         return self._roster.alarm_at
 
-    def calm_s(self) -> float:
-        return self._foreman.calm.lasts_s()
+    def begin_calm(self) -> float:
+        """For how many seconds nobody needs to read what workers send, unless one knocks (see `door`); 0 if somebody should.
+        `end_calm` must follow if for any."""
+        self._polling.door.answer()
+        return self._foreman.calm.begin()
+
+    def end_calm(self) -> bool:
+        """Whether a worker has knocked."""
+        self._foreman.calm.end()
+        return self._polling.door.answer()
+
+    def door(self) -> int:
+        """A descriptor that becomes readable when a worker knocks."""
+        return self._polling.door.fileno()
 
     def arrived(self, started: Started | BaseException) -> None:
         """Take on a worker process, or the reason why there is none."""

@@ -12,6 +12,7 @@ from time import monotonic_ns, process_time_ns
 from typing import Any
 
 from mpflow._exec import batches, link, logs, slots
+from mpflow._exec.door import Knocker
 from mpflow._exec.errands import Errands
 from mpflow._exec.gauge import Gauge
 from mpflow._exec.lookout import Lookout
@@ -40,6 +41,7 @@ class Reports:
         self._mappings = mappings
         # Nodes may start threads that write to the stream.
         self._sending = threading.Lock()
+        self.knocker = Knocker(words)
         self.results = batches.Results(codec.encode)
         self.payloads = Payloads(self.results, self.send, codec)
         self.voice = logs.Voice(self._say, lambda: (self.node, self.attempt))
@@ -70,6 +72,8 @@ class Reports:
     def send(self, kind: int, *body: Any, fds: list[int] | None = None) -> None:
         with self._sending:
             self._link.send(kind, *body, fds=fds)
+        if kind not in link.CAN_WAIT:
+            self.knocker.speaks()
 
     def flush(self) -> None:
         """Send what is finished. Afterwards the page names none of those that ran: all are in the parent's hands."""

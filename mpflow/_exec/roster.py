@@ -35,6 +35,7 @@ class Roster:
         self,
         max_workers: int,
         epoll: Any,
+        door: int,
         order: Callable[[int], None],
         worker_init: Callable[[], Any] | None,
         reports_rss: bool,
@@ -47,6 +48,7 @@ class Roster:
         self.counts: Counter[str] = Counter()
         self.alarm_at = float("inf")
         self._epoll = epoll
+        self._door = door
         self._order = order
         self._worker_init = worker_init
         self._reports_rss = reports_rss
@@ -107,7 +109,7 @@ class Roster:
             worker.note = f"{type(error).__name__}: {error}"
             self.kill(worker, "start")
         else:
-            worker.writer.add(link.SETUP, self._setup)
+            worker.writer.add(link.SETUP, self._setup, fds=[self._door])
             self.push(worker)
         return worker
 

@@ -20,6 +20,11 @@ TAKEN_FROM = 3  # parent: tasks numbered TAKEN_FROM <= n < TAKEN_TO must not be 
 TAKEN_TO = 4
 FINISHED = 5  # worker: the last number it is done with, written before RUNNING becomes 0
 
+KNOCK_FROM = 6  # parent: nobody listens; a worker that has come to this number knocks (see `door`); 0: somebody does
+
+HIGHEST = (1 << 64) - 1
+"""No number of a task."""
+
 _NOTES_LIMIT = 16 * 1024
 
 

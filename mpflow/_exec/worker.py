@@ -109,6 +109,7 @@ class Worker:
         if frame is None:
             raise OSError("the parent is gone")
         init, self._reports.wants_rss, arena_bytes = batches.unpack(frame[1])
+        self._reports.knocker.use(self._link.fds.popleft())
         self._reports.payloads.use(Arena(arena_bytes))
         if init is not None:
             try:
@@ -171,6 +172,8 @@ class Worker:
         # Plain data: no code of anybody's runs here, so nothing can die of it before a task is named.
         values = self._codec.decode(whole) if whole else None
         self._end = batches.numbers_of(groups).stop
+        last = self._end - 1
+        reports.knocker.begins(last)
         self._groups = rest = iter(groups)
         for group in rest:
             ended = self._run_group(held, tail, values, *group)
@@ -185,6 +188,7 @@ class Worker:
         if held is not None:
             held.close()
         reports.flush()
+        reports.knocker.ended(last)
         self._kept.settle()
 
     def _decline(self, body: Any) -> None:

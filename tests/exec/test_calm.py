@@ -5,20 +5,29 @@ from __future__ import annotations
 import asyncio
 import operator
 import os
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Annotated, Any, TypedDict
 
 import pytest
 
-from mpflow._exec import calm
+from mpflow._exec import calm, slots
 from mpflow._exec.calm import LONGEST_S, WATCHED_S, Calm
 from mpflow._exec.crew import LEAVING, READY, STARTING
+from mpflow._exec.door import Door, Knocker
 from mpflow._exec.process import WorkerPool
 from mpflow._messages import DONE
 from mpflow.graph import START, StateGraph
+from mpflow.runtime import Runtime
+from mpflow.store.memory import InMemoryStore
 from mpflow.types import Send
+from tests.colours import Run
 from tests.exec.pooling import Drive, Node
+
+
+class Sum(TypedDict, total=False):
+    total: Annotated[int, operator.add]
 
 
 def worker(waiting: int = 10, mean_s: float = 0.01, **fields: Any) -> Any:
@@ -28,6 +37,7 @@ def worker(waiting: int = 10, mean_s: float = 0.01, **fields: Any) -> Any:
         "taken_back": False,
         "window": SimpleNamespace(is_unwatched=True),
         "is_measured": True,
+        "has_more": False,
         "waiting": waiting,
         "mean_s": mean_s,
     }
@@ -38,9 +48,10 @@ def lasts_s(*crew: Any, stalls: Any = ()) -> float:
     return Calm(SimpleNamespace(crew=list(crew)), stalls).lasts_s()  # type: ignore[arg-type]
 
 
-def test_it_lasts_for_half_of_what_the_first_to_be_done_has_waiting() -> None:
+def test_it_lasts_for_half_of_what_the_first_to_be_done_has_waiting_in_its_last_batch() -> None:
     assert lasts_s(worker(4), worker(3)) == pytest.approx(0.015)
     assert lasts_s(worker(4000)) == LONGEST_S
+    assert lasts_s(worker(1, has_more=True)) == LONGEST_S, "it knocks when it comes to its last batch"
 
 
 @pytest.mark.parametrize(
@@ -78,6 +89,59 @@ def test_a_disturbance_ends_it_for_a_while(monkeypatch: pytest.MonkeyPatch) -> N
     assert quiet.lasts_s() == 0
     now[0] += 1.1
     assert quiet.lasts_s() > 0
+
+
+def test_a_worker_knocks_at_its_last_batch_at_its_end_and_for_what_cannot_wait_and_not_while_somebody_listens() -> None:
+    door = Door()
+    page = slots.Page(slots.create())
+    knocker = Knocker(page.words)
+    knocker.use(os.dup(door.outside()))
+    crew = [worker(page=page, next_number=11, has_more=True)]
+    quiet = Calm(SimpleNamespace(crew=crew), ())  # type: ignore[arg-type]
+
+    def has_knocked(say: Callable[..., None], *number: int) -> bool:
+        say(*number)
+        return door.answer()
+
+    try:
+        assert quiet.begin() == LONGEST_S
+        assert not has_knocked(knocker.begins, 9) and not has_knocked(knocker.ended, 8)
+        assert has_knocked(knocker.begins, 10) and has_knocked(knocker.ended, 10) and has_knocked(knocker.speaks)
+        quiet.end()
+        assert not any((has_knocked(knocker.begins, 10), has_knocked(knocker.ended, 10), has_knocked(knocker.speaks)))
+        crew.append(worker(0, page=page))
+        assert quiet.begin() == 0
+        assert not has_knocked(knocker.speaks), "nobody is calm"
+    finally:
+        assert knocker._sock is not None
+        knocker._sock.close()
+        page.close()
+        door.close()
+
+
+@pytest.mark.parametrize("asking", [None, 150])
+def test_workers_that_come_to_an_end_or_ask_are_heard_however_long_it_lasts(
+    monkeypatch: pytest.MonkeyPatch, run: Run, asking: int | None
+) -> None:
+    monkeypatch.setattr(calm, "LONGEST_S", 3600.0)
+    monkeypatch.setattr(calm, "WATCHED_S", 3600.0)
+
+    def work(n: int, runtime: Runtime) -> dict[str, int]:
+        for _ in range(100_000 if n % 7 == 0 else 10_000):
+            pass
+        if n == asking:
+            assert runtime.store is not None
+            runtime.store.put(("asked",), str(n), {})
+        return {"total": n}
+
+    builder = StateGraph(Sum)
+    builder.add_node("work", work, executor="process")
+    builder.add_conditional_edges(START, lambda _: [Send("work", n) for n in range(300)])
+    store = InMemoryStore()
+    with WorkerPool(1 if asking else 2) as pool:
+        graph = builder.compile(pool=pool, store=store)
+        assert run.invoke(graph, {"total": 0})["total"] == sum(range(300))
+    assert len(store.search(("asked",))) == (asking is not None)
 
 
 def test_what_lies_in_the_sockets_is_taken_in_and_a_death_noticed(
@@ -138,10 +202,7 @@ def test_another_run_need_not_wait_behind_a_full_window(tmp_path: Path) -> None:
 def test_an_event_loop_need_not_listen_either(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Calm, "lasts_s", lambda _: 0.01)
 
-    class State(TypedDict, total=False):
-        total: Annotated[int, operator.add]
-
-    builder = StateGraph(State)
+    builder = StateGraph(Sum)
     builder.add_node("work", lambda n: {"total": n}, executor="process")
     builder.add_conditional_edges(START, lambda _: [Send("work", n) for n in range(2_000)])
     with WorkerPool(2) as pool:

@@ -251,7 +251,7 @@ def test_no_task_sees_what_another_did_to_its_facts(config: dict[str, Any]) -> N
 def test_failed_starts_neither_loop_nor_end_recruiting_for_good() -> None:
     ordered: list[int] = []
     with select.epoll() as epoll:
-        roster = Roster(2, epoll, ordered.append, None, False, 0)
+        roster = Roster(2, epoll, -1, ordered.append, None, False, 0)
         other: Any = SimpleNamespace(state=READY, spent=False, is_fresh=False, window={1: None})
         roster.crew.append(other)
         assert [roster.start_failed("no") for _ in range(3)] == [None] * 3, "the other one can do the work"
