@@ -9,7 +9,7 @@ from time import monotonic
 from typing import Any
 
 from mpflow._columns import lead
-from mpflow._exec import batches, link, logs, outcomes
+from mpflow._exec import batches, finished, link, logs, outcomes
 from mpflow._exec.callers import PATIENCE_S
 from mpflow._exec.calm import SMALL_BYTES
 from mpflow._exec.crew import GONE, READY, Worker
@@ -177,9 +177,10 @@ class Hearing:
     def _take_results(self, worker: Worker, body: Any) -> None:
         head, tail = batches.part(body)
         (
-            rss_bytes, releases, skipped, numbers, times_ns, channel, payloads, whole, failed, tickets, answers, shared,
+            rss_bytes, releases, skipped, run, times_ns, channel, payloads, whole, failed, tickets, answers, shared,
             spent_ns, figures,
         ) = head  # fmt: skip
+        numbers = finished.numbers_in(run)
         if releases:
             self._floor.parcels.arena.release(worker.pid, releases)
         window = worker.window
@@ -203,7 +204,7 @@ class Hearing:
             first = lead(attempts)  # type: ignore[arg-type]  # one that is gone may be None
             if first is not None:
                 shipment = self._floor.parcels.shipments.of(first.program)
-                shipment.measured(len(numbers), sum(times_ns) / 1e9)
+                shipment.measured(len(numbers), frame.total_ns / 1e9)
                 shipment.spent(*spent_ns)
                 if figures is not None:
                     shipment.watched.add(*figures)
@@ -211,7 +212,7 @@ class Hearing:
                 shipment.traffic.shared_in += shared
             self._floor.roster.did_work()
         if worker.taken_back:
-            last = max(skipped[-1:] + numbers[-1:], default=0)
+            last = max((*skipped[-1:], *numbers[-1:]), default=0)
             if last >= worker.next_number - 1:
                 worker.taken_back = False
         # Skipped, but never withdrawn by us as far as we know: it goes back to where it came from.

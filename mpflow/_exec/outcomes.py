@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from mpflow._columns import Diffs, Span, lead
-from mpflow._exec import batches, link
+from mpflow._exec import finished, link
 from mpflow._messages import DONE, DONE_MANY, EVENT, FAILED, Attempt
 from mpflow._scope import TAKEN
 from mpflow._wire.codec import Codec, EncodeError
@@ -26,6 +26,7 @@ class Frame:
     """A frame of results on its way: all payloads in `whole` if no code runs at their decoding, else one by one."""
 
     __slots__ = (
+        "_times_ns",
         "answers",
         "attempts",
         "channel",
@@ -34,7 +35,7 @@ class Frame:
         "held",
         "payloads",
         "position",
-        "times_ns",
+        "total_ns",
         "values",
         "whole",
     )
@@ -43,13 +44,14 @@ class Frame:
         self,
         codec: Codec,
         attempts: Span | list[Attempt | None],
-        times_ns: Sequence[int],
+        times_ns: Sequence[int] | int,
         failed: frozenset[int],
         held: dict[int, Held],
     ) -> None:
         self.codec = codec
         self.attempts = attempts
-        self.times_ns = times_ns
+        self._times_ns = times_ns
+        self.total_ns = times_ns if isinstance(times_ns, int) else sum(times_ns)
         self.failed = failed
         self.held = held
         self.answers: dict[int, bytes] = {}
@@ -59,6 +61,11 @@ class Frame:
         self.values: list[Any] | None = None
         self.position = 0
         """How many have been posted."""
+
+    def took_s(self, position: int) -> float:
+        """What one task took: of those that came as one, their mean."""
+        times_ns = self._times_ns
+        return (times_ns / len(self.attempts) if isinstance(times_ns, int) else times_ns[position]) * 1e-9
 
     def value(self, position: int) -> Any:
         """The diff or exception of one task. Raises DecodeError."""
@@ -78,12 +85,12 @@ class Frame:
             return None
         if channel := self.channel:
             return Diffs(channel, values)
-        return list(map(batches.diff_of, values))
+        return list(map(finished.diff_of, values))
 
     def diff(self, position: int) -> Any:
         """The diff of one task that did not fail. Raises DecodeError."""
         value = self.value(position)
-        return [(self.channel, value)] if self.channel else batches.diff_of(value)
+        return [(self.channel, value)] if self.channel else finished.diff_of(value)
 
     def _all_values(self) -> list[Any] | None:
         if self.values is None and self.whole:
@@ -91,14 +98,14 @@ class Frame:
                 self.values = self.codec.decode(self.whole)
             except WireError:
                 # One level of nesting more than each has alone.
-                self.payloads = batches.cut(self.whole)
+                self.payloads = finished.cut(self.whole)
                 self.whole = b""
         return self.values
 
 
 def results(frame: Frame) -> None:
     """Post what a frame of results holds."""
-    failed, times_ns = frame.failed, frame.times_ns
+    failed = frame.failed
     if not frame.position:
         _at_once(frame)
     for position in range(frame.position, len(frame.attempts)):
@@ -122,7 +129,7 @@ def results(frame: Frame) -> None:
                     *error.args[1:],
                 )
                 value = error
-            attempt.outbox.post((kind, attempt, value, times_ns[position] * 1e-9))
+            attempt.outbox.post((kind, attempt, value, frame.took_s(position)))
         frame.position = position + 1
     for held in frame.held.values():
         held.close()
@@ -136,7 +143,7 @@ def _at_once(frame: Frame) -> None:
     diffs = frame.all_diffs()
     first = lead(attempts)  # type: ignore[arg-type]  # none is None
     if diffs is not None and first is not None and first.outbox is not None:
-        first.outbox.post((DONE_MANY, attempts, diffs, sum(frame.times_ns) * 1e-9))
+        first.outbox.post((DONE_MANY, attempts, diffs, frame.total_ns * 1e-9))
         frame.position = len(attempts)
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mpflow._exec import batches, link
-from mpflow._exec.batches import PLAIN, SMALL
+from mpflow._exec import batches, finished, link
+from mpflow._exec.finished import PLAIN, SMALL
 from mpflow._wire.codec import REFERS, Codec, EncodeError
 from mpflow._wire.shm import Arena, Lease
+
+if TYPE_CHECKING:
+    from mpflow._exec.program import Diff
 
 _PARENT = "parent"
 
@@ -17,7 +20,7 @@ _PARENT = "parent"
 class Payloads:
     """Encodes for `results`, into which it writes what belongs to a payload beside its bytes."""
 
-    def __init__(self, results: batches.Results, send: Callable[..., None], codec: Codec) -> None:
+    def __init__(self, results: finished.Results, send: Callable[..., None], codec: Codec) -> None:
         self._results = results
         self._send = send
         self._encode = codec.encode
@@ -38,9 +41,19 @@ class Payloads:
         before, self._copied_bytes = self._copied_bytes, self._arena.copied_bytes
         return self._copied_bytes - before
 
-    def of(self, diff: Any, node: str) -> Any:
-        """Of the diff of a task of `node`; a value that can wait to be encoded, as it is. Raises EncodeError that names the channel whose value cannot travel."""
+    def of(self, returned: Any, program: Any) -> Any:
+        """Of the diff of a task of `program`, or of the dict that it returned; a value that can wait to be encoded, as it is.
+        Raises EncodeError that names the channel whose value cannot travel, and InvalidUpdateError."""
         results = self._results
+        if type(returned) is dict:
+            # The channel is the program's own: what is collected is of one program.
+            if len(returned) == 1 and (channel := results.channel) and channel in returned:
+                value = returned[channel]
+                if type(value) in SMALL:
+                    return value
+            diff: Diff = program.diff(returned)
+        else:
+            diff = returned
         if results.channel is not None:
             if len(diff) == 1:
                 [(channel, value)] = diff
@@ -48,13 +61,17 @@ class Payloads:
                     kind = type(value)
                     if kind in SMALL:
                         return value
-                    if kind in PLAIN and (payload := batches.plain(value)) is not None:
+                    if kind in PLAIN and (payload := finished.plain(value)) is not None:
                         results.size_bytes += len(payload)
                         return payload
             results.open_up()
-        flat = batches.flat(diff)
+        return self._of_whole(diff, program.name)
+
+    def _of_whole(self, diff: Diff, node: str) -> bytes:
+        results = self._results
+        flat = finished.flat(diff)
         try:
-            payload = batches.plain(flat) or self._whole(flat)
+            payload = finished.plain(flat) or self._whole(flat)
             results.size_bytes += len(payload)
             return payload
         except EncodeError:

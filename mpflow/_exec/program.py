@@ -35,6 +35,7 @@ class NodeProgram:
 
     __slots__ = (
         "__weakref__",
+        "alone",
         "callables",
         "coerce",
         "holds_graph",
@@ -68,6 +69,9 @@ class NodeProgram:
         self.is_async = callables.func is None
         self.holds_graph = hasattr(callables.source, "get_subgraphs")
         self.rooted = ROOT in self.keys
+        is_plain = type(self) is NodeProgram and not (callables.inject or coerce or self.rooted or self.holds_graph)
+        self.alone = callables.func if is_plain else None
+        """The function, if it is called with the input alone and a dict that it returns is its diff."""
 
     def run(self, input: Any, scope: TaskScope) -> Diff:
         """Call the node on what was read for it; return its diff.
@@ -76,6 +80,16 @@ class NodeProgram:
         such a node, is run to its end on an event loop of its own: in a worker, where there is no other.
         """
         set_current(scope)
+        func = self.alone
+        if func is None:
+            return self._run_otherwise(input, scope)
+        try:
+            diff = self.diff(func(input))
+            return diff if scope.writes is None else _behind(scope.writes, diff)
+        except ParentCommand as error:
+            return self._addressed(error, scope)
+
+    def _run_otherwise(self, input: Any, scope: TaskScope) -> Diff:
         callables = self.callables
         func = callables.func
         if func is None or (self.holds_graph and in_worker() and callables.source.is_only_async):
@@ -91,6 +105,19 @@ class NodeProgram:
                 result = func(input)
             diff = self.diff(result)
             return diff if scope.writes is None else _behind(scope.writes, diff)
+        except ParentCommand as error:
+            return self._addressed(error, scope)
+
+    def returned(self, input: Any, scope: TaskScope) -> Diff | dict[Any, Any]:
+        """As `run`, in a context whose current scope is set; a dict that the node returned is given as it is, without a look."""
+        func = self.alone
+        if func is None:
+            return self.run(input, scope)
+        try:
+            result = func(input)
+            if scope.writes is None:
+                return result if type(result) is dict else self.diff(result)
+            return _behind(scope.writes, self.diff(result))
         except ParentCommand as error:
             return self._addressed(error, scope)
 

@@ -11,7 +11,7 @@ import threading
 from time import monotonic_ns, process_time_ns
 from typing import Any
 
-from mpflow._exec import batches, link, logs, slots
+from mpflow._exec import batches, finished, link, logs, slots
 from mpflow._exec.door import Knocker
 from mpflow._exec.errands import Errands
 from mpflow._exec.gauge import Gauge
@@ -42,7 +42,7 @@ class Reports:
         # Nodes may start threads that write to the stream.
         self._sending = threading.Lock()
         self.knocker = Knocker(words)
-        self.results = batches.Results(codec.encode)
+        self.results = finished.Results(codec.encode)
         self.payloads = Payloads(self.results, self.send, codec)
         self.voice = logs.Voice(self._say, lambda: (self.node, self.attempt))
         self.errands = Errands(blocking, self.send)
@@ -88,9 +88,9 @@ class Reports:
         """Send what is finished, be it while a task runs."""
         results = self.results
         self.voice.flush()
-        if results.done or results.skipped:
-            if results.done and (grown := self.gauge.word()) is not None:
-                self.send(link.MEMORY, batches.pack((results.done[-3], *grown)))
+        if results.numbers or results.skipped:
+            if results.numbers and (grown := self.gauge.word()) is not None:
+                self.send(link.MEMORY, batches.pack((results.numbers[-1], *grown)))
             if self.wants_rss:
                 self._measure()
             if self.watched is not None:
@@ -120,7 +120,7 @@ class Reports:
             return
         try:
             results = self.results
-            if self._words[slots.RUNNING] == number and (results.done or results.skipped):
+            if self._words[slots.RUNNING] == number and (results.numbers or results.skipped):
                 # What those tasks printed is said before they end, but streams that the running one put there are its own.
                 self.voice.flush_ours()
                 self._send_results([])

@@ -26,7 +26,7 @@ from mpflow._exec.place import become_worker
 from mpflow._exec.reports import EXIT_LOST_SOCKET, Reports
 from mpflow._exec.waits import Timer, Waits
 from mpflow._exec.workerscope import Group, WorkerScope
-from mpflow._scope import Answers
+from mpflow._scope import Answers, set_current
 from mpflow._wire.codec import Codec
 from mpflow._wire.mappings import Held, Mappings
 from mpflow._wire.shm import Arena
@@ -102,6 +102,8 @@ class Worker:
         self._end = 0
         """The number behind those of the batch that runs."""
         self._is_leaving = False
+        self._home = Context()
+        """Each task runs in a copy of it, in which its scope is set already."""
 
     def set_up(self) -> None:
         """Take the setup, run the user's initializer, say hello. Exits if the initializer fails."""
@@ -176,7 +178,7 @@ class Worker:
         reports.knocker.begins(last)
         self._groups = rest = iter(groups)
         for group in rest:
-            ended = self._run_group(held, tail, values, *group)
+            ended = self._run_group(held, tail, values, batches.Stint(*group))
             if values is not None:
                 del values[:ended]
             if reports.watched is not None:
@@ -209,54 +211,34 @@ class Worker:
             deque(self._tasks, maxlen=0)
             deque(self._groups, maxlen=0)
 
-    def _run_group(
-        self,
-        held: Held | None,
-        tail: batches.Tail,
-        values: list[Any] | None,
-        first: int,
-        program_number: int,
-        facts_number: int,
-        triggers: tuple[str, ...],
-        timeout_s: float | None,
-        attempt: Any,
-        answers: bytes | None,
-        columns: tuple[Any, ...],
-        inputs: tuple[bytes | int, ...],
-    ) -> int:
-        """Run tasks that differ in path and input alone, those of the first `values`; how many they were.
+    def _run_group(self, held: Held | None, tail: batches.Tail, values: list[Any] | None, stint: batches.Stint) -> int:
+        """Run the tasks of a stint, those of the first `values` if there are any; how many they were.
 
         This loop is the cost of a tiny task: keep it short. What a task held is gone before the next one starts.
         """
         reports, results = self._reports, self._reports.results
-        done, payload_of = results.done, reports.payloads.of
-        words, release = self._words, reports.books.release
+        finished, times_ns, payloads = results.numbers, results.times_ns, results.payloads
+        payload_of, release, words = reports.payloads.of, reports.books.release, self._words
+        enter, surroundings = self._home.run, self._home.copy
         started_ns, running, barred_from = slots.STARTED_NS, slots.RUNNING, slots.TAKEN_FROM
-        facts_data = self._facts[facts_number]
-        count = batches.count_of(columns)
-        first_at = None
-        if type(attempt) is not int:
-            attempt, first_at = attempt
-        program: Any = None
-        run: Any = None
-        reports.node, reports.attempt = f"program {program_number}", attempt
-        was_slow = self._was_slow.get(program_number, True)
-        reports.gauge.begin(program_number, was_slow)
+        count = batches.count_of(stint.columns)
+        was_slow = self._expect(stint)
+        is_plain = values is not None and stint.timeout_s is None and stint.answers is None
+        group: Any = None
         scope: Any = None
-        diff: Any = None
         answered = 0, 0
         is_watched = False
         # A deadline ends this process: what is finished by then is to be in the parent's hands.
-        hold_ns = _HOLD_NS if timeout_s is None else -1
+        hold_ns = _HOLD_NS if stint.timeout_s is None else -1
         started = monotonic_ns()
         due = started + hold_ns
-        self._tasks = rest = enumerate(inputs if values is None else islice(values, count), first)
+        self._tasks = rest = enumerate(stint.inputs if values is None else islice(values, count), stint.first)
         for number, data in rest:
             if was_slow or started > due:
                 reports.flush()
                 started = monotonic_ns()
                 due = started + hold_ns
-            elif not is_watched and (done or results.skipped):
+            elif not is_watched and (finished or results.skipped):
                 is_watched = True
                 reports.lookout.begin()
             words[started_ns] = started
@@ -270,59 +252,81 @@ class Worker:
                 continue
             try:
                 try:
-                    if program is None:
-                        words[started_ns] = 0
-                        words[slots.HAS_WORKED] = 1
-                        program = self._program(program_number)
-                        reports.node = program.name
-                        if getattr(program, "is_moved", False):
-                            reports.watched = program
-                            program.given(None if values is None else values[:count])
-                        group = Group(
-                            facts_data, program, triggers, attempt, first_at, self._codec.decode, reports, self._waits,
-                            first, columns,
-                        )  # fmt: skip
-                        run = group.run
-                        # What it took to import is not the task's: neither for its deadline nor for how many fit a batch.
-                        started = words[started_ns] = monotonic_ns()
-                    if timeout_s is not None:
-                        self._timer.start(timeout_s)
-                    if values is None:
-                        if type(data) is tuple:
-                            data = self._kept.assemble(held, *data)
-                        else:
-                            data = self._codec.decode(tail.of(data), held)
+                    if group is None:
+                        group = self._begin(stint, None if values is None else values[:count])
+                        program, run = group.program, group.run
+                        started = words[started_ns]
                     scope = WorkerScope()
                     scope._group = group
                     scope._task = number
-                    if answers is not None:
-                        answered = self._give_answers(scope, answers)
-                    diff = Context().run(run, data, scope)
+                    if not is_plain:
+                        data, answered = self._prepare(stint, held, tail, data, scope)
+                    enter(set_current, scope)
+                    returned = surroundings().run(run, data, scope)
                 finally:
                     reports.books.acquire()
-                payload = payload_of(diff, program.name)
+                payload = payload_of(returned, program)
             except BaseException as error:
                 payload = reports.payloads.of_error(error, reports.node)
-            diff = None
-            if timeout_s is not None:
-                self._timer.stop()
-            if answers is not None and scope is not None:
-                self._take_answers(scope, answered)
+            returned = None
+            if not is_plain:
+                self._settle(stint, scope, answered)
             ended = monotonic_ns()
             took_ns = ended - started
-            if took_ns >= _SLOW_NS:
-                was_slow = True
-                if took_ns >= LONG_NS:
-                    reports.gauge.look()
-            elif was_slow:
-                was_slow = False
-            done += number, took_ns, payload
+            if (was_slow := took_ns >= _SLOW_NS) and took_ns >= LONG_NS:
+                reports.gauge.look()
+            finished.append(number)
+            times_ns.append(took_ns)
+            payloads.append(payload)
             if results.size_bytes > _HOLD_BYTES:
                 reports.flush()
                 due = ended + hold_ns
             started = ended
-        self._was_slow[program_number] = was_slow
+        enter(set_current, None)
+        self._was_slow[stint.program] = was_slow
         return count
+
+    def _expect(self, stint: batches.Stint) -> bool:
+        """Its tasks follow; whether the last one of their program was slow."""
+        was_slow = self._was_slow.get(stint.program, True)
+        self._reports.node, self._reports.attempt = f"program {stint.program}", stint.number
+        self._reports.gauge.begin(stint.program, was_slow)
+        return was_slow
+
+    def _begin(self, stint: batches.Stint, values: list[Any] | None) -> Group:
+        """Import what its tasks run, now that the page names one of them; `values` are their inputs, if known."""
+        reports, words = self._reports, self._words
+        words[slots.STARTED_NS] = 0
+        words[slots.HAS_WORKED] = 1
+        program = self._program(stint.program)
+        reports.node = program.name
+        if getattr(program, "is_moved", False):
+            reports.watched = program
+            program.given(values)
+        group = Group(self._facts[stint.facts], program, stint, self._codec.decode, reports, self._waits)
+        # What it took to import is not the task's: neither for its deadline nor for how many fit a batch.
+        words[slots.STARTED_NS] = monotonic_ns()
+        return group
+
+    def _prepare(
+        self, stint: batches.Stint, held: Held | None, tail: batches.Tail, data: Any, scope: WorkerScope
+    ) -> tuple[Any, tuple[int, int]]:
+        """Set a task's deadline, and let it find what it was answered; its input, and how much that is."""
+        if stint.timeout_s is not None:
+            self._timer.start(stint.timeout_s)
+        if stint.inputs:
+            if type(data) is tuple:
+                data = self._kept.assemble(held, *data)
+            else:
+                data = self._codec.decode(tail.of(data), held)
+        return data, (0, 0) if stint.answers is None else self._give_answers(scope, stint.answers)
+
+    def _settle(self, stint: batches.Stint, scope: WorkerScope | None, answered: tuple[int, int]) -> None:
+        """Undo `_prepare`, as far as it went, when the task has ended."""
+        if stint.timeout_s is not None:
+            self._timer.stop()
+        if stint.answers is not None and scope is not None:
+            self._take_answers(scope, answered)
 
     def _forget(self, values: tuple[int, ...], programs: tuple[int, ...]) -> None:
         for number in programs:

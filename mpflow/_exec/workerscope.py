@@ -12,7 +12,7 @@ from mpflow._exec.facts import KnownFacts, LazyFacts, are_entered
 from mpflow._exec.reports import Reports
 from mpflow._exec.waits import Waits
 from mpflow._messages import Luggage
-from mpflow._scope import TaskScope, control_of, current
+from mpflow._scope import TaskScope, control_of
 
 MOST_GRAPHS = 1 << 16
 """An attempt that starts more graphs than this, and fails, may leave some of them to the next."""
@@ -43,14 +43,10 @@ class Group:
         self,
         facts_data: bytes,
         program: Any,
-        triggers: Sequence[str],
-        number: int,
-        first_at: float | None,
+        stint: batches.Stint,
         decode: Callable[[Any], Any],
         reports: Reports,
         waits: Waits,
-        first: int,
-        columns: Sequence[Any],
     ) -> None:
         self.facts = KnownFacts(facts_data, decode)
         self.decode = decode
@@ -60,17 +56,18 @@ class Group:
         self.name: str = program.name
         self.tags = getattr(program, "tags", None)
         self.metadata = getattr(program, "metadata", None)
-        self.triggers = triggers
-        self.number = number
-        self.first_at = first_at
+        self.triggers = stint.triggers
+        self.number = stint.number
+        self.first_at = stint.first_at
         self.emit = reports.emit
-        self.first = first
-        self.columns = columns
-        self.run: Callable[[Any, WorkerScope], Any] = self._enter_and_run if are_entered(facts_data) else program.run
-        """Called with the input and the scope of a task, in a context of its own."""
+        self.first = stint.first
+        self.columns = stint.columns
+        self.run: Callable[[Any, WorkerScope], Any] = (
+            self._enter_and_run if are_entered(facts_data) else getattr(program, "returned", program.run)
+        )
+        """Called with the input and the scope of a task, in a context of its own in which that is the current scope."""
 
     def _enter_and_run(self, input: Any, scope: WorkerScope) -> Any:
-        current.set(scope)
         for entrance in scope.facts.local.entrances:
             entrance(scope)
         return self.program.run(input, scope)
@@ -79,6 +76,8 @@ class Group:
 class WorkerScope(TaskScope):
     """A `TaskScope` that fetches what it is asked for from its group."""
 
+    # Slots, so that the rest of it takes no memory either until it is asked for.
+    __slots__ = ("_group", "_task")
     _group: Group
     _task: int
     # Tasks are many, and who makes a scope gives it its group and number: a call less for each of them.

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from mpflow._exec import batches, slots
+from mpflow._exec import batches, finished, slots
 from mpflow._exec.cpu import THREAD_VARIABLES, cpu_count, quotas, thread_limits
 from mpflow._exec.crew import READY
 from mpflow._exec.facts import KnownFacts, LazyFacts, LeftBehind, encode_facts
@@ -180,27 +180,38 @@ def test_programs_are_forgotten_when_they_die() -> None:
     assert not shipments._by_id
 
 
+def _finish(results: finished.Results, payload: Any) -> None:
+    results.numbers.append(results.count + 1)
+    results.times_ns.append(0)
+    results.payloads.append(payload)
+
+
+@pytest.mark.parametrize("numbers", [[], [7], [3, 4, 5], [3, 5], [1, 2, 9]])
+def test_numbers_travel_as_a_run_where_none_is_missing(numbers: list[int]) -> None:
+    assert list(finished.numbers_in(finished.run_of(numbers))) == numbers
+
+
 def test_results_that_run_no_code_are_decoded_in_one_call_or_cut_apart() -> None:
     codec = Codec(trust=True)
-    results = batches.Results(codec.encode)
+    results = finished.Results(codec.encode)
     results.open_up()
     for diff in ([("a", 1)], [], [("a", (1, 2)), ("b", {"c": None})]):
-        results.done += results.count, 0, codec.encode(batches.flat(diff))
+        _finish(results, codec.encode(finished.flat(diff)))
     head, _ = batches.part(memoryview(b"".join(results.parts(0, [], 0))))
     whole = head[7]
-    values = [batches.diff_of(items) for items in codec.decode(whole)]
+    values = [finished.diff_of(items) for items in codec.decode(whole)]
     assert values == [[("a", 1)], [], [("a", (1, 2)), ("b", {"c": None})]]
-    assert batches.cut(whole) == results.done[2::3]
+    assert finished.cut(whole) == results.payloads
 
 
 def test_values_for_one_channel_become_whole_diffs_when_another_comes() -> None:
     codec = Codec(trust=True)
-    results = batches.Results(codec.encode)
+    results = finished.Results(codec.encode)
     payloads = Payloads(results, lambda *frame: None, codec)
     for diff in ([("a", 1)], [("a", "x")], [("a", {"k": None})], [("a", 1 << 63)], [("b", 2)], [("a", 3)]):
-        results.done += 0, 0, payloads.of(diff, "n")
+        _finish(results, payloads.of(diff, Node(len)))
     assert results.channel is None
-    assert [codec.decode(payload) for payload in results.done[2::3]] == [
+    assert [codec.decode(payload) for payload in results.payloads] == [
         ["a", 1],
         ["a", "x"],
         ["a", {"k": None}],
@@ -213,28 +224,28 @@ def test_values_for_one_channel_become_whole_diffs_when_another_comes() -> None:
 @pytest.mark.parametrize("values", [[1, None, 0.5, True, -(1 << 61)], [1, 1 << 70], [1, "x", {"k": 1}, None], ["x", 1]])
 def test_small_values_for_one_channel_are_encoded_together(values: list[Any]) -> None:
     codec = Codec(trust=True)
-    results = batches.Results(codec.encode)
+    results = finished.Results(codec.encode)
     payloads = Payloads(results, lambda *frame: None, codec)
     expected = []
     for value in values:
-        results.done += 0, 0, payloads.of([("a", value)], "n")
+        _finish(results, payloads.of([("a", value)], Node(len)))
         expected.append(copy(value))
         if type(value) is dict:  # a task may change what it returned as soon as it has
             value.clear()
     head, _ = batches.part(memoryview(b"".join(results.parts(0, [], 0))))
     assert (head[5], codec.decode(head[7])) == ("a", expected)
-    assert batches.cut(head[7]) == [codec.encode(value) for value in expected]
+    assert finished.cut(head[7]) == [codec.encode(value) for value in expected]
 
 
 @pytest.mark.parametrize("value", [1 << 64, "\ud800", [1, [2]], ["x", b"y"], {"x": [1]}, {(1, 2): 3}])
 def test_what_only_the_codec_can_pack_is_left_to_it(value: Any) -> None:
-    assert batches.plain(value) is None
-    assert batches.plain(1) == Codec(trust=True).encode(1), "the packer is as good as new"
+    assert finished.plain(value) is None
+    assert finished.plain(1) == Codec(trust=True).encode(1), "the packer is as good as new"
 
 
 @pytest.mark.parametrize("value", [{}, {"x": 1.5, "y": None}, {1: "x", None: True}, ["x", 2], -1])
 def test_plain_data_is_packed_as_the_codec_does_it(value: Any) -> None:
-    assert batches.plain(value) == Codec(trust=True).encode(value)
+    assert finished.plain(value) == Codec(trust=True).encode(value)
 
 
 @pytest.mark.parametrize("config", [{}, {"tags": ["t"], "configurable": {"k": [1, {"deep": None}]}}])
