@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,19 @@ from mpflow._exec.placement.decide import CROWD, PROCESS
 if TYPE_CHECKING:
     from mpflow._core.plan import NodePlan
     from mpflow._messages import Attempt
+
+
+class Batch:
+    """Of a batch of runs: how many are under way, or about to be."""
+
+    __slots__ = ("under_way",)
+
+    def __init__(self) -> None:
+        self.under_way = 0
+
+
+batch: ContextVar[Batch | None] = ContextVar("mpflow_batch", default=None)
+"""The one that this run belongs to."""
 
 
 class Abroad:

@@ -13,7 +13,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from mpflow._columns import Attempts, Span, lead
-from mpflow._engine.crowds import Abroad, Crowd
+from mpflow._engine.crowds import Abroad, Crowd, batch
 from mpflow._exec.cpu import cores
 from mpflow._exec.place import has_gil
 from mpflow._exec.placement.costs import CostBook, book_of
@@ -65,6 +65,8 @@ class Director:
         considered = {node: len(group) for node, group in groups.items() if self._considers(node, len(group))}
         # Those that wait already, and those that are sent below, count once.
         tasks = sum(considered.values()) + sum(away.values()) + _running_heavy()
+        if tasks == 1 and (beside := batch.get()) is not None:
+            tasks = max(1, beside.under_way)  # the others are about to come
         stay: Attempts = []
         for node, group in groups.items():
             if node not in considered:

@@ -115,8 +115,14 @@ async def aas_completed(
 ) -> AsyncIterator[tuple[int, Any]]:
     """Calls as tasks of the running loop; closing it early, or a failure, cancels those that are under way."""
     import asyncio
+    from contextvars import copy_context
+
+    from mpflow._engine.crowds import Batch, batch
 
     running: dict[asyncio.Task[Any], tuple[int, Any]] = {}
+    context = copy_context()
+    mine = Batch()
+    context.run(batch.set, mine)
     try:
         while True:
             while limit is None or len(running) < limit:
@@ -124,7 +130,9 @@ async def aas_completed(
                 if item is None:
                     break
                 index, input, own = item
-                running[asyncio.ensure_future(runnable.ainvoke(input, own, **kwargs))] = index, input
+                call = context.run(asyncio.ensure_future, runnable.ainvoke(input, own, **kwargs))
+                running[call] = index, input
+            mine.under_way = len(running)
             if not running:
                 return
             done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)

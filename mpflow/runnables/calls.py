@@ -6,6 +6,7 @@ from contextvars import copy_context
 from time import perf_counter, thread_time
 from typing import TYPE_CHECKING, Any
 
+from mpflow._engine.crowds import Batch, batch
 from mpflow._exec.mailbox import Mailbox
 from mpflow._exec.thread import ThreadPlace
 
@@ -48,18 +49,23 @@ class Calls:
         self._kwargs = kwargs
         self._limit = limit
         self._context = copy_context()
+        self._batch = Batch()
+        self._context.run(batch.set, self._batch)
         self._mailbox: Any = Mailbox()  # of this batch's own: what arrives are calls
         self._threads: ThreadPlace[Call] = ThreadPlace(self._make, 1)
         self._cpu_s = self._waited_s = 0.0
         self._fresh: list[Call] = []
-        self.under_way = 0
+
+    @property
+    def under_way(self) -> int:
+        return self._batch.under_way
 
     @property
     def has_room(self) -> bool:
         return self.under_way < self._limit
 
     def add(self, index: int, input: Any, config: Any) -> None:
-        self.under_way += 1
+        self._batch.under_way += 1
         self._fresh.append(Call(index, input, config, self._mailbox))
 
     def take(self) -> list[Call]:
@@ -71,7 +77,7 @@ class Calls:
             self._threads.submit(fresh)
             self._wait()
             made = self._mailbox.take()
-        self.under_way -= len(made)
+        self._batch.under_way -= len(made)
         for call in made:
             self._cpu_s += call.cpu_s
             self._waited_s += call.waited_s
@@ -79,7 +85,7 @@ class Calls:
 
     def drop(self) -> None:
         """Forget the calls that no thread has begun."""
-        self.under_way -= self._threads.drop() + len(self._fresh)
+        self._batch.under_way -= self._threads.drop() + len(self._fresh)
         self._fresh = []
 
     def _wait(self) -> None:

@@ -211,6 +211,17 @@ def test_a_closure_that_collects_stays_and_collects() -> None:
     assert sorted(seen) == sorted([*range(TASKS)] * 3)
 
 
+def test_the_first_run_of_a_batch_counts_on_the_others(run: Run, pool: WorkerPool, _trusted: None) -> None:
+    """By itself its one task would have nothing to run beside it, and stay."""
+    app = StateGraph(State).add_node("w", lambda state: {"log": [spin()]}).add_edge(START, "w").compile(pool=pool)
+    profile = known(app)
+    run.batch(app, [{}] * 6, {"max_concurrency": 6}, parallel="nodes")
+    calls, sent = profile.calls, pool.stats()["ended"]
+    run.batch(app, [{}] * 6, {"max_concurrency": 6}, parallel="nodes")
+    assert profile.calls == calls
+    assert pool.stats()["ended"] == sent + 6
+
+
 def scribbles(task: Any) -> Any:
     spin()
     task["items"].append("scribbled")
