@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import importlib
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
-from time import thread_time_ns
+from time import perf_counter_ns, thread_time_ns
 from typing import Any
 
 import msgpack
 
 from mpflow._exec.placement import surroundings
 from mpflow._exec.placement.clearance import Clearance
-from mpflow._exec.placement.pauses import Pauses
+from mpflow._exec.placement.pauses import Stretches
 from mpflow._exec.placement.safety import walk
 from mpflow._exec.placement.values import ATOMS, survey
 from mpflow._exec.program import Diff, NodeProgram
@@ -28,7 +28,7 @@ from mpflow._wire.codec import Codec
 _LARGE_BYTES = 1 << 16
 _LIGHT_NS = 200_000
 _EVERY = 16
-"""Of calls that take less than that, one in so many is measured by itself."""
+"""Of calls that take less than that, one in so many is measured by itself; a power of two."""
 
 
 class Stays(Exception):
@@ -42,7 +42,6 @@ class GuardedProgram:
     """Its tasks were sent where nobody asked for them to run."""
     __slots__ = (
         "__weakref__",
-        "_began_ns",
         "_call",
         "_calls",
         "_classes",
@@ -50,10 +49,11 @@ class GuardedProgram:
         "_given",
         "_given_data",
         "_is_changed",
+        "_is_light",
         "_is_new",
-        "_left",
         "_own_ns",
-        "_pauses",
+        "_stretches",
+        "_unmeasured",
         "_watched",
         "entries",
         "imports",
@@ -89,16 +89,16 @@ class GuardedProgram:
         self._given_data = b""
         """What they were at first."""
         self._is_changed = False
-        self._pauses: Pauses | None = None
+        self._stretches: Stretches | None = None
         self._is_new = True
         """No call of it has ended in this worker."""
         self._calls = 0
         """Those since `figures` were last asked for."""
-        self._left = 0
-        """Calls until the next one is measured by itself."""
+        self._unmeasured = 0
+        """Calls whose number has one of these bits are not measured by themselves."""
         self._own_ns = 0.0
         """The CPU time of a call, as those that were measured had it."""
-        self._began_ns = 0
+        self._is_light = False
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.inner, self.entries, self.imports, self.settings)
@@ -120,17 +120,25 @@ class GuardedProgram:
     def _have_changed(self) -> bool:
         return self._given is not None and not _is_still(self._given, self._given_data)
 
-    def run(self, input: Any, scope: TaskScope) -> Diff:
-        """As the node's own program. Raises Stays where a thread might do otherwise. A tiny call pays for each line here."""
-        if self._given is None or not self._calls:
+    @property
+    def run(self) -> Callable[[Any, TaskScope], Diff]:
+        """As the node's own program. Raises Stays where a thread might do otherwise."""
+        return self._run_singly if self._given is None else self._run_given
+
+    def _run_given(self, input: Any, scope: TaskScope) -> Diff:
+        """A tiny call pays for each line here."""
+        calls = self._calls
+        if calls & self._unmeasured:
+            diff = self._call(input, scope)
+        elif calls:
+            diff = self._measured(input, scope)
+        else:
             return self._run_singly(input, scope)
-        self._left -= 1
-        diff = self._measured(input, scope) if self._left < 0 else self._call(input, scope)
         for _, value in diff:
             if type(value) not in ATOMS:
                 self._check_results(diff, input)
                 break
-        self._calls += 1
+        self._calls = calls + 1
         return diff
 
     def _run_singly(self, input: Any, scope: TaskScope) -> Diff:
@@ -143,8 +151,7 @@ class GuardedProgram:
             before = _packer.pack(input)
         except (TypeError, ValueError, OverflowError):  # not plain data, or too large or too deep for it
             return self._run_surveyed(input, scope)
-        self._left -= 1
-        diff = self._measured(input, scope) if self._left < 0 else self._call(input, scope)
+        diff = self._call(input, scope) if self._calls & self._unmeasured else self._measured(input, scope)
         if not _is_still(input, before):
             raise Stays("it changes its input")
         if len(before) > _LARGE_BYTES:
@@ -182,11 +189,26 @@ class GuardedProgram:
         return diff
 
     def _measured(self, input: Any, scope: TaskScope) -> Diff:
+        if self._is_light:
+            return self._glanced_at(input, scope)
         cpu_ns = thread_time_ns()
         diff = self._call(input, scope)
         cpu_ns = thread_time_ns() - cpu_ns
         self._own_ns = cpu_ns if cpu_ns > 4 * self._own_ns else self._own_ns + (cpu_ns - self._own_ns) * 0.25
-        self._left = _EVERY - 1 if self._own_ns < _LIGHT_NS else 0
+        self._is_light = self._own_ns < _LIGHT_NS
+        self._unmeasured = _EVERY - 1 if self._is_light else 0
+        return diff
+
+    def _glanced_at(self, input: Any, scope: TaskScope) -> Diff:
+        """A call that is measured by the clock on the wall: the thread's own costs more than it."""
+        began_ns = perf_counter_ns()
+        diff = self._call(input, scope)
+        own_ns = perf_counter_ns() - began_ns
+        if own_ns < _LIGHT_NS:
+            self._own_ns += (own_ns - self._own_ns) * 0.25
+        else:  # it has become heavier, or something else ran meanwhile: the next one tells
+            self._is_light = False
+            self._unmeasured = 0
         return diff
 
     def _run_watched(self, input: Any, scope: TaskScope) -> Diff:
@@ -210,7 +232,8 @@ class GuardedProgram:
             # The first one here loads and fills what those after it find: it says nothing of them.
             self._is_new = False
             self._own_ns = 0.0
-            self._left = 0
+            self._is_light = False
+            self._unmeasured = 0
         else:
             self._calls += 1
 
@@ -235,16 +258,15 @@ class GuardedProgram:
         """Of the calls since this was last asked, the very first one apart: how many, and in nanoseconds their own CPU time, that of all that the
         worker did for them, and how long they waited for something. None if there were none. For the thread that runs them."""
         calls, self._calls = self._calls, 0
-        if not calls or self._pauses is None:
+        if not calls or self._stretches is None:
             return None
-        cpu_ns = thread_time_ns() - self._began_ns
-        return calls, min(round(self._own_ns * calls), cpu_ns), cpu_ns, self._pauses.waited_ns(cpu_ns)
+        cpu_ns, waited_ns = self._stretches.end(calls)
+        return calls, min(round(self._own_ns * calls), cpu_ns), cpu_ns, waited_ns
 
     def _begin(self) -> None:
-        if self._pauses is None:
-            self._pauses = Pauses()
-        self._pauses.begin()
-        self._began_ns = thread_time_ns()
+        if self._stretches is None:
+            self._stretches = Stretches()
+        self._stretches.begin(is_light=self._is_light)
 
     # -- what the parent saw must be so here -----------------------------------------------------------------------------
 
