@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from functools import partial
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from mpflow._core.protocol import CANCEL
@@ -57,6 +58,7 @@ async def adrive(run: Run, input: Any) -> AsyncIterator[Any]:
                         tasks.submit(group)
                     elif route is INLINE:
                         reply = perform_all(run, group)
+                        places.since = perf_counter()
                     else:
                         places.submit(route, group)
             elif kind is WAIT:
@@ -81,6 +83,8 @@ async def adrive(run: Run, input: Any) -> AsyncIterator[Any]:
             elif kind is TELL:
                 await performer.teller.atell(effect[1])  # type: ignore[union-attr]
             elif kind is EMIT:
+                if places.director is not None:
+                    places.director.settle()  # as in the sync driver
                 while queue:
                     yield queue.popleft()
             elif kind is CANCEL:

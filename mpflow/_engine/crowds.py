@@ -61,18 +61,21 @@ class Abroad:
 
 
 class Crowd:
-    """Tasks of one node that are done at one place, with nothing else of the run beside them."""
+    """Tasks of one node that are done at one place, with nothing else of the run beside them, and what is made of them.
+
+    `since` is when their making began: what that takes, and what is done with their results, is not the same for each place.
+    """
 
     __slots__ = ("_before", "node", "place", "since", "total", "waiting")
 
-    def __init__(self, node: NodePlan, place: str) -> None:
+    def __init__(self, node: NodePlan, place: str, since: float) -> None:
         self.node = node
         self.place = place
         self.total = self.waiting = 0
-        self._begin()
+        self._begin(since)
 
-    def _begin(self) -> None:
-        self.since = perf_counter()
+    def _begin(self, since: float) -> None:
+        self.since = since
         self._before = self.node.meter.used(self.place)
 
     @property
@@ -86,7 +89,7 @@ class Crowd:
         """
         if self.place is PROCESS and not self._before[0]:
             self.total = self.waiting
-            self._begin()
+            self._begin(perf_counter())
             return
         calls, cpu_s = self.node.meter.used(self.place)
         calls -= self._before[0]

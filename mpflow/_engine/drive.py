@@ -62,6 +62,8 @@ def drive(run: Run, input: Any) -> Iterator[Any]:
                     ):
                         if places.director is None or places.director.keeps(attempt):
                             reply = (perform(attempt),)
+                            if node.branches:
+                                places.since = perf_counter()
                         else:
                             reply = ()
                     elif route is INLINE:
@@ -95,6 +97,8 @@ def drive(run: Run, input: Any) -> Iterator[Any]:
             elif kind is TELL:
                 run.performer.teller.tell(effect[1])  # type: ignore[union-attr]
             elif kind is EMIT:
+                if places.director is not None:
+                    places.director.settle()  # what a consumer does with a chunk takes nothing of the run
                 while queue:
                     yield queue.popleft()
             elif kind is CANCEL:
@@ -146,7 +150,8 @@ def _close(run: Run, places: Places, attempt: Attempt, diff: Any, slow: dict[str
     if slow.get(name, 0.0) < QUICK_S:
         started = perf_counter()
         outcome = performer.close_returned(attempt, diff)
-        slow[name] = perf_counter() - started
+        places.since = perf_counter()
+        slow[name] = places.since - started
         return outcome
     from mpflow._exec.thread import THREADS
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from mpflow._columns import Attempts, Span
@@ -71,6 +72,8 @@ class Places:
         self._teller = run.performer.teller
         self.director: Director | None = None
         """Set once one of them is worth moving."""
+        self.since = perf_counter()
+        """When the run's loop was last given something that tasks may come of."""
         for node in self.auto:
             meter = node.meter
             if meter.is_heavy or (meter.standing is not None and meter.moves):
@@ -262,7 +265,9 @@ class Places:
         outcomes = self.run.mailbox.take()
         if self.portions is not None:
             self.portions.heard(outcomes)
-        outcomes = self._heard(outcomes) if self.auto else outcomes
+        if self.auto:
+            outcomes = self._heard(outcomes)
+            self.since = perf_counter()
         return outcomes if self._teller is None or self.pool is None else self._teller.returned(outcomes)
 
     def cancel(self, attempts: Sequence[Attempt], *, kill: bool) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from operator import attrgetter
-from time import monotonic
+from time import monotonic, perf_counter
 from typing import TYPE_CHECKING, Any
 
 from mpflow._columns import Attempts, Span, lead
@@ -54,11 +54,14 @@ class Director:
         self._recalled: set[int] = set()
         """The attempts that were asked back, by their ids."""
         self._crowd: Crowd | None = None
+        self._ended: Crowd | None = None
+        """One whose tasks have ended, and which the run is still busy with."""
 
     # -- tasks come ----------------------------------------------------------------------------------------------------
 
     def place(self, attempts: Attempts) -> Attempts:
         """Send to the pool what belongs there; return what is for threads."""
+        self.settle()
         if not self._next_look:
             self._next_look = monotonic() + LOOK_S
         groups = _by_node(attempts)
@@ -221,7 +224,7 @@ class Director:
         """So many more of a node's tasks are at a place. They are a crowd if next to nothing else of the run is under way."""
         crowd = self._crowd
         if crowd is None or crowd.node is not node or crowd.place is not place:
-            crowd = Crowd(node, place)
+            crowd = Crowd(node, place, self._places.since)
         crowd.total += tasks
         crowd.waiting += tasks
         running = self._places.run.scheduler.running
@@ -235,14 +238,21 @@ class Director:
         crowd.waiting -= count
         if crowd.waiting <= 0:
             self._crowd = None
+            self._ended = crowd
+
+    def settle(self) -> None:
+        """The run has done what it had to with the results it was given, and is about to do something else."""
+        crowd, self._ended = self._ended, None
+        if crowd is not None:
             if crowd.place is PROCESS:
-                self._hear(node)
+                self._hear(crowd.node)
             crowd.note()
 
     # -- outcomes come back -------------------------------------------------------------------------------------------
 
     def heard(self, outcomes: list[Outcome]) -> list[Outcome]:
         """The outcomes for the scheduler; looks at the waiting tasks now and then."""
+        self.settle()
         if id(self) in away:
             heard = [outcome if self._is_others(outcome) else self._heard_one(outcome) for outcome in outcomes]
             outcomes = [outcome for outcome in heard if outcome is not None]
@@ -298,6 +308,7 @@ class Director:
     def _look(self) -> None:
         """Reconsider what waits for a thread, and what waits for a worker."""
         self._next_look = monotonic() + LOOK_S
+        self._places.since = perf_counter()
         threads = self._places.threads()
         waiting = {node: group for node, group in _by_node(threads.waiting()).items() if node.meter is not None}
         unseen = {node.meter for node in waiting if not node.meter.seen}
@@ -330,6 +341,7 @@ class Director:
 
     def patience_s(self) -> float | None:
         """How long the driver may wait before it should look again; None for as long as it likes."""
+        self.settle()
         if not self._places.threads().has_queued:
             return None
         return max(0.0, self._next_look - monotonic())
@@ -347,6 +359,7 @@ class Director:
 
     def close(self) -> None:
         """The run is over: what it moved is no load any more."""
+        self.settle()
         away.pop(id(self), None)
         for node in self._abroad:
             self._hear(node)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from time import perf_counter
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,7 +13,7 @@ from mpflow._exec.placement.profile import Profile
 
 def crowd_of(profile: Profile, place: str, tasks: int) -> Crowd:
     node: Any = SimpleNamespace(meter=profile)
-    crowd = Crowd(node, place)
+    crowd = Crowd(node, place, perf_counter())
     crowd.total = crowd.waiting = tasks
     return crowd
 
