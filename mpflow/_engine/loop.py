@@ -274,7 +274,7 @@ def _checkpoint(run: Run, tasks: Sequence[Task], merged: Merge) -> Iterable[Call
     source = "input"
     if tasks:
         source = "loop"
-        run.resuming = None  # what is called in a later step starts anew
+        run.note_step()
         if persistence.ledger is not None:
             relax(run)
     return persistence.checkpoint(run.state, source, run.scheduler.step - 1, merged, tasks)

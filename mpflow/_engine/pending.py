@@ -91,8 +91,11 @@ class Pending:
         }
 
     def null_answer(self) -> list[Any]:
-        """The answer that was given without naming its question, in a list of its own; empty if there is none."""
-        return [value for name, value in self.of(NULL_TASK_ID) if name == RESUME][-1:]
+        """The answer that was given without naming its question, in a list of its own; empty if there is none.
+
+        One that was taken is replaced by None.
+        """
+        return [value for name, value in self.of(NULL_TASK_ID) if name == RESUME and value is not None][-1:]
 
     def null_writes(self) -> list[tuple[str, Any]]:
         """Writes that belong to no task: a command's update and its destinations."""

@@ -294,6 +294,12 @@ class Persistence:
             self.pending.put(task_id, writes)
         return self._save_writes(task_id, path, self._tracked(writes) if self.untracked else writes, node, writes)
 
+    def answer_spent(self) -> Iterable[Call]:
+        """Remember that the answer that names no question was taken: it is not that to the next question."""
+        spent: Writes = [(RESUME, None)]
+        self.carry(spent)
+        return self._save_writes(NULL_TASK_ID, "", spent, "", spent)
+
     def carry(self, writes: Writes) -> None:
         """Take writes that belong to no task into the next checkpoint."""
         self.pending.carry(writes)

@@ -39,6 +39,7 @@ from mpflow.types import Command
 
 if TYPE_CHECKING:
     from mpflow._core.plan import Plan
+    from mpflow._engine.persistence import Persistence
     from mpflow._engine.run import Run
     from mpflow._engine.saving import Call
     from mpflow._engine.suspicion import Ruling
@@ -59,7 +60,8 @@ def begin(run: Run, input: Any) -> tuple[Writes | None, Writes, Iterable[Call]]:
     if persistence is not None:
         answers = (isinstance(input, Command) and input.resume is not None) or bool(run.is_answered_above)
         run.forks = persistence.begins_branch(resumes=resuming, answers=answers)
-        run.note_replay()
+        if resuming:  # new input goes to graphs within as they are, wherever it branches off
+            run.note_replay()
     given: Writes = []
     if isinstance(input, Command):
         writes = command_writes(run, input)
@@ -221,6 +223,12 @@ def ended_task(run: Run, task: Task) -> Iterable[Call]:
     """What is saved of a task at its end: its diff, its error, or its questions with the answers so far."""
     persistence = run.persistence
     assert persistence is not None
+    if run.has_null_answer and (task.state != FINISHED or len(run.scheduler.tasks) > 1) and run.has_spent_answer():
+        return [*persistence.answer_spent(), *_saved_of(run, persistence, task)]
+    return _saved_of(run, persistence, task)
+
+
+def _saved_of(run: Run, persistence: Persistence, task: Task) -> Iterable[Call]:
     answers = task.answers
     if (
         task.state == FINISHED

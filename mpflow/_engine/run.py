@@ -66,6 +66,8 @@ class Run:
     clock: Callable[[], float] = staticmethod(time.monotonic)
     dice: Callable[[], float] = staticmethod(_chance)
     _null: list[Any] | None = None
+    has_null_answer = False
+    """It was resumed with an answer that names no question, and saved it, so that it must be known when that is taken."""
 
     def __init__(self, setting: Setting, config: Any = None, asked: Asked = NOTHING, owner: Any = None) -> None:
         self.setting = setting
@@ -207,9 +209,23 @@ class Run:
         """The answer that names no question: this run's, or that of the task it runs in."""
         if self._null is None:
             own = [] if self.persistence is None else self.persistence.pending.null_answer()
+            self.has_null_answer = bool(own)
             above = self.parent.answers.null if self.parent is not None and self.parent.answers is not None else []
             self._null = own or above
         return self._null
+
+    def note_step(self) -> None:
+        """A step is over: what is called in a later one starts anew, and its questions have not been answered yet."""
+        self.resuming = None
+        self._null = None
+        self.has_null_answer = False
+
+    def has_spent_answer(self) -> bool:
+        """Whether a question has taken the answer that names none, and was this run's own; says so once."""
+        is_spent = self.has_null_answer and not self._null
+        if is_spent:
+            self.has_null_answer = False
+        return is_spent
 
     def wants_resume(self, input: Any) -> bool:
         """Whether this input asks to go on with a saved run; within a run that is resumed, any does."""

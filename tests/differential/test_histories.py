@@ -170,6 +170,17 @@ def new_input_at_an_older_state(lib: Any, run: Run) -> Any:
     return [run.invoke(graph, {"log": ["new"]}, config), *_all(run, graph)]
 
 
+def new_input_at_an_older_state_of_a_graph_that_lasts(lib: Any, run: Run) -> Any:
+    """SG-4: the graph within goes on from what it had last."""
+    child = lib.graph.StateGraph(State).add_node(_says("child")).add_edge("__start__", "child")
+    builder = lib.graph.StateGraph(State).add_node("p", child.compile(checkpointer=True)).add_edge("__start__", "p")
+    graph = builder.compile(checkpointer=_saver(lib))
+    run.invoke(graph, {"log": ["in"]}, THREAD)
+    updated = run.update_state(graph, THREAD, {"log": ["edit"]})
+    answers = [run.invoke(graph, {"log": ["more"]}, THREAD), run.invoke(graph, {"log": ["again"]}, updated)]
+    return answers + [run.invoke(graph, {"log": [at]}, run.history(graph, THREAD)[at].config) for at in (2, 4, -1)]
+
+
 def listings(lib: Any, run: Run) -> Any:
     """SA-4"""
     graph = _chain(lib, "a", "b")
@@ -251,6 +262,7 @@ SCENARIOS = [
     updates_on_a_new_thread,
     replays,
     new_input_at_an_older_state,
+    new_input_at_an_older_state_of_a_graph_that_lasts,
     listings,
     bulk_updates,
     durabilities,

@@ -157,7 +157,8 @@ def what_is_saved_at_the_end(lib: Any, run: Run, *, lasts: Any, asks: bool) -> A
     graph = lib.graph.StateGraph(State).add_node("child", child).add_edge("__start__", "child").compile(saver)
     run.stream(graph, {"log": []}, THREAD, durability="exit")
     within = [found.config["configurable"]["checkpoint_ns"] for found in run.listed(saver, "list", THREAD)]
-    return within, run.get_state(graph, THREAD, subgraphs=True)
+    # LangGraph's saver in memory lists by namespace, those on disk and ours by age.
+    return sorted(within), run.get_state(graph, THREAD, subgraphs=True)
 
 
 SCENARIOS = [

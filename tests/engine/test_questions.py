@@ -57,6 +57,39 @@ def test_an_answer_that_does_not_fit_can_be_given_again(run: Run, executor: str)
     assert run.invoke(graph, Command(resume="end"), THREAD) == {"log": [True, "end"]}
 
 
+def ask_twice(state: State) -> State:
+    return {"log": [interrupt("first"), interrupt("second")]}
+
+
+@pytest.mark.parametrize("where", ["node", "nested"])
+@pytest.mark.parametrize("durability", ["sync", "exit"])
+def test_in2_an_answer_is_that_to_one_question_however_the_run_goes_on(run: Run, where: str, durability: str) -> None:
+    """LangGraph gives it to the second question too, if the run goes on without a new one."""
+    builder = StateGraph(State).add_node(ask_twice).add_edge(START, "ask_twice")
+    if where == "nested":
+        builder = StateGraph(State).add_node("within", builder.compile()).add_edge(START, "within")
+    graph = builder.compile(checkpointer=InMemorySaver())
+    asked = [
+        [one.value for one in run.invoke(graph, given, THREAD, durability=durability).get("__interrupt__", ())]
+        for given in ({"log": []}, Command(resume="one"), None, None)
+    ]
+    assert asked == [["first"], ["second"], ["second"], ["second"]]
+    assert run.invoke(graph, Command(resume="two"), THREAD)["log"] == ["one", "two"]
+
+
+def test_in6_an_answer_to_nothing_is_not_kept_for_a_later_question(run: Run) -> None:
+    builder = StateGraph(State).add_node("before", lambda state: {"log": ["before"]}).add_node(ask)
+    graph = (
+        builder.add_edge(START, "before")
+        .add_edge("before", "ask")
+        .compile(checkpointer=InMemorySaver(), interrupt_before=["before"])
+    )
+    run.invoke(graph, {"log": []}, THREAD)
+    told = run.invoke(graph, Command(resume="early"), THREAD)
+    assert [asked.value for asked in told["__interrupt__"]] == ["ask"]
+    assert run.invoke(graph, Command(resume="late"), THREAD)["log"] == ["before", "late"]
+
+
 @pytest.mark.parametrize("executor", ["thread", "process"])
 def test_an_answer_that_does_not_fit_lets_others_finish(run: Run, executor: str) -> None:
     graph = StateGraph(State).add_node(decide).add_node(ask).add_edge(START, "decide").add_edge(START, "ask")
