@@ -73,6 +73,10 @@ class Knocker:
     def use(self, fd: int) -> None:
         self._sock = socket.socket(fileno=fd)
 
+    def is_asked(self) -> bool:
+        """Whether nobody listens unless we knock."""
+        return self._words[slots.KNOCK_FROM] > 0
+
     def begins(self, last: int) -> None:
         """A batch begins whose last task has this number."""
         if 0 < self._words[slots.KNOCK_FROM] <= last:

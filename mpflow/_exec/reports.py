@@ -31,6 +31,8 @@ UNTAKEN_BYTES = 4 << 20
 _RSS_EVERY_NS = 50_000_000
 _SPENT_EVERY_NS = 10_000_000
 """Not with each batch of tiny tasks: at a look at these clocks the kernel may let others run first."""
+_UNHEARD_NS = 30_000_000
+"""For so long what is finished may be overdue while nobody listens."""
 
 
 class Reports:
@@ -85,6 +87,10 @@ class Reports:
         if running != under:
             words[slots.FINISHED] = max(running, words[slots.FINISHED])
             words[slots.RUNNING] = under
+
+    def may_wait(self, overdue_ns: int) -> bool:
+        """Whether what is finished may wait though it is due: nobody listens, and it makes one frame with what follows."""
+        return overdue_ns < _UNHEARD_NS and self.knocker.is_asked()
 
     def send_finished(self) -> None:
         """Send what is finished, be it while a task runs."""

@@ -234,7 +234,7 @@ class Worker:
         due = started + hold_ns
         self._tasks = rest = enumerate(stint.inputs if values is None else islice(values, count), stint.first)
         for number, data in rest:
-            if was_slow or started > due:
+            if (was_slow or started > due) and (hold_ns < 0 or not reports.may_wait(started - due)):
                 reports.flush()
                 started = monotonic_ns()
                 due = started + hold_ns
