@@ -27,6 +27,7 @@ from mpflow.checkpoint.base import (
 )
 from mpflow.checkpoint.ids import advance_ids, version_count
 from mpflow.checkpoint.log.operations import Loaded, new_number
+from mpflow.checkpoint.log.pruning import followers
 from mpflow.checkpoint.log.records import IN_PATHS, NOTHING, Apart, Frame, Op, Result, Step
 from mpflow.checkpoint.log.weight import Tip
 
@@ -110,7 +111,12 @@ class Recording(Persistence):
                 for note in loaded.notes:
                     self.ledger.note(*note)
         self._changes.hold(state)
+        followers.add(self)
         return step
+
+    def start_over(self) -> None:
+        """Save the next step whole: what it would build on may have been deleted."""
+        self._tip = None
 
     def _next_version(self, current: Any) -> Any:
         if current is not self._version:

@@ -59,6 +59,8 @@ class Threads(Suite):
             same((copy.parent_config or {}).get("configurable", {}).get("thread_id"), "to", "its parent's thread")
             root.step({"a": 3})
             same(saver.steps(address("to")), [1, 0], "the copy, after its source went on")
+            saver.forget("copy_thread", "to", "to")
+            same(saver.steps(address("to")), [1, 0], "the copy, after it was copied onto itself")
             if "delete_thread" not in self.lacks:
                 saver.forget("delete_thread", "from")
             same(saver.found(address("to")).checkpoint["channel_values"], {"a": 2, "still": 0}, "the copy by itself")

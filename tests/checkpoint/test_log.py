@@ -360,6 +360,16 @@ def test_a_search_with_a_limit_looks_no_further_than_to_what_it_finds(monkeypatc
     assert list(log.list(at(), filter={"step": 99}, limit=1)) == []
 
 
+def test_a_copy_replaces_what_its_target_has_of_the_same() -> None:
+    log = saver()
+    where = log.put(at(), checkpoint({"a": 1}, {"a": 1}), {}, {})
+    log.put_writes(log.put(where, checkpoint({"a": 2}, {"a": 2}), {}, {}), [("a", 3)], "task")
+    for _ in range(2):
+        log.copy_thread("t", "u")
+    assert len(list(log.list(at("u")))) == 2
+    assert len(log.driver.rows("u")) == 3
+
+
 def test_a_run_is_deleted_without_harm_to_what_builds_on_it() -> None:
     log = saver()
     where = at()

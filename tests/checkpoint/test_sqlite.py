@@ -285,6 +285,8 @@ def test_row_36_one_process_runs_a_thread_and_its_death_frees_it(tmp_path: Path,
         assert caught.value.thread_id == "t"
         if sys.platform == "linux":
             assert str(holder.pid) in caught.value.owner
+        with pytest.raises(RunOwnedElsewhere):
+            saver.delete_thread("t")
         saver.claim("another")
         saver.release("another")
         holder.kill()

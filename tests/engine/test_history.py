@@ -104,6 +104,23 @@ def test_sa9_going_back_runs_again_on_a_branch_and_keeps_the_old_one(run: Run) -
     assert [state.config for state in after[-len(before) :]] == [state.config for state in before]
 
 
+@pytest.mark.parametrize("durability", ["sync", "async"])
+def test_a_thread_that_is_deleted_while_it_runs_begins_anew(run: Run, durability: str) -> None:
+    saver = InMemorySaver()
+
+    def reset(state: Any) -> Any:
+        if len(state["log"]) == 2:
+            saver.delete_thread("1")
+        return {"log": [len(state["log"])]}
+
+    builder = StateGraph(State).add_node(reset).add_edge(START, "reset")
+    builder.add_conditional_edges("reset", lambda state: END if len(state["log"]) > 4 else "reset")
+    graph = builder.compile(checkpointer=saver)
+    run.invoke(graph, {"log": []}, CONFIG, durability=durability)
+    assert [len(state.values["log"]) for state in run.history(graph, CONFIG)] == [5, 4, 3]
+    assert run.invoke(graph, {"log": ["more"]}, CONFIG)["log"] == [0, 1, 2, 3, 4, "more", 6]
+
+
 def test_cp1_a_run_with_a_checkpointer_needs_a_thread(run: Run) -> None:
     with pytest.raises(ValueError, match="thread_id"):
         run.invoke(questions().compile(checkpointer=InMemorySaver()), {"log": []})

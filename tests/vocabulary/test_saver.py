@@ -198,7 +198,7 @@ def test_cp7_listing_is_newest_first_and_can_be_narrowed() -> None:
         return [found.metadata["step"] for found in saver.list(*args, **kwargs)]
 
     assert steps(at()) == [3, 2, 1, 0]
-    assert steps({"configurable": {"thread_id": "t"}}) == [3, 2, 1, 0, 9]
+    assert steps({"configurable": {"thread_id": "t"}}) == [9, 3, 2, 1, 0]  # newest first, whatever the namespace
     assert steps(at(), filter={"step": 2}) == [2]
     assert steps(at(), before=configs[2]) == [1, 0]
     assert steps(at(), limit=2) == [3, 2]

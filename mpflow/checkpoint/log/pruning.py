@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
+from weakref import WeakSet
 
 from mpflow.checkpoint.log.driver import RESULT, STEP, Drop, Row
 from mpflow.checkpoint.log.folding import Opening, State
@@ -12,6 +14,26 @@ from mpflow.checkpoint.log.records import SET, Frame, Op, Step
 
 if TYPE_CHECKING:
     from mpflow.checkpoint.log.saver import LogSaver
+
+
+class Follower(Protocol):
+    """A run under way in this process, which saves each step as what changed since the last one."""
+
+    thread_id: str
+
+    def start_over(self) -> None:
+        """Save the next step whole: there may be nothing left that it could build on. Called from any thread."""
+        ...
+
+
+followers: WeakSet[Follower] = WeakSet()
+os.register_at_fork(after_in_child=followers.clear)
+
+
+def _start_over(thread_id: str) -> None:
+    for follower in tuple(followers):
+        if follower.thread_id == thread_id:
+            follower.start_over()
 
 
 def without(log: LogSaver, thread_id: str, ns: str, dropped: Collection[str]) -> Calls:
@@ -73,23 +95,27 @@ def delete_for_runs(log: LogSaver, run_ids: Collection[str]) -> Calls:
             dropped.setdefault((thread_id, row.ns), set()).add(row.checkpoint_id)
     for (thread_id, ns), ids in dropped.items():
         yield from delete_steps(log, thread_id, ns, ids)
+        _start_over(thread_id)
 
 
 def delete_thread(log: LogSaver, thread_id: str) -> Calls:
     yield "delete_thread", thread_id
     log.known.clear()
+    _start_over(thread_id)
 
 
-def prune(log: LogSaver, thread_ids: Sequence[str], strategy: str, keep: int) -> Calls:
-    """Delete all but the `keep` newest checkpoints of each namespace, or all. Raises ValueError."""
+def deletes_all(strategy: str, keep: int) -> bool:
+    """Whether whole threads are to be deleted. Raises ValueError for what is no way to prune."""
     if strategy not in ("keep_latest", "delete"):
         raise ValueError(f"strategy must be 'keep_latest' or 'delete', got {strategy!r}")
     if keep < 1:
         raise ValueError(f"keep must be at least 1, got {keep}; strategy='delete' keeps nothing")
+    return strategy == "delete"
+
+
+def prune(log: LogSaver, thread_ids: Sequence[str], keep: int) -> Calls:
+    """Delete all but the `keep` newest checkpoints of each namespace."""
     for thread_id in thread_ids:
-        if strategy == "delete":
-            yield from delete_thread(log, thread_id)
-            continue
         found: Sequence[tuple[str, Row]] = yield "steps", thread_id, None, None, None
         spaces: dict[str, list[str]] = {}
         for _, row in found:
@@ -103,6 +129,9 @@ def vacuum() -> Calls:
 
 
 def copy_thread(log: LogSaver, source: str, target: str) -> Calls:
+    """Copy a thread's rows; what the target has of the same checkpoints is replaced."""
+    if source == target:
+        return
     rows: Sequence[Row] = yield "rows", source
     layout = log.layout
     copies = []
@@ -112,5 +141,11 @@ def copy_thread(log: LogSaver, source: str, target: str) -> Calls:
             copies.append(layout.dump_step(target, row.ns, record, row.base))
         else:
             copies.append(layout.dump_result(target, row.ns, record))
-    if copies:
+    if not copies:
+        return
+    there: Sequence[tuple[str, Row]] = yield "steps", target, None, None, 1
+    if there:
+        drops = {(row.ns, row.checkpoint_id, kind) for row in copies for kind in (STEP, RESULT)}
+        yield "rewrite", target, sorted(drops), copies
+    else:
         yield "append", [(target, copies)]

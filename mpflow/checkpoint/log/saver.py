@@ -236,7 +236,13 @@ class LogSaver(BaseCheckpointSaver[str]):
         self._perform(putting.put_writes(self, config, writes, task_id, task_path))
 
     def delete_thread(self, thread_id: str) -> None:
-        self._perform(pruning.delete_thread(self, str(thread_id)))
+        """Forget a thread. Raises RunOwnedElsewhere if another process runs it; a run in this one goes on from here."""
+        thread_id = str(thread_id)
+        self.claim(thread_id)
+        try:
+            self._perform(pruning.delete_thread(self, thread_id))
+        finally:
+            self.release(thread_id)
 
     def delete_for_runs(self, run_ids: Sequence[str]) -> None:
         self._perform(pruning.delete_for_runs(self, set(run_ids)))
@@ -246,7 +252,11 @@ class LogSaver(BaseCheckpointSaver[str]):
 
     def prune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest", keep: int = 1) -> None:
         """Forget all but the `keep` latest checkpoints of each namespace of the threads, or all with ``"delete"``."""
-        self._perform(pruning.prune(self, thread_ids, strategy, keep))
+        if not pruning.deletes_all(strategy, keep):
+            self._perform(pruning.prune(self, thread_ids, keep))
+            return
+        for thread_id in thread_ids:
+            self.delete_thread(thread_id)
 
     def vacuum(self) -> None:
         """Give the space of what was deleted back, where the storage can."""
@@ -287,7 +297,12 @@ class LogSaver(BaseCheckpointSaver[str]):
         await self._aperform(putting.put_writes(self, config, writes, task_id, task_path))
 
     async def adelete_thread(self, thread_id: str) -> None:
-        await self._aperform(pruning.delete_thread(self, str(thread_id)))
+        thread_id = str(thread_id)
+        await self.aclaim(thread_id)
+        try:
+            await self._aperform(pruning.delete_thread(self, thread_id))
+        finally:
+            await self.arelease(thread_id)
 
     async def adelete_for_runs(self, run_ids: Sequence[str]) -> None:
         await self._aperform(pruning.delete_for_runs(self, set(run_ids)))
@@ -297,7 +312,11 @@ class LogSaver(BaseCheckpointSaver[str]):
 
     async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest", keep: int = 1) -> None:
         """`prune`, for asyncio."""
-        await self._aperform(pruning.prune(self, thread_ids, strategy, keep))
+        if not pruning.deletes_all(strategy, keep):
+            await self._aperform(pruning.prune(self, thread_ids, keep))
+            return
+        for thread_id in thread_ids:
+            await self.adelete_thread(thread_id)
 
 
 def _id_in(config: RunnableConfig | None) -> str | None:
