@@ -20,10 +20,16 @@ import msgpack
 import pytest
 
 from mpflow._wire.errors import DecodeError, DecodeLimitError, EncodeError
+from mpflow.checkpoint.base import empty_checkpoint
+from mpflow.checkpoint.log import envelope
+from mpflow.checkpoint.log.driver import STEP
+from mpflow.checkpoint.log.memory import MemoryDriver
+from mpflow.checkpoint.log.saver import LogSaver
 from mpflow.checkpoint.serde.base import SerializerProtocol, maybe_add_typed_methods
 from mpflow.checkpoint.serde.encrypted import EncryptedSerializer
 from mpflow.checkpoint.serde.jsonplus import JsonPlusSerializer
 from mpflow.checkpoint.serde.types import TASKS, SendProtocol
+from mpflow.errors import CheckpointCorruptError
 from mpflow.types import Interrupt, Send
 
 
@@ -301,6 +307,42 @@ class TestEncryption:
     def test_what_was_not_encrypted_is_refused(self, make: Any) -> None:
         with pytest.raises(DecodeError, match="expected an encrypted value"):
             make().loads_typed(MINE.dumps_typed([1]))
+
+    def test_records_that_were_moved_are_refused_though_their_checksum_fits(self, make: Any) -> None:
+        log = LogSaver(MemoryDriver(), serde=make())
+        for thread_id in ("theirs", "mine"):
+            made = empty_checkpoint()
+            made["channel_values"], made["channel_versions"] = {"a": thread_id}, {"a": "1"}
+            where: Any = {"configurable": {"thread_id": thread_id, "checkpoint_ns": "", "checkpoint_id": made["id"]}}
+            log.put(where, made, {}, {})
+            log.put_writes(where, [("a", "written")], "task")
+        theirs: Any = {"configurable": {"thread_id": "theirs"}}
+        found = log.get_tuple(theirs)
+        assert found is not None and found.pending_writes == [("task", "a", "written")]
+        for row in log.driver.rows("theirs"):
+            bare, seal = row._replace(data=row.data[: -envelope.SEAL_BYTES]), row.data[-envelope.SEAL_BYTES :]
+            if row.kind == STEP:  # whoever can write can make checksums
+                moved = envelope.dump_step("mine", "", envelope.load_step("theirs", bare), row.base)
+            else:
+                moved = envelope.dump_result("mine", "", envelope.load_result("theirs", bare))
+            for forged in (moved, moved._replace(data=moved.data + seal)):
+                log.driver.delete_thread("mine")
+                log.driver.add("mine", [forged])
+                with pytest.raises(DecodeError, match="not sealed with this key"):
+                    list(log.records("mine", log.driver.rows("mine")))
+
+    def test_a_saver_with_another_key_or_none_says_so(self, make: Any) -> None:
+        log = LogSaver(MemoryDriver(), serde=make())
+        where: Any = {"configurable": {"thread_id": "t", "checkpoint_ns": ""}}
+        log.put(where, empty_checkpoint(), {}, {})
+        with pytest.raises(DecodeError, match="saved with another"):
+            LogSaver(log.driver, serde=make(b"another key 1234")).get_tuple(where)
+        with pytest.raises(DecodeError, match="open the saver with the serde="):
+            LogSaver(log.driver).get_tuple(where)
+        (row,) = log.driver.rows("t")
+        log.driver.add("t", [row._replace(data=row.data[:9] + b"?" + row.data[10:])])
+        with pytest.raises(CheckpointCorruptError, match="checksum"):
+            log.get_tuple(where)
 
     def test_keys_have_a_length(self, make: Any) -> None:
         with pytest.raises(ValueError, match="16, 24 or 32 bytes, this one has 3"):

@@ -239,6 +239,17 @@ def test_a_saver_used_after_its_block_says_so(tmp_path: Path) -> None:
         value_of(saver, at())
 
 
+@pytest.mark.parametrize("durability", ["sync", "async", "exit"])
+def test_row_34_a_connection_that_is_closed_under_a_run_is_told_as_such(saver: SqliteSaver, durability: Any) -> None:
+    def close(state: Any) -> Any:
+        saver.conn.close()
+        return {}
+
+    builder: Any = StateGraph(dict).add_node(close).add_edge(START, "close")
+    with pytest.raises(StorageError, match="connection is closed"):
+        builder.compile(checkpointer=saver).invoke({}, at(), durability=durability)
+
+
 def test_row_34_a_full_disk_is_named_and_the_last_commit_stays(tmp_path: Path, saver: SqliteSaver) -> None:
     where = save(saver, at(), "small")
     pages = saver.conn.execute("PRAGMA page_count").fetchone()[0]

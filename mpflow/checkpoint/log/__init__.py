@@ -15,6 +15,6 @@ the last; a step names the very results it was made of by their numbers.
 
 How it is put together: `saver.LogSaver` is LangGraph's saver protocol and the engine's shorter way (`load`, `append`,
 `post`, `flush`) over a `driver.Driver`. Its operations are generators that yield the driver's calls, so that a driver may
-be awaited as well. `envelope` makes rows of records and back, `coding` packs the values in them, `writer` commits many
+be awaited as well. `envelope` makes rows of records and back (`sealing` with a key), `coding` packs the values in them, `writer` commits many
 runs' rows in one go. A new storage needs a driver, and a saver class that opens and closes it; `memory` is the smallest.
 """

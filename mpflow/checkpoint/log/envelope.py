@@ -13,6 +13,7 @@ from zlib import crc32
 
 import msgpack
 
+from mpflow._wire.errors import DecodeError
 from mpflow._wire.limits import DEFAULT_LIMITS, check
 from mpflow.checkpoint.log.driver import RESULT, STEP, Row, row_of
 from mpflow.checkpoint.log.records import (
@@ -34,6 +35,8 @@ from mpflow.checkpoint.log.records import (
 from mpflow.errors import CheckpointCorruptError, CheckpointVersionError
 
 _SUM_BYTES: Final = 4
+SEAL_BYTES: Final = 16
+"""How long the seal is that follows, where rows are sealed."""
 _KEPT_BYTES: Final = 1 << 20
 _MALFORMED: Final = "its record is malformed"
 _VERSIONS: Final = (str, int, float)
@@ -291,6 +294,11 @@ def _opened(thread_id: str, row: Row, *lengths: int) -> list[Any]:
         raise _corrupt(thread_id, row, "its row is too short")
     view = memoryview(data)[:-_SUM_BYTES]
     if _sum(view, thread_id, row.ns, row.checkpoint_id, row.kind, row.base) != data[-_SUM_BYTES:]:
+        if is_whole(thread_id, row._replace(data=data[:-SEAL_BYTES])):
+            raise DecodeError(
+                f"thread '{thread_id}', checkpoint '{row.checkpoint_id}': its row is sealed: open the saver with the serde= that it "
+                "was saved with"
+            )
         raise _corrupt(thread_id, row, "its checksum is wrong")
     try:
         body = _unpacked(view)
@@ -303,6 +311,12 @@ def _opened(thread_id: str, row: Row, *lengths: int) -> list[Any]:
     if len(body) not in lengths:
         raise _corrupt(thread_id, row, f"its record has {len(body)} parts")
     return body
+
+
+def is_whole(thread_id: str, row: Row) -> bool:
+    """Whether a row's checksum is right, for this address."""
+    data = row.data[:-_SUM_BYTES]
+    return _sum(data, thread_id, row.ns, row.checkpoint_id, row.kind, row.base) == row.data[-_SUM_BYTES:]  # type: ignore[no-any-return]
 
 
 def _unpacked(data: bytes | memoryview) -> Any:

@@ -11,12 +11,13 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from mpflow.checkpoint.base import BaseCheckpointSaver
-from mpflow.checkpoint.log import envelope, operations
+from mpflow.checkpoint.log import operations
 from mpflow.checkpoint.log.carrying import CarriedCoder, Carrying
 from mpflow.checkpoint.log.coding import Coder, SerdeCoder, coder_of
 from mpflow.checkpoint.log.driver import Batch, Drop, Row
 from mpflow.checkpoint.log.operations import Calls
 from mpflow.checkpoint.log.saver import LogSaver
+from mpflow.checkpoint.log.sealing import layout_of
 
 Ask = Callable[..., Any]
 """``ask(method, *arguments)``: what `serve` answers in the parent."""
@@ -205,7 +206,7 @@ class FarLog(LogSaver):
 
     @property
     def layout(self) -> Any:
-        return Carrying if type(self.coder) is CarriedCoder else envelope
+        return Carrying if type(self.coder) is CarriedCoder else layout_of(getattr(self.coder, "serde", None))
 
     def _perform(self, calls: Calls) -> Any:
         return operations.perform(calls, self.driver)

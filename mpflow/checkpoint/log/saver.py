@@ -24,6 +24,7 @@ from mpflow.checkpoint.log.coding import Coder, DataCoder, SerdeCoder
 from mpflow.checkpoint.log.driver import STEP, Batch, Driver, Row
 from mpflow.checkpoint.log.operations import Calls, Known, Loaded
 from mpflow.checkpoint.log.records import Result, Step
+from mpflow.checkpoint.log.sealing import Sealed, layout_of
 from mpflow.checkpoint.log.writer import GroupWriter
 from mpflow.config import RunnableConfig
 
@@ -66,6 +67,8 @@ class LogSaver(BaseCheckpointSaver[str]):
         super().__init__(serde=serde)
         self.driver: Any = driver
         self.coder: Coder = DataCoder(types) if serde is None else SerdeCoder(self.serde)
+        if serde is not None and self.layout is envelope:
+            self.layout = layout_of(self.serde)
         self.writer = GroupWriter(driver.append)
         self.known: OrderedDict[tuple[str, str, str], Known] = OrderedDict()
         self._twins: dict[frozenset[type], LogSaver] = {}
@@ -73,7 +76,11 @@ class LogSaver(BaseCheckpointSaver[str]):
     @property
     def has_far_log(self) -> bool:
         """Whether workers can make its rows: rows can travel, and what packs values in them can be told."""
-        return self.keeps_log and self.layout is envelope and self.coder.told() is not None
+        return (
+            self.keeps_log
+            and (self.layout is envelope or type(self.layout) is Sealed)
+            and self.coder.told() is not None
+        )
 
     def sent(self, thread_id: str, rows: Iterable[Row]) -> Sequence[Row]:
         """Rows as they go to workers."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from hashlib import blake2b
 from typing import Any, Final
 
 from mpflow.checkpoint.serde.base import CipherProtocol
@@ -16,6 +17,10 @@ def _checked(key: bytes) -> bytes:
     if len(key) not in (16, 24, 32):
         raise ValueError(f"an AES key has 16, 24 or 32 bytes, this one has {len(key)}")
     return key
+
+
+def _row_key(key: bytes) -> bytes:
+    return blake2b(key, digest_size=32, person=b"mpflow rows").digest()
 
 
 def _missing(package: str) -> ImportError:
@@ -40,6 +45,7 @@ class PycryptodomeAes(CipherProtocol):
         if "nonce" in options:
             raise ValueError("nonces are made anew for each value")
         self._options = {"key": _checked(key), "mode": mode, **options}
+        self.row_key = _row_key(key)
         self._nonce_bytes = 15 if mode == AES.MODE_OCB else 11 if mode == AES.MODE_CCM else _EAX_NONCE_BYTES
         self._new = AES.new
 
@@ -69,6 +75,7 @@ class CryptographyAesGcm(CipherProtocol):
         except ImportError:
             raise _missing("cryptography") from None
         self._key = _checked(key)
+        self.row_key = _row_key(key)
         self._cipher = AESGCM(key)
 
     def __reduce__(self) -> tuple[type, tuple[bytes]]:

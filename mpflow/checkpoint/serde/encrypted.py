@@ -34,6 +34,12 @@ class EncryptedSerializer(SerializerProtocol):
         parts = self.serde, self.cipher
         return type(self) is EncryptedSerializer and all(getattr(one, "travels", False) for one in parts)
 
+    @property
+    def row_key(self) -> bytes | None:
+        """What savers seal their rows with, so that none is changed or moved to another thread; None if the cipher has none."""
+        key: bytes | None = getattr(self.cipher, "row_key", None)
+        return key
+
     def dumps_typed(self, obj: Any) -> tuple[str, bytes]:
         """``sealed+`` and the cipher's name, and the ciphertext. Raises what `serde` raises."""
         kind, data = self.serde.dumps_typed(obj)

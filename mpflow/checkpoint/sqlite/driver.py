@@ -240,12 +240,12 @@ class SqliteDriver:
             if not self.is_set_up:
                 self.set_up()
             connection = self.connection
-            if connection.in_transaction or (
-                connection.isolation_level is not None and getattr(connection, "autocommit", -1) is not True
-            ):
-                return False
             parameters = row.checkpoint_id, row.kind, row.base, row.data, thread_id, row.ns
             try:
+                if connection.in_transaction or (
+                    connection.isolation_level is not None and getattr(connection, "autocommit", -1) is not True
+                ):
+                    return False
                 return connection.execute(_INSERT_ALONE, parameters).rowcount == 1
             except (UnicodeDecodeError, sqlite3.Error) as error:
                 raise self._meaning_of(error) from error
