@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from mpflow import __version__
-from mpflow.cli.documents import open_output, parse_json, print_json, read_json, to_json, write
+from mpflow.cli.documents import check_output, open_output, parse_json, print_json, read_json, to_json, write
 from mpflow.cli.lines import Lines
 from mpflow.cli.loading import load_graph
 from mpflow.cli.refusal import Refused, one_line
@@ -180,6 +180,7 @@ def bench(
     settings = _config(config, None)
     workers = None if counts is None else _counts(counts)
     graph = load_graph(target)
+    plot_format = _check_outputs(page_file, plot_file, json_file)
     try:
         with Progress(f"comparing {target}", False if quiet else None) as progress:
             progress.expect(runs_of(workers, repeat))
@@ -191,22 +192,34 @@ def bench(
     if json_file is not None:
         with open_output(json_file) as file:
             print(json.dumps(to_json(done.to_json()), indent=2), file=file)
-    try:
-        if page_file is not None:
-            from mpflow.comparison.page import page
+    if page_file is not None:
+        from mpflow.comparison.page import page
 
-            write(page_file, page(done).encode())
-        if plot_file is not None:
-            from mpflow.comparison.plot import draw
+        write(page_file, page(done).encode())
+    if plot_file is not None:
+        from mpflow.comparison.plot import draw
 
-            write(plot_file, draw(done, Path(plot_file).suffix.lstrip(".") or "svg"))
-    except (ImportError, ValueError) as error:
-        raise Refused(one_line(error)) from error
+        write(plot_file, draw(done, plot_format))
     if quiet and json_file != "-":
         click.echo(done.summary)
     elif json_file != "-":
         print_comparison(done)
     return 0 if done.same_result else 1
+
+
+def _check_outputs(page_file: str | None, plot_file: str | None, json_file: str | None) -> str:
+    """Refuse what could not be written at the end of a long comparison; the format of the plot."""
+    for path in filter(None, (page_file, plot_file, json_file)):
+        check_output(path)
+    plot_format = "svg" if plot_file is None else Path(plot_file).suffix.lstrip(".").lower() or "svg"
+    if page_file is not None or plot_file is not None:
+        from mpflow.comparison.plot import check_format
+
+        try:
+            check_format(plot_format)
+        except (ImportError, ValueError) as error:
+            raise Refused(one_line(error)) from error
+    return plot_format
 
 
 @commands.command()
@@ -236,6 +249,8 @@ def demo(path: str | None, limit: int, workers: int | None, json_file: str | Non
     from mpflow.demo.race import race
     from mpflow.demo.tables import print_race, verdict
 
+    if json_file is not None:
+        check_output(json_file)
     done = race(path or standard_library(), limit, workers or cpu_count(), show=False if quiet else None)
     if json_file is not None:
         with open_output(json_file) as file:

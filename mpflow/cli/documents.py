@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import datetime
 import enum
+import errno
 import json
 import os
 import sys
@@ -25,6 +26,22 @@ def write(path: str, data: bytes) -> None:
         Path(path).write_bytes(data)
     except OSError as error:
         raise Refused(f"cannot write {path}: {error.strerror}") from error
+
+
+def check_output(path: str) -> None:
+    """Refuse a file that could not be written, before the work for it is done."""
+    if path == "-":
+        return
+    held = Path(path) if os.path.lexists(path) else Path(path).parent
+    reason = 0
+    if not held.exists():
+        reason = errno.ENOENT
+    elif os.path.isdir(path):
+        reason = errno.EISDIR
+    elif not os.access(held, os.W_OK):
+        reason = errno.EACCES
+    if reason:
+        raise Refused(f"cannot write {path}: {os.strerror(reason)}")
 
 
 def read_json(option: str, given: str) -> Any:

@@ -39,6 +39,13 @@ def draw(comparison: Comparison, format: str = "svg") -> bytes:
     return file.getvalue()
 
 
+def check_format(format: str) -> None:
+    """Raise what `draw` would for want of matplotlib or of such a format: ImportError with the install line, ValueError."""
+    known = _figure().canvas.get_supported_filetypes()
+    if format not in known:
+        raise ValueError(f"a plot cannot be a '{format}' file; expected one of {', '.join(sorted(known))}")
+
+
 def _figure() -> Any:
     try:
         # The object itself, not pyplot: that would choose a window system and keep every figure.

@@ -26,10 +26,26 @@ def test_page_plot_and_figures_are_files(call, graphs):
 
 
 def test_what_cannot_be_is_refused(call, graphs):
-    for options in (["--workers", "0"], ["--workers", "two"], ["--plot", "out.nothing", "-w", "1", "-r", "1"]):
+    for options in (["--workers", "0"], ["--workers", "two"]):
         called = call("bench", "cli_graphs:pure", "--input", '{"x": 2}', "--quiet", *options)
         assert called.code == 2
         assert called.err.startswith("mpflow: ")
+
+
+@pytest.mark.parametrize("option", ["--html", "--plot", "--json"])
+@pytest.mark.parametrize("path", ["nowhere/out.svg", "."])
+def test_what_could_not_be_written_is_refused_before_anything_runs(call, monkeypatch, graphs, option, path):
+    monkeypatch.setattr("mpflow.comparison.measure.compare", pytest.fail)
+    called = call("bench", "cli_graphs:pure", "--input", '{"x": 2}', "--quiet", option, path)
+    assert called.code == 2
+    assert path in called.err
+
+
+def test_a_plot_that_could_not_be_drawn_is_refused_before_anything_runs(call, monkeypatch, graphs):
+    pytest.importorskip("matplotlib")
+    monkeypatch.setattr("mpflow.comparison.measure.compare", pytest.fail)
+    called = call("bench", "cli_graphs:pure", "--input", '{"x": 2}', "--quiet", "--plot", "out.nothing")
+    assert (called.code, called.err.startswith("mpflow: a plot cannot be a 'nothing' file; expected")) == (2, True)
 
 
 def test_results_that_differ_are_an_error(call, graphs):
