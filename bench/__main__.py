@@ -26,8 +26,12 @@ def main() -> int:
         saved = options.out / "figures.json"
         chosen = [argument for argument in rest if not argument.startswith("-")]
         code = int(pytest.main([*([] if chosen else ["bench"]), *rest, f"--benchmark-json={saved}"]))
-    for path in write_report(saved, options.out):
-        print(path)
+    try:
+        for path in write_report(saved, options.out):
+            print(path)
+    except (OSError, ValueError) as error:
+        print(f"no report of {saved}: {error}", file=sys.stderr)
+        return code or 1
     return code
 
 

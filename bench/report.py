@@ -24,11 +24,15 @@ svg { max-width: 100%; height: auto; background: #fff }
 
 
 def write_report(saved: Path, out: Path) -> Iterator[Path]:
-    """Write the files of the report into `out`, yielding each."""
+    """Write the files of the report into `out`, yielding each. Raises OSError, ValueError if `saved` is none of a run's."""
     document = json.loads(saved.read_text())
-    rows = [
-        Row(**figure) for benchmark in document["benchmarks"] for figure in benchmark["extra_info"].get("figures", ())
-    ]
+    try:
+        figures = [one for each in document["benchmarks"] for one in each["extra_info"].get("figures", ())]
+        rows = [Row(**figure) for figure in figures]
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"not the figures of a run: {type(error).__name__}: {error}") from error
+    if not rows:
+        raise ValueError("there are no figures in it")
     plot = _plot([row for row in rows if row.ratio is not None])
     svg = _drawn(plot, "svg")
     for name, data in (
