@@ -182,7 +182,7 @@ class _Listener:
         self._nap.cancel()
         self._nap = None
         asyncio.get_running_loop().remove_reader(self._door)
-        self._pool.end_calm()
+        self._pool.get_up()
 
     def end(self) -> None:
         if self._nap is None:

@@ -84,6 +84,10 @@ class Polling:
         if alarm_at < self._wakes_at:
             self._ring()
 
+    def wake(self) -> None:
+        """Have whoever polls look again."""
+        self._ring()
+
     def wait(self, pool: Polled, mailbox: Mailbox, timeout_s: float | None) -> None:
         """See `WorkerPool.wait`."""
         deadline = _FOREVER if timeout_s is None else monotonic() + timeout_s

@@ -325,6 +325,12 @@ class WorkerPool:
         self._foreman.calm.end()
         return self._polling.door.answer()
 
+    def get_up(self) -> None:
+        """End the calm of one that does not poll. Workers knock no more: whoever polls must look by itself."""
+        self.end_calm()
+        if self._polling.is_led:
+            self._polling.wake()
+
     def door(self) -> int:
         """A descriptor that becomes readable when a worker knocks."""
         return self._polling.door.fileno()
