@@ -13,13 +13,13 @@ from mpflow._exec.cpu import cpu_count
 from mpflow._exec.place import has_gil
 from mpflow._exec.placement.costs import CostBook, book_of
 from mpflow._exec.placement.decide import GAIN, PROCESS, THREAD, decide, ms
+from mpflow._exec.placement.profile import ENOUGH_S
 
 if TYPE_CHECKING:
     from mpflow._core.plan import NodePlan
 
 ENOUGH_CALLS = 1000
-ENOUGH_S = 2.0
-"""Below so many calls in workers, so much CPU time in threads, or so much waiting in workers, it does not matter."""
+"""Below so many calls in workers it does not matter."""
 
 
 wanted: ContextVar[bool] = ContextVar("mpflow_hints", default=True)
@@ -86,7 +86,7 @@ def _waiting(node: NodePlan, pool: Any, most_here: int) -> str | None:
 
 def _of_thread(node: NodePlan) -> str | None:
     profile = node.meter
-    if not profile.is_heavy or profile.calls * profile.cpu_s < ENOUGH_S or not 0 < profile.lanes < 1.3:
+    if not profile.is_heavy or profile.spent_s < ENOUGH_S or not 0 < profile.lanes < 1.3:
         return None
     cores = cpu_count()
     costs = CostBook(cores).costs()._replace(is_started=True)

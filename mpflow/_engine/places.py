@@ -13,7 +13,7 @@ from mpflow._exec.patience import check_timeout
 from mpflow._exec.place import in_worker
 from mpflow._exec.placement import profile as profiles
 from mpflow._exec.placement.decide import MANY
-from mpflow._exec.placement.profile import Profile
+from mpflow._exec.placement.profile import ENOUGH_S, Profile
 from mpflow._exec.thread import HURRY, ThreadPlace, default_threads
 from mpflow._messages import Attempt, Outcome
 
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from mpflow._scope import TaskScope
 
 INLINE, THREAD, PROCESS, LOOP = "inline", "thread", "process", "loop"
+LOADING_S = 0.8
+"""Moving nodes takes 60 ms of imports first, which hold up the threads: not before there is so much to compute."""
 SLOW_S = 0.05
 """When tasks have waited for a thread so long, those that hold the threads are looked at."""
 
@@ -108,7 +110,9 @@ class Places:
             self.routes.asked.append(node)
 
     def _direct(self) -> None:
-        """Have the tasks of this run placed one by one from now on."""
+        """Have the tasks of this run placed one by one from now on, if that can be worth it."""
+        if "mpflow._engine.placing" not in sys.modules and self._computing_s() < LOADING_S:
+            return
         with HURRY:
             from mpflow._engine.placing import Director, may_move
 
@@ -117,12 +121,19 @@ class Places:
         else:
             self.auto = set()
 
+    def _computing_s(self) -> float:
+        """What the nodes that may be moved have computed in this program, and will for what waits."""
+        meters = [node.meter for node in self.auto]
+        waiting = 0 if self._threads is None else self._threads.queued
+        spent_s: float = sum(meter.spent_s for meter in meters)
+        return spent_s + waiting * float(max((meter.cpu_s for meter in meters), default=0.0))
+
     def close(self) -> None:
         """The run is over: nothing of it is under way any more. Says what its places cost, if that is a lot."""
         if self.director is not None:
             self.director.close()
         for node in self.routes.asked:
-            if node.meter.is_heavy or (self.pool is not None and self.routes[node] is PROCESS):
+            if node.meter.spent_s >= ENOUGH_S or (self.pool is not None and self.routes[node] is PROCESS):
                 from mpflow._engine.hints import hint
 
                 if hint(node, self.routes[node], self.pool, self._most_here(node)):

@@ -132,6 +132,11 @@ class ThreadPlace(Generic[Work]):
         """Whether something waits for a thread."""
         return bool(self._queue)
 
+    @property
+    def queued(self) -> int:
+        """How many wait for a thread."""
+        return len(self._queue)
+
     def waiting(self) -> list[Work]:
         """What waits for a thread at this moment."""
         while True:

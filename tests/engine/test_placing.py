@@ -23,6 +23,7 @@ from mpflow._exec.process import WorkerPool
 from mpflow.graph import START, StateGraph
 from mpflow.types import Send
 from tests.colours import Run
+from tests.exec.scripts import run_script
 
 pytestmark = pytest.mark.warm_pool
 
@@ -379,3 +380,30 @@ def test_the_explicit_place_is_kept(run: Run, pool: WorkerPool) -> None:
 
     assert set(run.invoke(fan(tells, pool, executor="thread"), {})["log"]) == {os.getpid()}
     assert os.getpid() not in run.invoke(fan(tells, pool, executor="process"), {})["log"]
+
+
+def test_what_moving_takes_is_loaded_when_there_is_enough_to_compute() -> None:
+    """It takes longer to import than a short first run may be held up."""
+    script = """
+    import sys
+    from typing import Annotated
+    from typing_extensions import TypedDict
+    from mpflow.graph import START, StateGraph
+    from mpflow.types import Send
+
+    class State(TypedDict, total=False):
+        done: Annotated[int, lambda a, b: a + b]
+
+    def busy(task):
+        return {"done": sum(range(20_000)) > 0}
+
+    graph = StateGraph(State).add_node("w", busy)
+    app = graph.add_conditional_edges(START, lambda state: [Send("w", {})] * 70, ["w"]).compile()
+    app.invoke({})
+    print("mpflow._engine.placing" in sys.modules)
+    profile = app._plan.nodes["w"].meter
+    profile.calls, profile.cpu_s, profile.is_heavy = 1_000, 0.001, True
+    app.invoke({})
+    print("mpflow._engine.placing" in sys.modules)
+    """
+    assert run_script(script).stdout.split() == ["False", "True"]

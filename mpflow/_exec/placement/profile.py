@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 HEAVY_S = 0.0005
 """From this much CPU time a call on, moving its node is worth a thought at all."""
+ENOUGH_S = 2.0
+"""A node that has computed less, or waited less in workers, is not worth a word on its place."""
 _LIGHT_S = 0.0001
 _EVERY = 8
 """So many first calls are all measured, unless they are over at once."""
@@ -278,6 +280,11 @@ class Profile:
             self.here_pace.each_s,
             self.away_pace.each_s if self.away_pace.is_sure else 0.0,
         )
+
+    @property
+    def spent_s(self) -> float:
+        """What all calls here have computed, those that were not measured included."""
+        return self.calls * self.cpu_s
 
     @property
     def moves(self) -> bool:
