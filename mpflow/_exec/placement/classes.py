@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 import enum
 import types
@@ -11,6 +12,11 @@ from typing import Any
 
 from mpflow._exec.placement.trusted import is_known
 from mpflow._exec.placement.values import module_of
+
+try:
+    from _abc import _get_dump  # type: ignore[import-not-found]
+except ImportError:  # not CPython
+    _get_dump = None
 
 _METACLASSES = {
     "builtins": ("type",),
@@ -100,6 +106,14 @@ def is_compiled(kind: type) -> bool:
 
 
 _COMPILED = (types.MethodDescriptorType, types.WrapperDescriptorType, types.ClassMethodDescriptorType)
+
+
+def registered_with(kind: type) -> list[str]:
+    """The classes that were registered as subclasses of an abstract one, by their names: in this process, perhaps in no other."""
+    if not isinstance(kind, abc.ABCMeta) or _get_dump is None:
+        return []
+    found = (reference() for reference in _get_dump(kind)[0])
+    return sorted(f"{other.__module__}.{other.__qualname__}" for other in found if other is not None)
 
 
 def members_of(kind: type) -> Iterator[tuple[str, Any]]:

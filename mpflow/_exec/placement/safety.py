@@ -19,7 +19,7 @@ from typing import Any
 
 from mpflow._exec.placement import bytecode, surroundings, trusted
 from mpflow._exec.placement.bytecode import FREE, GLOBAL, Use
-from mpflow._exec.placement.classes import bases_of, is_compiled, is_plainly_made, made_by, members_of
+from mpflow._exec.placement.classes import bases_of, is_compiled, is_plainly_made, made_by, members_of, registered_with
 from mpflow._exec.placement.clearance import MISSING, Clearance, Held
 from mpflow._exec.placement.objects import fields_of, shown_by
 from mpflow._exec.placement.uses import check_names, held_by, imported, variable
@@ -40,6 +40,7 @@ _LOCKS = (type(__import__("threading").Lock()), type(__import__("threading").RLo
 def walk(source: Any) -> Clearance:
     """Follow everything `source`, a node's callable, reaches. Never raises, runs nothing of the user's."""
     clearance = Clearance()
+    clearance.goes_by((surroundings.NUMBERS,))  # a format of any string's may ask for it
     walker = _Walker(clearance)
     try:
         walker.look(source, "it", "")
@@ -323,6 +324,8 @@ class _Walker:
         if not is_plainly_made(kind):
             self.hold(f"{what} has the metaclass '{type(kind).__qualname__}'", reached)
         self.clearance.note(f"the class {kind.__qualname__}", f"{module}.{kind.__qualname__}")
+        if registered := registered_with(kind):
+            self.clearance.note(f"what is registered with {kind.__qualname__}", ", ".join(registered))
         self.todo.append(lambda: self._class_body(kind, is_outside))
 
     def _class_body(self, kind: type, is_outside: bool) -> None:

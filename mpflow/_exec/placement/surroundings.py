@@ -10,7 +10,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterable
-from locale import LC_TIME, setlocale
+from locale import LC_NUMERIC, LC_TIME, setlocale
 from typing import Any, Final
 
 DIRECTORY: Final = "the working directory"
@@ -19,6 +19,8 @@ NUMPY: Final = "numpy's error and print settings"
 PANDAS: Final = "pandas' options"
 HOME: Final = "the home directory"
 CLOCK: Final = "the time zone, or the locale of dates"
+NUMBERS: Final = "the locale of numbers"
+PREFIXES: Final = "ElementTree's prefixes"
 WARNINGS: Final = "what becomes of warnings"
 CHANCE: Final = "numpy's shared generator"
 WATCHED: Final = frozenset({WARNINGS, CHANCE})
@@ -58,6 +60,11 @@ def _home() -> Any:
 
 def _clock() -> Any:
     return time.tzname, time.timezone, time.altzone, setlocale(LC_TIME)
+
+
+def _prefixes() -> Any:
+    module = sys.modules.get("xml.etree.ElementTree")
+    return None if module is None else getattr(module, "_namespace_map", None)
 
 
 def are_warnings_heard() -> bool:
@@ -108,6 +115,8 @@ _LOOKS: Final[dict[str, Callable[[], Any]]] = {
     PANDAS: _pandas,
     HOME: _home,
     CLOCK: _clock,
+    NUMBERS: lambda: setlocale(LC_NUMERIC),
+    PREFIXES: _prefixes,
     WARNINGS: are_warnings_heard,
     CHANCE: lambda: None,
 }
@@ -139,6 +148,8 @@ def _of_code(root: str, module: str, name: str) -> tuple[str, ...]:
         return (DECIMAL,)
     if root == "pathlib":
         return (DIRECTORY, HOME)
+    if root == "xml":
+        return (PREFIXES,)
     if root in _OF_FILES or name in ("open", "io.open"):
         return (DIRECTORY,)
     return ()

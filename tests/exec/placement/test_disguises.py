@@ -6,9 +6,11 @@ import locale
 import sys
 import time
 import warnings
+from abc import ABC, abstractmethod
 from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pandas as pd
@@ -145,6 +147,41 @@ def test_dates_go_by_the_time_zone_and_the_locale(monkeypatch: pytest.MonkeyPatc
         locale.setlocale(locale.LC_TIME, "C.UTF-8" if was == "C" else "C")
         assert clearance.changed() == surroundings.CLOCK
     locale.setlocale(locale.LC_TIME, was)
+
+
+def test_numbers_go_by_the_locale(monkeypatch: pytest.MonkeyPatch) -> None:
+    program = guarded(made("out = f'{1234.5:n}'"))
+    clearance = walk(made("out = f'{1234.5:n}'"))
+    assert (clearance.held, clearance.changed()) == (None, None)
+    monkeypatch.setitem(surroundings._LOOKS, surroundings.NUMBERS, lambda: "de_DE")
+    assert clearance.changed() == surroundings.NUMBERS
+    with pytest.raises(Stays, match="the locale of numbers"):
+        run(program, {})
+
+
+def test_what_was_registered_with_an_abstract_class_must_be_so_in_a_worker() -> None:
+    class Shape(ABC):
+        @abstractmethod
+        def area(self) -> float: ...
+
+    def node(state: Any) -> Any:
+        return {"out": isinstance(1, Shape)}
+
+    program = guarded(node)
+    run(guarded(node), {})
+    Shape.register(int)
+    with pytest.raises(Stays, match=r"what is registered with .*Shape is another"):
+        run(program, {})
+
+
+def test_documents_go_by_the_prefixes_that_were_registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    def node(state: Any) -> Any:
+        return {"out": ElementTree.tostring(ElementTree.fromstring("<a xmlns='urn:y'/>"))}
+
+    clearance = walk(node)
+    assert (clearance.held, clearance.changed()) == (None, None)
+    monkeypatch.setitem(vars(ElementTree)["_namespace_map"], "urn:y", "y")
+    assert clearance.changed() == surroundings.PREFIXES
 
 
 def test_paths_go_by_the_home_directory(monkeypatch: pytest.MonkeyPatch) -> None:
