@@ -111,7 +111,7 @@ class Places:
 
     def _direct(self) -> None:
         """Have the tasks of this run placed one by one from now on, if that can be worth it."""
-        if "mpflow._engine.placing" not in sys.modules and self._computing_s() < LOADING_S:
+        if "mpflow._exec.process" not in sys.modules and self._computing_s() < LOADING_S:
             return
         with HURRY:
             from mpflow._engine.placing import Director, may_move
@@ -124,6 +124,10 @@ class Places:
     def _computing_s(self) -> float:
         """What the nodes that may be moved have computed in this program, and will for what waits."""
         meters = [node.meter for node in self.auto]
+        if any(
+            meter.proven_as is not None for meter in meters
+        ):  # an earlier run of the program found it worth its while
+            return LOADING_S
         waiting = 0 if self._threads is None else self._threads.queued
         spent_s: float = sum(meter.spent_s for meter in meters)
         return spent_s + waiting * float(max((meter.cpu_s for meter in meters), default=0.0))

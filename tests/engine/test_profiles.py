@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import mpflow
+from mpflow._exec.placement.keeping import Keeper
 from mpflow._exec.placement.profile import Profile
 from mpflow.graph import START, StateGraph
 from tests.exec.placement import corpus
@@ -106,3 +107,20 @@ def test_a_trial_is_remembered_for_the_same_code_alone(tmp_path: Path) -> None:
     again, other = Standing(profile), Standing(profile)
     assert again.reason_to_stay(program) is None and again.proven
     assert other.reason_to_stay(graph_of(corpus.parses)._plan.nodes["w"].program) is None and not other.proven
+
+
+def test_what_was_found_out_is_kept_over_a_run_too_short_to_use_it(tmp_path: Path) -> None:
+    path = tmp_path / "profile.json"
+    node = graph_of(corpus.computes)._plan.nodes["w"]
+    for proven in ("a digest", None):
+        keeper = Keeper(path)
+        profile = Profile("w")
+        keeper.recall(profile, node.program.callables.source)
+        if proven is not None:
+            profile.proven_as = proven
+        for _ in range(3):
+            profile.note(0.01, 0.01)
+        keeper.save()
+    again = Profile("w")
+    Keeper(path).recall(again, node.program.callables.source)
+    assert again.proven_as == "a digest"

@@ -63,8 +63,9 @@ class Keeper:
             if profile is not None and profile.seen >= 2:
                 entry: dict[str, Any] = {name: getattr(profile, name) for name in (*_FIGURES, *_COUNTS)}
                 standing = profile.standing
-                if standing is not None and standing.proven:
-                    entry["proven"] = standing.digest
+                proven = profile.proven_as if standing is None else standing.digest if standing.proven else None
+                if proven is not None:  # or in a run too short to look at it again
+                    entry["proven"] = proven
                 self._entries.pop(key, None)
                 self._entries[key] = entry
         kept = dict(list(self._entries.items())[-MOST_ENTRIES:])
