@@ -225,6 +225,29 @@ def test_a_question_of_a_graph_within_a_graph_is_answered_after_the_import(tmp_p
     assert (result["log"][-1], result["log"].count("first")) == ("ask: yes", 1)
 
 
+def test_a_chat_is_imported_and_read_by_whoever_calls_the_saver(tmp_path: Path) -> None:
+    messages = pytest.importorskip("langchain_core.messages")
+    from langgraph.checkpoint.sqlite import SqliteSaver as TheirSaver
+    from langgraph.graph import MessagesState as TheirState
+    from langgraph.graph import StateGraph as TheirGraph
+
+    from mpflow.checkpoint.sqlite import SqliteSaver
+    from mpflow.graph import START, MessagesState, StateGraph
+
+    said = messages.HumanMessage("hello", id="1")
+    thread: Any = {"configurable": {"thread_id": "chat"}}
+    with TheirSaver.from_conn_string(str(tmp_path / "theirs")) as theirs:
+        builder: Any = TheirGraph(TheirState).add_node("say", lambda state: {"messages": [said]}).add_edge(START, "say")
+        builder.compile(checkpointer=theirs).invoke({"messages": []}, thread)
+    with SqliteSaver.from_conn_string(str(tmp_path / "ours")) as saver:
+        ours = StateGraph(MessagesState).add_node("say", lambda state: {}).add_edge(START, "say")
+        report = import_sqlite(tmp_path / "theirs", saver, graph=ours.compile(checkpointer=saver))
+        assert (report.threads, report.refused) == (1, {})
+        found = saver.get_tuple(thread)
+        assert found is not None and found.checkpoint["channel_values"]["messages"] == [said]
+        assert [one.checkpoint["channel_values"]["messages"] for one in saver.list(thread, limit=1)] == [[said]]
+
+
 def test_some_threads_of_a_database(database: Path) -> None:
     saver = InMemorySaver()
     report = import_sqlite(database, saver, thread_ids=["it's", "nobody"], types=[Point])

@@ -116,10 +116,11 @@ def test_given_types_are_kept(run: Run, saver: SqliteSaver) -> None:
 
 def test_without_the_graph_objects_are_inert_records(run: Run, saver: SqliteSaver) -> None:
     run.invoke(graph_that_writes(Special(Colour.RED), saver), {"x": 0}, CONFIG)
-    found = saver.get_tuple(CONFIG)
-    assert found is not None
+    found, told = SqliteSaver(saver.conn).get_tuple(CONFIG), saver.get_tuple(CONFIG)
+    assert found is not None and told is not None
     record = found.checkpoint["channel_values"]["x"]
     assert type(record).__name__ == "Record" and record.name.endswith("Special")
+    assert told.checkpoint["channel_values"]["x"] == Special(Colour.RED)  # CP-7: a graph was run on this one
 
 
 def test_annotations_of_nodes_and_of_graphs_within_count(run: Run, saver: SqliteSaver) -> None:

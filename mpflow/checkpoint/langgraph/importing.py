@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mpflow._names import TASKS
-from mpflow._wire.errors import DecodeError, WireError
+from mpflow._wire.errors import DecodeError, EncodeError, WireError
 from mpflow.checkpoint.base import LATEST_VERSION, BaseCheckpointSaver, Checkpoint
 from mpflow.checkpoint.langgraph.renaming import Names
 from mpflow.checkpoint.serde.base import SerializerProtocol
@@ -66,6 +66,8 @@ def import_sqlite(
     """
     if graph is not None and graph.checkpointer is not saver:
         raise ValueError("compile the graph with the saver that the threads go to: compile(checkpointer=saver)")
+    if graph is not None and getattr(saver, "keeps_log", False):
+        saver = saver.for_types(graph._types)
     if not Path(path).is_file():
         raise FileNotFoundError(f"no database at {os.fspath(path)}")
     reader = JsonPlusSerializer(types=types) if serde is None else serde
@@ -108,8 +110,10 @@ class _Thread:
             writes = sum(self._copy_writes(ns, checkpoint_id) for ns, checkpoint_id in addresses)
             if not addresses:
                 raise _Refused("the database has no thread of this id")
-        except BaseException:
+        except BaseException as error:
             self._saver.delete_thread(self._thread_id)
+            if isinstance(error, EncodeError):
+                raise _Refused(str(error)) from error
             raise
         report.checkpoints += len(addresses)
         report.writes += writes

@@ -22,6 +22,7 @@ from mpflow.checkpoint.ids import next_version
 from mpflow.checkpoint.log import envelope, operations, pruning, putting
 from mpflow.checkpoint.log.coding import Coder, DataCoder, SerdeCoder
 from mpflow.checkpoint.log.driver import STEP, Batch, Driver, Row
+from mpflow.checkpoint.log.loaded import loaded_langchain_classes
 from mpflow.checkpoint.log.operations import Calls, Known, Loaded
 from mpflow.checkpoint.log.records import Result, Step
 from mpflow.checkpoint.log.sealing import Sealed, layout_of
@@ -72,6 +73,7 @@ class LogSaver(BaseCheckpointSaver[str]):
         self.writer = GroupWriter(driver.append)
         self.known: OrderedDict[tuple[str, str, str], Known] = OrderedDict()
         self._twins: dict[frozenset[type], LogSaver] = {}
+        self._told: set[type] = set()
 
     @property
     def has_far_log(self) -> bool:
@@ -121,6 +123,7 @@ class LogSaver(BaseCheckpointSaver[str]):
         wanted = frozenset(types_of())
         twin = self._twins.get(wanted)
         if twin is None:
+            self._told |= wanted
             coder = self.coder.knowing(wanted)
             twin = self
             if coder is not self.coder:
@@ -129,6 +132,10 @@ class LogSaver(BaseCheckpointSaver[str]):
                 twin.coder = coder
             self._twins[wanted] = twin
         return twin
+
+    def _knowing_all(self) -> LogSaver:
+        """For callers that name no graph: with the classes of all graphs on this log, and langchain's messages."""
+        return self.for_types(lambda: self._told | loaded_langchain_classes())
 
     def load(self, config: RunnableConfig) -> Loaded | None:
         """The checkpoint that `config` names with what it takes to go on from it."""
@@ -209,7 +216,7 @@ class LogSaver(BaseCheckpointSaver[str]):
         return self
 
     def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
-        found: CheckpointTuple | None = self._perform(operations.get_tuple(self, config))
+        found: CheckpointTuple | None = self._perform(operations.get_tuple(self._knowing_all(), config))
         return found
 
     def list(
@@ -220,12 +227,13 @@ class LogSaver(BaseCheckpointSaver[str]):
         before: RunnableConfig | None = None,
         limit: int | None = None,
     ) -> Iterator[CheckpointTuple]:
-        found = self._perform(operations.find(self, config, filter, _id_in(before), limit))
+        log = self._knowing_all()
+        found = self._perform(operations.find(log, config, filter, _id_in(before), limit))
         while found:
-            states = self._perform(operations.page(self, found))
+            states = self._perform(operations.page(log, found))
             found = found[operations.PAGE :]
             for thread_id, ns, state in states:
-                yield operations.tuple_of(self, thread_id, ns, state)
+                yield operations.tuple_of(log, thread_id, ns, state)
 
     def put(
         self,
@@ -234,13 +242,15 @@ class LogSaver(BaseCheckpointSaver[str]):
         metadata: CheckpointMetadata,
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
-        where: RunnableConfig = self._perform(putting.put(self, config, checkpoint, metadata, new_versions))
+        where: RunnableConfig = self._perform(
+            putting.put(self._knowing_all(), config, checkpoint, metadata, new_versions)
+        )
         return where
 
     def put_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
     ) -> None:
-        self._perform(putting.put_writes(self, config, writes, task_id, task_path))
+        self._perform(putting.put_writes(self._knowing_all(), config, writes, task_id, task_path))
 
     def delete_thread(self, thread_id: str) -> None:
         """Forget a thread. Raises RunOwnedElsewhere if another process runs it; a run in this one goes on from here."""
@@ -252,7 +262,7 @@ class LogSaver(BaseCheckpointSaver[str]):
             self.release(thread_id)
 
     def delete_for_runs(self, run_ids: Sequence[str]) -> None:
-        self._perform(pruning.delete_for_runs(self, set(run_ids)))
+        self._perform(pruning.delete_for_runs(self._knowing_all(), set(run_ids)))
 
     def copy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
         self._perform(pruning.copy_thread(self, source_thread_id, target_thread_id))
@@ -260,7 +270,7 @@ class LogSaver(BaseCheckpointSaver[str]):
     def prune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest", keep: int = 1) -> None:
         """Forget all but the `keep` latest checkpoints of each namespace of the threads, or all with ``"delete"``."""
         if not pruning.deletes_all(strategy, keep):
-            self._perform(pruning.prune(self, thread_ids, keep))
+            self._perform(pruning.prune(self._knowing_all(), thread_ids, keep))
             return
         for thread_id in thread_ids:
             self.delete_thread(thread_id)
@@ -270,7 +280,7 @@ class LogSaver(BaseCheckpointSaver[str]):
         self._perform(pruning.vacuum())
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
-        found: CheckpointTuple | None = await self._aperform(operations.get_tuple(self, config))
+        found: CheckpointTuple | None = await self._aperform(operations.get_tuple(self._knowing_all(), config))
         return found
 
     async def alist(
@@ -281,12 +291,13 @@ class LogSaver(BaseCheckpointSaver[str]):
         before: RunnableConfig | None = None,
         limit: int | None = None,
     ) -> AsyncIterator[CheckpointTuple]:
-        found = await self._aperform(operations.find(self, config, filter, _id_in(before), limit))
+        log = self._knowing_all()
+        found = await self._aperform(operations.find(log, config, filter, _id_in(before), limit))
         while found:
-            states = await self._aperform(operations.page(self, found))
+            states = await self._aperform(operations.page(log, found))
             found = found[operations.PAGE :]
             for thread_id, ns, state in states:
-                yield operations.tuple_of(self, thread_id, ns, state)
+                yield operations.tuple_of(log, thread_id, ns, state)
 
     async def aput(
         self,
@@ -295,13 +306,15 @@ class LogSaver(BaseCheckpointSaver[str]):
         metadata: CheckpointMetadata,
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
-        where: RunnableConfig = await self._aperform(putting.put(self, config, checkpoint, metadata, new_versions))
+        where: RunnableConfig = await self._aperform(
+            putting.put(self._knowing_all(), config, checkpoint, metadata, new_versions)
+        )
         return where
 
     async def aput_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
     ) -> None:
-        await self._aperform(putting.put_writes(self, config, writes, task_id, task_path))
+        await self._aperform(putting.put_writes(self._knowing_all(), config, writes, task_id, task_path))
 
     async def adelete_thread(self, thread_id: str) -> None:
         thread_id = str(thread_id)
@@ -312,7 +325,7 @@ class LogSaver(BaseCheckpointSaver[str]):
             await self.arelease(thread_id)
 
     async def adelete_for_runs(self, run_ids: Sequence[str]) -> None:
-        await self._aperform(pruning.delete_for_runs(self, set(run_ids)))
+        await self._aperform(pruning.delete_for_runs(self._knowing_all(), set(run_ids)))
 
     async def acopy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
         await self._aperform(pruning.copy_thread(self, source_thread_id, target_thread_id))
@@ -320,7 +333,7 @@ class LogSaver(BaseCheckpointSaver[str]):
     async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest", keep: int = 1) -> None:
         """`prune`, for asyncio."""
         if not pruning.deletes_all(strategy, keep):
-            await self._aperform(pruning.prune(self, thread_ids, keep))
+            await self._aperform(pruning.prune(self._knowing_all(), thread_ids, keep))
             return
         for thread_id in thread_ids:
             await self.adelete_thread(thread_id)

@@ -7,8 +7,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from mpflow._wire.codec import Codec, DecodeError
+from mpflow.checkpoint.log.loaded import langchain_is_loaded, loaded_langchain_classes
 from mpflow.checkpoint.serde.base import SerializerProtocol
-from mpflow.checkpoint.serde.classes import Allowed, classes_of, langchain_is_loaded, loaded_langchain_classes
+from mpflow.checkpoint.serde.classes import Allowed, classes_of
 from mpflow.checkpoint.serde.foreign import ForeignReader
 
 __all__ = ("JsonPlusSerializer",)
