@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from mpflow._columns import gather
 from mpflow._core.fan import Fan
+from mpflow._core.growing import WORTH_ITEMS, grow, may_grow
 from mpflow._core.plan import OBJECT
 from mpflow._names import RESERVED
 from mpflow.channels.binop import BinaryOperatorAggregate
@@ -153,12 +154,21 @@ def _fold(
 ) -> None:
     """Let the reducers of these channels take the one write to each, which gives way to their value in `last`; all or none."""
     folded: list[tuple[Any, Any]] = []
+    growing: list[tuple[Any, Sequence[Any]]] = []
     name = ""
     try:
         for name in names:
             channel: Any = state.objects.get(name) or state.object(name)
+            if type(channel.value) is list and len(channel.value) >= WORTH_ITEMS:
+                writes = (last[name],)
+                if may_grow(state, name, channel, writes):
+                    growing.append((channel, writes))
+                    last[name] = channel.value
+                    continue
             folded.append((channel, channel.value))
             channel.value = last[name] = channel.folded((last[name],))
+        if growing:  # last: a reducer that fails after it would find others at what they are now
+            grow(growing)
     except Exception as error:
         for channel, value in folded:
             channel.value = value
@@ -233,6 +243,8 @@ def _change_objects(
             # The step starts no node, so the run is about to end: channels give out what they held back for that moment.
             for name in state.plan.finishing:
                 change.finish(name)
+        if change.growing:
+            grow(change.growing)
     except Exception as error:
         change.undo()
         _raise_for(error, name, tasks)
@@ -242,13 +254,15 @@ def _change_objects(
 class _Change:
     """Changes of channels that are kept as objects, and the way back."""
 
-    __slots__ = ("_state", "_undo", "_updated", "_version")
+    __slots__ = ("_state", "_undo", "_updated", "_version", "growing")
 
     def __init__(self, state: ChannelState, version: Any, updated: set[str]) -> None:
         self._state = state
         self._version = version
         self._updated = updated
         self._undo: list[tuple[str, Any, int | None]] = []
+        self.growing: list[tuple[Any, Sequence[Any]]] = []
+        """Channels whose list takes its writes where it is, once nothing else can fail."""
 
     def consume(self, name: str) -> None:
         state = self._state
@@ -259,9 +273,16 @@ class _Change:
             state.refresh(name)
 
     def update(self, name: str, written: Sequence[Any]) -> None:
-        channel = self._state.object(name)
-        # Its value alone, where the kind is known to replace it whole.
-        self._note(name, channel.value if type(channel) is BinaryOperatorAggregate else channel.copy())
+        channel: Any = self._state.object(name)
+        if type(channel) is not BinaryOperatorAggregate:
+            self._note(name, channel.copy())
+        elif may_grow(self._state, name, channel, written):
+            self.growing.append((channel, written))
+            self._note(name, channel.value)
+            self._changed(name)
+            return
+        else:  # its value alone: it is replaced whole
+            self._note(name, channel.value)
         if channel.update(written):
             self._changed(name)
 

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 def closed(scheduler: Scheduler, task: Task, stimulus: Stimulus, out: list[Instruction]) -> None:
     """The attempt has a diff."""
     task.writes = stimulus[2]
+    # Nobody asks for the input of a task that has finished, and what holds a list keeps it from growing where it is.
+    stimulus[1].input = task.input = None
     if task.plain and task.node.plain:
         task.attempt = None
         task.state = FINISHED
@@ -81,6 +83,7 @@ def closed_many(scheduler: Scheduler, attempts: Attempts, diffs: Sequence[Any], 
             continue  # a stale one; those of a fan that is over have none
         changed = True
         task.writes = writes
+        attempt.input = task.input = None
         if task.plain and task.node.plain:
             task.state = FINISHED
             task.attempt = None

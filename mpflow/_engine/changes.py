@@ -51,6 +51,7 @@ _GROWS: dict[type, int] = {
 }
 _SIZED = frozenset((list, tuple, str, bytes))
 _NOT_HELD: tuple[Any, int] = MISSING, 0
+_A_LIST: list[Any] = []
 
 Operations = tuple[list[Op], list[Any]]
 """What changed, and the operands of those operations that have their own."""
@@ -95,7 +96,9 @@ class Changes:
             if kinds.get(name) == OBJECT:
                 value = state.objects[name].checkpoint()
                 kind = type(value)
-                if kind in _GROWS:
+                if kind is list and not _keeps_items(state.objects[name]):
+                    self._held[name] = _A_LIST, len(value)  # not itself, which so may grow where it is
+                elif kind in _GROWS:
                     self._held[name] = value, value if kind is int else len(value)
                 else:
                     self._held.pop(name, None)
@@ -193,7 +196,7 @@ class Changes:
                 if code is not None:
                     self._grow(ops, operands, name, code, writes, places)
                     return
-                if type(value) is list and type(held) is list and getattr(channel.operator, "keeps_items", False):
+                if type(value) is list and type(held) is list and _keeps_items(channel):
                     tail = _tail(held, size, value)
                     if tail is not None:
                         if tail:
@@ -269,6 +272,11 @@ class Changes:
 
     def _pack(self, name: str, value: Any) -> Any:
         return self.coder.pack(value, f"channel '{name}'")
+
+
+def _keeps_items(channel: Any) -> bool:
+    """Whether a channel's reducer is known to keep the items it finds, each at its place."""
+    return getattr(getattr(channel, "operator", None), "keeps_items", False)
 
 
 def _growth(channel: Any, value: Any, held: Any, size: int, writes: Sequence[Any]) -> int | None:

@@ -65,9 +65,9 @@ Fold = Callable[[Any, Sequence[Any]], Any]
 
 # Named functions, not lambdas: channels are pickled.
 def _join_lists(old: list[Any], writes: Sequence[list[Any]]) -> list[Any]:
-    joined = old.copy()
-    joined.extend(chain.from_iterable(writes))
-    return joined
+    if len(writes) == 1:
+        return [*old, *writes[0]]
+    return [*old, *chain.from_iterable(writes)]
 
 
 def _join_tuples(old: tuple[Any, ...], writes: Sequence[tuple[Any, ...]]) -> tuple[Any, ...]:
