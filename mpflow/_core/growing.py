@@ -51,7 +51,7 @@ def may_grow(state: ChannelState, name: str, channel: BinaryOperatorAggregate[An
     """
     if _ONE is None or type(channel.value) is not list or len(channel.value) < WORTH_ITEMS:
         return False
-    if not channel.grows(list) or {*map(type, writes)} != {list}:
+    if not channel.joins_lists(writes):
         return False
     count = _count_of(channel) - (state.values.get(name) is channel.value)
     for view in state.watchers.get(name, ()):

@@ -7,7 +7,7 @@ the state.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mpflow._core.plan import EPHEMERAL, LAST, OBJECT
@@ -186,8 +186,13 @@ class ChannelState:
         values = self.values
         return {key: values[key] for key in reads if key in values}
 
-    def read_with(self, reads: Reads, writes: Iterable[tuple[str, Any]]) -> Any:
-        """As `read`, with a task's own writes applied to it and nothing else changed (RT-1)."""
+    def read_with(
+        self, reads: Reads, writes: Iterable[tuple[str, Any]], looks_at: Collection[str] | None = None
+    ) -> Any:
+        """As `read`, with a task's own writes applied to it and nothing else changed (RT-1).
+
+        Where the reader `looks_at` some keys alone, lists that others hold may be left without what was joined to them.
+        """
         view = self.current((reads,) if isinstance(reads, str) else reads)
         among = view.among
         fresh = view.values.copy()
@@ -202,13 +207,17 @@ class ChannelState:
                 else:
                     grouped[name] = [value]
         if grouped:
-            self._reduce_into(fresh, grouped)
+            self._reduce_into(fresh, grouped, looks_at)
         return fresh.get(reads) if isinstance(reads, str) else fresh
 
-    def _reduce_into(self, fresh: dict[str, Any], grouped: Mapping[str, list[Any]]) -> None:
+    def _reduce_into(
+        self, fresh: dict[str, Any], grouped: Mapping[str, list[Any]], looks_at: Collection[str] | None
+    ) -> None:
         for name, values in grouped.items():
             channel: Any = self.object(name)
             if type(channel) is BinaryOperatorAggregate:
+                if looks_at is not None and name not in looks_at and channel.joins_lists(values):
+                    continue  # which cannot fail either
                 fresh[name] = channel.folded(values)
                 continue
             copy = channel.copy()

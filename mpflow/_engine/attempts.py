@@ -140,7 +140,9 @@ class Performer:
 
     def _question(self, branch: Any, diff: Diff, unknown: dict[str, Any] | None, scope: TaskScope) -> Any:
         """What a branch is asked about: the state with the diff applied, and the managed values of this step."""
-        values = self.state.read_with(branch.reads, diff)
+        # Callbacks are shown all of the question.
+        looks_at = branch.looks_at if unknown is None and self.teller is None else None
+        values = self.state.read_with(branch.reads, diff, looks_at)
         if self.plan.managed and isinstance(values, dict):
             for key, manager in self.plan.managed.items():
                 if key in branch.reads:

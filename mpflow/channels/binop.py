@@ -152,6 +152,10 @@ class BinaryOperatorAggregate(ValueChannel[Value]):
         """Whether writes of exactly this type are joined to a value of it, and do nothing else to it."""
         return self._in_one_go is not None and kind in self._in_one_go
 
+    def joins_lists(self, writes: Sequence[Any]) -> bool:
+        """Whether these writes, of which there is at least one, are lists that are joined to one, and do nothing else to it."""
+        return type(self.value) is list and self.grows(list) and {*map(type, writes)} == {list}
+
     def update(self, values: Sequence[Value]) -> bool:
         if not values:
             return False

@@ -10,6 +10,7 @@ from mpflow._scope import TaskScope
 from mpflow._sends import ReplayableSends, SendIterator, bundle_of, made_of, packets_of
 from mpflow.constants import END, START
 from mpflow.errors import InvalidUpdateError
+from mpflow.graph.looking import keys_looked_at
 from mpflow.runnables.base import Callables, coerce, is_invokable, name_of
 from mpflow.schema import callable_hints, input_hint
 from mpflow.types import Send
@@ -52,6 +53,7 @@ class Branch:
         "callables",
         "ends",
         "is_async",
+        "looks_at",
         "make",
         "name",
         "plain",
@@ -82,6 +84,7 @@ class Branch:
         self.beyond = frozenset(keys).difference(reads) if self.plain else frozenset()
         self.shapes = make is not None or bool(self.beyond)
         self.is_async = self.callables.func is None
+        self.looks_at = None if self.shapes else keys_looked_at(self.callables.func or self.callables.afunc)
         self._named: dict[str, list[tuple[str, Any]]] = {}
         """The writes of the answers that were names, as far as they have been given."""
 

@@ -181,9 +181,7 @@ def test_what_a_node_kept_stays_as_it_was(run: Run, executor: str, durability: s
     kept: list[Any] = []
     config = {"configurable": {"thread_id": "t"}}
     saver = InMemorySaver()
-    result = run.invoke(
-        looping(kept, goes_on, saver, executor), {"log": LONG, "n": 0}, config, durability=durability
-    )
+    result = run.invoke(looping(kept, goes_on, saver, executor), {"log": LONG, "n": 0}, config, durability=durability)
     assert result["log"] == [*LONG, *range(ROUNDS)]
     assert len(kept) == ROUNDS // 2 and all(value == then for value, then in kept)
     states = run.history(looping([], goes_on, saver), config)
