@@ -142,7 +142,7 @@ class NodeProgram:
         keys = self.keys
         if type(result) is dict and not self.rooted:
             if keys.issuperset(result):
-                return list(result.items())
+                return [*result.items()]
             return self._known(result.items())
         if isinstance(result, Command):
             return self._command(result)

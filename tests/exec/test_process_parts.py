@@ -18,11 +18,14 @@ from mpflow._exec.facts import KnownFacts, LazyFacts, LeftBehind, encode_facts
 from mpflow._exec.functions import Shipment, Shipments
 from mpflow._exec.mailbox import Mailbox
 from mpflow._exec.payloads import Payloads
+from mpflow._exec.program import NodeProgram
 from mpflow._exec.queues import Queue
 from mpflow._exec.roster import Roster
 from mpflow._messages import Attempt, StepFacts
 from mpflow._wire.codec import Codec
+from mpflow._wire.shm import Arena
 from mpflow.errors import WorkerStartError
+from mpflow.runnables.base import coerce
 from tests.exec.pooling import Node, facts_of
 
 
@@ -219,6 +222,22 @@ def test_values_for_one_channel_become_whole_diffs_when_another_comes() -> None:
         ["b", 2],
         ["a", 3],
     ]
+
+
+@pytest.mark.parametrize("before", [[], [{"a": 1}, {"a": 2}]])
+@pytest.mark.parametrize("odd", [{"x": 3}, {None: 3}, {"": 3}, {"b": 3}, {"a": 3, "b": 4}, {}])
+def test_dicts_that_nodes_return_travel_as_their_diffs(odd: dict[Any, Any], before: list[Any]) -> None:
+    codec = Codec(trust=True)
+    program = NodeProgram("n", coerce(len), ["a", "b"])
+    returned = [*before, odd, odd, {"a": 5}]
+    results = finished.Results(codec.encode)
+    payloads = Payloads(results, lambda *frame: None, codec)
+    payloads.use(Arena(1 << 16))
+    for given in returned:
+        _finish(results, payloads.of(given, program))
+    assert [finished.diff_of(codec.decode(payload)) for payload in results.payloads] == list(
+        map(program.diff, returned)
+    )
 
 
 @pytest.mark.parametrize("values", [[1, None, 0.5, True, -(1 << 61)], [1, 1 << 70], [1, "x", {"k": 1}, None], ["x", 1]])
