@@ -39,7 +39,14 @@ def saved(graph: Any, lib: Library, stream: Callable[..., list[Any]], run: Any, 
             shown.rounds.append((_chunks(chunks, error), "InvalidUpdateError"))
             shown.is_decided_by_time = _is_of_a_task(chunks)
             return shown
-        state = run.get_state(graph, CONFIG)
+        try:
+            state = run.get_state(graph, CONFIG)
+        except Exception as failure:
+            # Beside a question, what the others have written may make no state either.
+            if type(failure).__name__ != "InvalidUpdateError":
+                raise
+            shown.rounds.append((_chunks(chunks, error), "no state"))
+            return shown
         # The first to fail ends the step: what its siblings came to by then is a matter of time.
         if error is not None and len(state.tasks) > 1:
             shown.is_decided_by_time = True
