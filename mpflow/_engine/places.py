@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 INLINE, THREAD, PROCESS, LOOP = "inline", "thread", "process", "loop"
 LOADING_S = 0.8
 """Moving nodes takes 60 ms of imports first, which hold up the threads: not before there is so much to compute."""
+TASK_S = 0.00001
+"""What the run adds to each: of tiny ones most of what they take."""
 SLOW_S = 0.05
 """When tasks have waited for a thread so long, those that hold the threads are looked at."""
 
@@ -129,7 +131,7 @@ class Places:
         ):  # an earlier run of the program found it worth its while
             return LOADING_S
         waiting = 0 if self._threads is None else self._threads.queued
-        spent_s: float = sum(meter.spent_s for meter in meters)
+        spent_s: float = sum(meter.spent_s + meter.calls * TASK_S for meter in meters)
         return spent_s + waiting * float(max((meter.cpu_s for meter in meters), default=0.0))
 
     def close(self) -> None:
