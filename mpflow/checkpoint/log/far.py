@@ -187,6 +187,7 @@ class FarLog(LogSaver):
         self.driver: FarDriver = FarDriver(ask)
         self.known = OrderedDict()
         self._twins = {}
+        self._told = set()
 
         self._coder: Coder | None = None
 
@@ -210,6 +211,9 @@ class FarLog(LogSaver):
 
     def _perform(self, calls: Calls) -> Any:
         return operations.perform(calls, self.driver)
+
+    def _knowing_all(self) -> LogSaver:
+        return self  # its coder is the one that the run was given
 
     def append(self, thread_id: str, rows: Sequence[Row]) -> None:
         self.driver.write(thread_id, rows)
