@@ -89,6 +89,50 @@ def test_classes_are_allowed_as_langgraph_has_it(argument: str, given: Any) -> N
     assert wider.loads_typed(wider.dumps_typed([Pair(1, 2), Point(1)])) == [Pair(1, 2), Point(1)]
 
 
+class Reversed(JsonPlusSerializer):
+    """Somebody's own."""
+
+    def __init__(self, word: str) -> None:
+        super().__init__()
+        self.word = word
+
+    def dumps_typed(self, obj: Any) -> tuple[str, bytes]:
+        kind, data = super().dumps_typed(obj)
+        return f"{self.word} {kind}", data[::-1]
+
+    def loads_typed(self, data: tuple[str, bytes]) -> Any:
+        return super().loads_typed((data[0].removeprefix(f"{self.word} "), data[1][::-1]))
+
+
+class Unlocked:
+    """No cipher at all."""
+
+    def encrypt(self, plaintext: bytes) -> tuple[str, bytes]:
+        return "none", plaintext
+
+    def decrypt(self, ciphername: str, ciphertext: bytes) -> bytes:
+        return ciphertext
+
+
+class Named(EncryptedSerializer):
+    name = "one"
+
+
+def test_a_class_of_ones_own_stays_what_it_is_when_it_learns_of_more_classes() -> None:
+    serde = Reversed("turned")
+    wider = serde.with_msgpack_allowlist([Point])
+    kind, data = wider.dumps_typed(Point(1))
+    assert kind.startswith("turned ") and wider.loads_typed((kind, data)) == Point(1)
+    with pytest.raises(EncodeError, match="Point"):
+        serde.dumps_typed(Point(1))
+
+    named = Named(Unlocked(), serde)
+    named.name = "two"
+    wider_named = named.with_msgpack_allowlist([Point])
+    assert type(wider_named) is Named and wider_named.name == "two"
+    assert wider_named.loads_typed(wider_named.dumps_typed(Point(1))) == Point(1)
+
+
 def test_what_langgraph_allows_in_general_is_told_to_change_nothing() -> None:
     with pytest.warns(UserWarning, match="no pickle is written"):
         serde = JsonPlusSerializer(pickle_fallback=True)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import gc
 import operator
 from collections.abc import Iterator
+from time import process_time
 from types import SimpleNamespace
 from typing import Annotated, Any, TypedDict
 
@@ -116,6 +117,9 @@ def test_a_channel_written_anew_is_sent_anew(run: Run, pool: WorkerPool) -> None
 
 def test_what_a_node_moved_is_counted(run: Run, pool: WorkerPool) -> None:
     def sizes(given: Any) -> Any:
+        began_s = process_time()
+        while process_time() - began_s < 0.02:  # a worker looks at what it computed every 10 ms at most
+            pass
         return {"log": [bytes(given["n"])]}
 
     graph = StateGraph(State).add_node("sizes", sizes, executor="process")

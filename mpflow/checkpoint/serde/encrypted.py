@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from copy import copy
 from typing import Any
 
 from mpflow._wire.errors import DecodeError
@@ -67,10 +68,14 @@ class EncryptedSerializer(SerializerProtocol):
         return self.serde.loads_typed((kind, plaintext))
 
     def with_msgpack_allowlist(self, extra_allowlist: Any) -> EncryptedSerializer:
-        """Return a serializer that builds these classes too; this one if it does already."""
+        """Return a serializer of this one's class that builds these classes too; this one if it does already."""
         widen = getattr(self.serde, "with_msgpack_allowlist", None)
         wider = self.serde if widen is None else widen(extra_allowlist)
-        return self if wider is self.serde else EncryptedSerializer(self.cipher, wider)
+        if wider is self.serde:
+            return self
+        knowing = copy(self)
+        knowing.serde = wider
+        return knowing
 
     def learn(self, types: Iterable[type]) -> None:
         """Build objects of these classes too, from now on, if the serializer within can learn."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable
+from copy import copy
 from typing import Any
 
 from mpflow._wire.codec import Codec, DecodeError
@@ -65,11 +66,13 @@ class JsonPlusSerializer(SerializerProtocol):
         self._open()
 
     def with_msgpack_allowlist(self, extra_allowlist: Iterable[tuple[str, ...] | type]) -> JsonPlusSerializer:
-        """Return a serializer that builds these classes too; this one if it does already."""
+        """Return a serializer of this one's class that builds these classes too; this one if it does already."""
         extra = classes_of(tuple(extra_allowlist), "extra_allowlist")
         if extra <= self._given:
             return self
-        return JsonPlusSerializer(types=self._given | extra)
+        knowing = copy(self)
+        knowing.learn(extra)
+        return knowing
 
     def learn(self, types: Iterable[type]) -> None:
         """Build objects of these classes too, from now on."""
