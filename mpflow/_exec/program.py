@@ -24,6 +24,8 @@ UNKNOWN = "__unknown__"
 """A mark in a diff, not a channel: the dict of returned keys that no channel has (GB-18, RT-2). Marks come first."""
 
 Diff = list[tuple[str, Any]]
+Returned = Diff | dict[Any, Any]
+"""What came of a call: its diff, or the dict that the node returned, of which `NodeProgram.diff` makes it."""
 
 
 class NodeProgram:
@@ -108,7 +110,7 @@ class NodeProgram:
         except ParentCommand as error:
             return self._addressed(error, scope)
 
-    def returned(self, input: Any, scope: TaskScope) -> Diff | dict[Any, Any]:
+    def returned(self, input: Any, scope: TaskScope) -> Returned:
         """As `run`, in a context whose current scope is set; a dict that the node returned is given as it is, without a look."""
         func = self.alone
         if func is None:

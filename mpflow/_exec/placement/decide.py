@@ -30,6 +30,8 @@ _NOTABLE_S = 0.001
 NO_LOCK = "this Python has no interpreter lock: threads use every core"
 MANY = 64
 """So many tasks at once are worth a thought however light they are."""
+SETTLED = 4096
+"""So many light calls in workers tell what others will take there: the first few thousand meet much for the first time."""
 
 
 class Figures(NamedTuple):
@@ -139,7 +141,7 @@ def process_time_s(figures: Figures, costs: Costs, tasks: int) -> float:
         return tasks * figures.away_each_s + start_s
     # In the CPU time of a call in a thread is the engine's part too, as in what a task that does nothing costs a worker.
     each_s = max(figures.cpu_s, costs.task_s) + 2 * figures.bytes / costs.bytes_per_s
-    if figures.sent >= MANY or figures.away_s > _NOTABLE_S:  # a few light ones tell of their start alone
+    if figures.sent >= SETTLED or figures.away_s > _NOTABLE_S:
         each_s = figures.away_s
     parent_s = costs.parent_s + figures.bytes / costs.bytes_per_s
     lanes = min(costs.workers, tasks)

@@ -21,8 +21,8 @@ from mpflow._exec.placement.clearance import Clearance
 from mpflow._exec.placement.pauses import Stretches
 from mpflow._exec.placement.safety import walk
 from mpflow._exec.placement.values import ATOMS, survey
-from mpflow._exec.program import Diff, NodeProgram
-from mpflow._scope import TaskScope
+from mpflow._exec.program import Diff, NodeProgram, Returned
+from mpflow._scope import TaskScope, set_current
 from mpflow._wire.codec import Codec
 
 _LARGE_BYTES = 1 << 16
@@ -80,7 +80,7 @@ class GuardedProgram:
         self.name = inner.name
         self.tags = inner.tags
         self.metadata = inner.metadata
-        self._call = inner.run
+        self._call = inner.returned
         self._watched: set[str] = set()
         """Of what a call might do outside its own values: what is seen to be left alone."""
         self._clearance: Clearance | None = None
@@ -121,27 +121,37 @@ class GuardedProgram:
         return self._given is not None and not _is_still(self._given, self._given_data)
 
     @property
-    def run(self) -> Callable[[Any, TaskScope], Diff]:
+    def returned(self) -> Callable[[Any, TaskScope], Returned]:
         """As the node's own program. Raises Stays where a thread might do otherwise."""
         return self._run_singly if self._given is None else self._run_given
 
-    def _run_given(self, input: Any, scope: TaskScope) -> Diff:
+    def run(self, input: Any, scope: TaskScope) -> Diff:
+        """As `returned`, with the diff made of it."""
+        set_current(scope)
+        returned = self.returned(input, scope)
+        return self.diff(returned) if isinstance(returned, dict) else returned
+
+    def diff(self, result: Any) -> Diff:
+        """The ordered writes of the node's return value."""
+        return self.inner.diff(result)
+
+    def _run_given(self, input: Any, scope: TaskScope) -> Returned:
         """A tiny call pays for each line here."""
         calls = self._calls
         if calls & self._unmeasured:
-            diff = self._call(input, scope)
+            returned = self._call(input, scope)
         elif calls:
-            diff = self._measured(input, scope)
+            returned = self._measured(input, scope)
         else:
             return self._run_singly(input, scope)
-        for _, value in diff:
+        for value in returned.values() if type(returned) is dict else [value for _, value in returned]:
             if type(value) not in ATOMS:
-                self._check_results(diff, input)
+                self._check_results(returned, input)
                 break
         self._calls = calls + 1
-        return diff
+        return returned
 
-    def _run_singly(self, input: Any, scope: TaskScope) -> Diff:
+    def _run_singly(self, input: Any, scope: TaskScope) -> Returned:
         """A call that begins a batch, or whose input is to be looked at by itself."""
         if self._clearance is None:
             self._look_again()
@@ -151,25 +161,25 @@ class GuardedProgram:
             before = _packer.pack(input)
         except (TypeError, ValueError, OverflowError):  # not plain data, or too large or too deep for it
             return self._run_surveyed(input, scope)
-        diff = self._call(input, scope) if self._calls & self._unmeasured else self._measured(input, scope)
+        returned = self._call(input, scope) if self._calls & self._unmeasured else self._measured(input, scope)
         if not _is_still(input, before):
             raise Stays("it changes its input")
         if len(before) > _LARGE_BYTES:
             _forget_buffer()
-        self._check_results(diff, input)
+        self._check_results(returned, input)
         self._end_call()
-        return diff
+        return returned
 
-    def _check_results(self, diff: Diff, input: Any) -> None:
+    def _check_results(self, returned: Returned, input: Any) -> None:
         parts: dict[int, Any] | None = None
-        for channel, value in diff:
+        for channel, value in returned.items() if type(returned) is dict else returned:
             if type(value) not in ATOMS:
                 if parts is None:
                     parts = {}
                     survey(input, "its input", parts)
                 self._check_result(channel, value, parts)
 
-    def _run_surveyed(self, input: Any, scope: TaskScope) -> Diff:
+    def _run_surveyed(self, input: Any, scope: TaskScope) -> Returned:
         parts: dict[int, Any] = {}
         given = survey(input, "its input", parts)
         if given.odd is not None:
@@ -180,52 +190,52 @@ class GuardedProgram:
         for kind in given.classes.difference(self._classes):
             self._look_at(kind)
         before = _seal.encode(input)
-        diff = self._measured(input, scope)
+        returned = self._measured(input, scope)
         if _seal.encode(input) != before:
             raise Stays("it changes its input")
-        for channel, value in diff:
+        for channel, value in returned.items() if type(returned) is dict else returned:
             self._check_result(channel, value, parts)
         self._end_call()
-        return diff
+        return returned
 
-    def _measured(self, input: Any, scope: TaskScope) -> Diff:
+    def _measured(self, input: Any, scope: TaskScope) -> Returned:
         if self._is_light:
             return self._glanced_at(input, scope)
         cpu_ns = thread_time_ns()
-        diff = self._call(input, scope)
+        returned = self._call(input, scope)
         cpu_ns = thread_time_ns() - cpu_ns
         self._own_ns = cpu_ns if cpu_ns > 4 * self._own_ns else self._own_ns + (cpu_ns - self._own_ns) * 0.25
         self._is_light = self._own_ns < _LIGHT_NS
         self._unmeasured = _EVERY - 1 if self._is_light else 0
-        return diff
+        return returned
 
-    def _glanced_at(self, input: Any, scope: TaskScope) -> Diff:
+    def _glanced_at(self, input: Any, scope: TaskScope) -> Returned:
         """A call that is measured by the clock on the wall: the thread's own costs more than it."""
         began_ns = perf_counter_ns()
-        diff = self._call(input, scope)
+        returned = self._call(input, scope)
         own_ns = perf_counter_ns() - began_ns
         if own_ns < _LIGHT_NS:
             self._own_ns += (own_ns - self._own_ns) * 0.25
         else:  # it has become heavier, or something else ran meanwhile: the next one tells
             self._is_light = False
             self._unmeasured = 0
-        return diff
+        return returned
 
-    def _run_watched(self, input: Any, scope: TaskScope) -> Diff:
+    def _run_watched(self, input: Any, scope: TaskScope) -> Returned:
         """As the node's own program, if it neither warns where that is heard nor draws from the generator that all share."""
         before = surroundings.drawn() if surroundings.CHANCE in self._watched else None
         with (
             warnings.catch_warnings(record=True) if surroundings.WARNINGS in self._watched else nullcontext() as issued
         ):
             hears = None if issued is None else surroundings.hear_all_warnings()
-            diff = self.inner.run(input, scope)
+            returned = self.inner.returned(input, scope)
             if hears is not None and surroundings.who_hears_warnings() != hears:
                 raise Stays(f"it changes '{surroundings.WARNINGS}'")
         if issued:
             raise Stays(f"it warns ({issued[0].category.__name__}: {issued[0].message}), which this program listens to")
         if before is not None and surroundings.drawn() != before:
             raise Stays("it draws from numpy's shared generator")
-        return diff
+        return returned
 
     def _end_call(self) -> None:
         if self._is_new:

@@ -86,10 +86,11 @@ def test_calls_that_are_next_to_nothing_move_where_sending_them_takes_less_than_
     assert judge(light._replace(here_each_s=0.0), tasks=2000, costs=costs).place == THREAD  # none was seen
 
 
-def test_a_few_light_calls_in_workers_tell_nothing_of_many() -> None:
+def test_the_first_light_calls_in_workers_tell_nothing_of_those_to_come() -> None:
     light = Figures(calls=2000, cpu_s=1e-5, wall_s=1e-5, here_each_s=2e-5, sent=2, away_s=5e-4)
     assert judge(light, tasks=2000).place == PROCESS
-    assert judge(light._replace(sent=2000), tasks=2000).place == THREAD
+    assert judge(light._replace(sent=2000), tasks=2000).place == PROCESS
+    assert judge(light._replace(sent=6000), tasks=2000).place == THREAD
 
 
 @pytest.mark.parametrize("workers", [2, 4, 16, 64])

@@ -86,7 +86,8 @@ def test_results_may_be_sent_while_a_watched_call_runs() -> None:
         objections = []
         inner = program.inner
         program.inner = SimpleNamespace(
-            run=lambda *given: (objections.append(program.objection()), inner.run(*given))[1]
+            returned=lambda *given: (objections.append(program.objection()), inner.returned(*given))[1],
+            diff=inner.diff,
         )
         run(program, {})
     assert objections == [None]
