@@ -170,8 +170,8 @@ class GuardedProgram:
         self._end_call()
         return returned
 
-    def _check_results(self, returned: Returned, input: Any) -> None:
-        parts: dict[int, Any] | None = None
+    def _check_results(self, returned: Returned, input: Any, parts: dict[int, Any] | None = None) -> None:
+        """`parts`: those of the input, if it was surveyed."""
         for channel, value in returned.items() if type(returned) is dict else returned:
             if type(value) not in ATOMS:
                 if parts is None:
@@ -193,8 +193,7 @@ class GuardedProgram:
         returned = self._measured(input, scope)
         if _seal.encode(input) != before:
             raise Stays("it changes its input")
-        for channel, value in returned.items() if type(returned) is dict else returned:
-            self._check_result(channel, value, parts)
+        self._check_results(returned, input, parts)
         self._end_call()
         return returned
 
