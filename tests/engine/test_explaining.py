@@ -202,17 +202,23 @@ def test_workers_that_wait_are_told_of_where_many_wait(
         assert "48 were there at once: they take 480 ms in 2 workers, 160 ms in this process" in hints(caplog)[0]
 
 
+def explained_on_processes(run: Run, node: Any, tasks: int, runs: int) -> Any:
+    """What is explained of a node after runs of so many of its tasks at once."""
+    graph = StateGraph(dict).add_node("a", node, executor="process")
+    graph.add_conditional_edges(START, lambda _: [Send("a", {}) for _ in range(tasks)], ["a"])
+    with WorkerPool(2) as pool:
+        app = graph.compile(pool=pool)
+        for _ in range(runs):
+            run.invoke(app, {}, {"max_concurrency": tasks})
+        (placement,) = app.explain()
+    return placement
+
+
 def test_a_node_that_waits_on_processes_is_told_once_and_explained(
     run: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("mpflow._engine.hints.ENOUGH_S", 0.02)
-    graph = StateGraph(dict).add_node("a", waits_for_a_moment, executor="process")
-    graph.add_conditional_edges(START, lambda _: [Send("a", {}) for _ in range(24)], ["a"])
-    with WorkerPool(2) as pool:
-        app = graph.compile(pool=pool)
-        for _ in range(3):
-            run.invoke(app, {}, {"max_concurrency": 24})
-        (placement,) = app.explain()
+    placement = explained_on_processes(run, waits_for_a_moment, tasks=24, runs=3)
     (text,) = hints(caplog)
     assert text.startswith("node 'a': executor='process' costs more than it gains: its calls wait")
     assert "24 were there at once" in text
@@ -225,12 +231,7 @@ def test_a_node_that_computes_on_processes_is_told_nothing(
     run: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("mpflow._engine.hints.ENOUGH_S", 0.001)
-    graph = StateGraph(dict).add_node("a", computes_for_a_moment, executor="process")
-    graph.add_conditional_edges(START, lambda _: [Send("a", {}) for _ in range(12)], ["a"])
-    with WorkerPool(2) as pool:
-        app = graph.compile(pool=pool)
-        run.invoke(app, {}, {"max_concurrency": 12})
-        (placement,) = app.explain()
+    placement = explained_on_processes(run, computes_for_a_moment, tasks=12, runs=1)
     assert not hints(caplog)
     assert "its calls wait" not in placement.reason and "of it CPU time" in placement.reason
 
